@@ -1,0 +1,40 @@
+"""The `p2ptrain` program: its commands, and how errors end it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from p2ptrain.cli import bootstrap, demo, export, join, new, peer, speed, status
+from p2ptrain.errors import P2PTrainError
+
+app = typer.Typer(
+    help="Train one language model together, peer to peer, with no coordinator.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (
+    demo.demo,
+    peer.peer,
+    join.join,
+    bootstrap.bootstrap,
+    status.status,
+    export.export,
+    new.new,
+    speed.speed,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the program; an expected error is three short lines on standard error and its exit code."""
+    try:
+        app()
+    except P2PTrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

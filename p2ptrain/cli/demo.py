@@ -1,0 +1,24 @@
+"""p2ptrain demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from p2ptrain.cli import options as o
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where its runs and the exported model go; emptied first.")] = Path(
+        "demo"
+    ),
+    run: Annotated[str, typer.Option(help="Recipe or TOML file to train.")] = "demo",
+    peers: Annotated[int, typer.Option(min=1, max=16, help="Peers to start.")] = 3,
+    json_lines: o.Json = False,
+) -> None:
+    """Start a bootstrap node and peers on this machine, train to the end and sum up."""
+    from p2ptrain.peer.demo import run_demo
+
+    run_demo(folder, run, peers, json_lines)

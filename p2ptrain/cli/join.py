@@ -1,0 +1,38 @@
+"""p2ptrain join INVITE"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from p2ptrain.cli import options as o
+
+
+def join(
+    invite: Annotated[str, typer.Argument(help="The p2ptrain:// link that a peer of the run printed.")],
+    home: o.Home = None,
+    identity: o.IdentityFile = None,
+    listen: o.Listen = None,
+    announce: o.Announce = None,
+    device: o.Device = "auto",
+    batch_size: o.BatchSize = 8,
+    threads: o.Threads = None,
+    autocast: o.Autocast = False,
+    compile_model: o.Compile = False,
+    model: o.Model = None,
+    data: o.Data = None,
+    json_lines: o.Json = False,
+) -> None:
+    """Take part in a run."""
+    from p2ptrain.monitor import make_reporter
+    from p2ptrain.peer import run_peer
+    from p2ptrain.state.run import Run
+    from p2ptrain.swarm import Invite
+
+    parsed = Invite.parse(invite)
+    network = o.node_config(listen, announce)
+    given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
+    run_peer(
+        lambda: Run.join(parsed, config=network, home=given.home, identity=identity), given, make_reporter(json_lines)
+    )

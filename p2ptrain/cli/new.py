@@ -1,0 +1,30 @@
+"""p2ptrain new"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def new(
+    path: Annotated[Path | None, typer.Argument(help="File to write [default: standard output].")] = None,
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "my-run",
+) -> None:
+    """Write a run spec to start from, with every field explained."""
+    from p2ptrain.errors import SpecError
+    from p2ptrain.run import parse_spec
+    from p2ptrain.run.template import template
+
+    text = template(name)
+    parse_spec(text, "the template")
+    if path is None:
+        print(text, end="")
+        return
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SpecError(f"can't write {path}", error.strerror or str(error), "choose another file name") from None
+    print(f"wrote {path}; start the run with\n  p2ptrain peer {path}")

@@ -1,0 +1,80 @@
+"""Options that several commands share. Each can also be set as an environment variable, P2PTRAIN_ and its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from p2ptrain.errors import NetworkError
+
+if TYPE_CHECKING:
+    from p2ptrain.peer import PeerOptions
+    from p2ptrain.swarm import NodeConfig
+
+Home = Annotated[
+    Path | None,
+    typer.Option(envvar="P2PTRAIN_HOME", help="Folder for identities and runs [default: the system's data folder]."),
+]
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option("--identity", envvar="P2PTRAIN_IDENTITY", help="Key file of this peer [default: the next free one]."),
+]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="P2PTRAIN_LISTEN", help="libp2p address to listen at; repeatable [default: /ip4/0.0.0.0/tcp/0]."
+    ),
+]
+Announce = Annotated[
+    list[str] | None,
+    typer.Option(envvar="P2PTRAIN_ANNOUNCE", help="Address to tell others instead, e.g. of a forwarded port."),
+]
+Device = Annotated[str, typer.Option(envvar="P2PTRAIN_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
+BatchSize = Annotated[int, typer.Option(envvar="P2PTRAIN_BATCH_SIZE", min=1, help="Sequences per inner step.")]
+Threads = Annotated[
+    int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
+]
+Autocast = Annotated[bool, typer.Option("--autocast", envvar="P2PTRAIN_AUTOCAST", help="Compute in bf16.")]
+Compile = Annotated[bool, typer.Option("--compile", envvar="P2PTRAIN_COMPILE", help="Use torch.compile.")]
+Model = Annotated[
+    str | None, typer.Option(envvar="P2PTRAIN_MODEL", help="Folder to load instead of the run's pretrained model.")
+]
+Data = Annotated[
+    list[str] | None, typer.Option(envvar="P2PTRAIN_DATA", help="File or glob to read instead of the run's data.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
+
+
+def node_config(listen: list[str] | None, announce: list[str] | None, bootstrap: tuple[str, ...] = ()) -> NodeConfig:
+    """The network part of what was given."""
+    from p2ptrain.swarm import NodeConfig
+
+    for address in announce or ():
+        if address.endswith(("/tcp/0", "/udp/0")):
+            raise NetworkError(
+                f"can't announce {address}", "port 0 is no port", "give --listen and --announce one port"
+            )
+    return NodeConfig(tuple(listen or NodeConfig().listen), tuple(announce or ()), bootstrap)
+
+
+def peer_options(
+    home: Path | None,
+    identity: Path | None,
+    network: NodeConfig,
+    device: str,
+    batch_size: int,
+    threads: int | None,
+    autocast: bool,
+    compile_model: bool,
+    model: str | None,
+    data: list[str] | None,
+) -> PeerOptions:
+    """What the volunteer decides, as the peer takes it."""
+    from p2ptrain.peer import PeerOptions
+    from p2ptrain.state.run import default_home
+    from p2ptrain.tasks import LocalOptions
+
+    local = LocalOptions(device, batch_size, autocast, compile_model, model, tuple(data or ()))
+    return PeerOptions(home or default_home(), identity, network, local, threads)

@@ -1,0 +1,47 @@
+"""p2ptrain peer RUN"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from p2ptrain.cli import options as o
+
+
+def peer(
+    run: Annotated[str, typer.Argument(help="A recipe's name, a TOML file, or the folder of a run to resume.")],
+    bootstrap: Annotated[
+        str | None, typer.Option(envvar="P2PTRAIN_BOOTSTRAP", help="Invite of a swarm to start the run in.")
+    ] = None,
+    home: o.Home = None,
+    identity: o.IdentityFile = None,
+    listen: o.Listen = None,
+    announce: o.Announce = None,
+    device: o.Device = "auto",
+    batch_size: o.BatchSize = 8,
+    threads: o.Threads = None,
+    autocast: o.Autocast = False,
+    compile_model: o.Compile = False,
+    model: o.Model = None,
+    data: o.Data = None,
+    json_lines: o.Json = False,
+) -> None:
+    """Start a run (and print the invite for others), or resume one."""
+    from pathlib import Path
+
+    from p2ptrain.monitor import make_reporter
+    from p2ptrain.peer import run_peer
+    from p2ptrain.state.run import Run
+    from p2ptrain.swarm import Invite
+
+    addresses = Invite.parse(bootstrap).addresses if bootstrap else ()
+    network = o.node_config(listen, announce, addresses)
+    given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
+
+    def begin() -> Run:
+        if Path(run).is_dir():
+            return Run.resume(Path(run), config=network, identity=identity)
+        return Run.found(run, config=network, home=given.home, identity=identity)
+
+    run_peer(begin, given, make_reporter(json_lines))

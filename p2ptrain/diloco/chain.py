@@ -1,0 +1,270 @@
+"""The grammar of a DiLoCo ledger: contributions, commits, and the tree in which every peer finds the same head.
+
+Commit k names its parent, commit k−1, and the digest of the state before it. Two leaders may extend one parent, and
+the two sides of a partition each go on; so commits form a tree. The head is the tip with the greatest weight among
+the commits that this peer has *applied* itself:
+
+    weight = Σ over the branch's commits since genesis, over the contributions that counted, of min(tokens, cap)
+
+with the longer branch on equal weight and the lower commit digest on equal length. That is a total order, so peers
+that have applied the same commits have the same head.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run.record import Count, DigestField, SignedRecord
+
+MAX_CONTRIBUTIONS = 128
+MAX_SIBLINGS = 32
+MAX_ORPHANS = 256
+KEPT_HISTORY = 1024 + 4
+"""Commits below the root that stay known: the largest number of fragments, and a few for choosing leaders."""
+
+
+class Contribution(SignedRecord):
+    """A peer's signed announcement of its encoded pseudo-gradient for one height."""
+
+    kind: ClassVar[str] = "contribution/1"
+    max_bytes: ClassVar[int] = 1024
+
+    run: DigestField
+    height: Annotated[int, Field(ge=1, lt=2**53)]
+    base: DigestField
+    """The commit that last updated the fragment, height − P: the pseudo-gradient is relative to its state."""
+    payload: DigestField
+    size: Count
+    """Bytes of the payload."""
+    tokens: Annotated[int, Field(ge=1, lt=2**53)]
+    """Tokens trained on since this peer's last contribution to the fragment."""
+    steps: Annotated[int, Field(ge=1, lt=2**53)]
+    """Inner steps since then."""
+
+
+class Commit(SignedRecord):
+    """The outcome of a round; its author is the leader that closed it."""
+
+    kind: ClassVar[str] = "commit/1"
+
+    run: DigestField
+    height: Annotated[int, Field(ge=1, lt=2**53)]
+    parent: DigestField
+    state: DigestField
+    """Digest of the state before this commit."""
+    attempt: Annotated[int, Field(ge=0, lt=2**31)]
+    contributions: Annotated[tuple[Contribution, ...], Field(max_length=MAX_CONTRIBUTIONS)]
+    """In the order of their authors' peer ids, one each."""
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> Self:
+        authors = [contribution.author for contribution in self.contributions]
+        if any(left >= right for left, right in pairwise(authors)):
+            raise ValueError("contributions must be in the order of their authors, one each")
+        if any((part.run, part.height) != (self.run, self.height) for part in self.contributions):
+            raise ValueError("a contribution belongs to another run or height")
+        return self
+
+    def check_signatures(self) -> Self:
+        """Raises MalformedError unless the leader and every contributor signed their parts."""
+        for contribution in self.contributions:
+            contribution.check_signature()
+        return self.check_signature()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A position in the ledger and the state there. Equal heads mean equal bytes."""
+
+    height: int
+    commit: Digest
+    state: Digest
+    weight: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """The head of a chain is the applied position of the highest rank."""
+        return self.weight, self.height, -int.from_bytes(self.commit, "big")
+
+
+class Verdict(Enum):
+    """What became of a commit that was shown to the chain."""
+
+    ADDED = "added"
+    KNOWN = "already known"
+    ORPHAN = "its parent is not known yet"
+    REFUSED = "it does not fit"
+
+
+@dataclass(slots=True)
+class _Node:
+    height: int
+    parent: Digest | None
+    commit: Commit | None
+    """None for the root alone."""
+    applied: Head | None = None
+    """The position it leads to, once applied."""
+    refused: str = ""
+    children: list[Digest] = field(default_factory=list)
+
+
+class Chain:
+    """The tree of commits above a root position. Pure: knows no network, clock or bytes of payloads.
+
+    Args:
+        root: the position of the snapshot that this peer starts from; its state is known.
+        fragments: P.
+        history: the commits up to and with the root's own, oldest first; P of them name the bases of the first
+            contributions above the root. Empty at genesis.
+    """
+
+    def __init__(self, root: Head, fragments: int, history: Sequence[Commit] = ()) -> None:
+        self._fragments = fragments
+        self._nodes = {root.commit: _Node(root.height, None, None, root)}
+        self._history = {commit.height: commit for commit in reversed(history)}  # newest first
+        self._orphans: dict[Digest, dict[Digest, Commit]] = defaultdict(dict)
+        self.root = root
+        self.head = root
+
+    def add(self, commit: Commit) -> Verdict:
+        """Take in a commit whose signatures have been checked; orphans wait for their parent."""
+        if commit.digest in self._nodes or commit.digest in self._orphans.get(Digest(commit.parent), ()):
+            return Verdict.KNOWN
+        if commit.height <= self.root.height:
+            return Verdict.REFUSED
+        parent = self._nodes.get(Digest(commit.parent))
+        if parent is None:
+            if sum(map(len, self._orphans.values())) >= MAX_ORPHANS:
+                self._orphans.pop(next(iter(self._orphans)))
+            self._orphans[Digest(commit.parent)][commit.digest] = commit
+            return Verdict.ORPHAN
+        if not self._fits(commit, parent):
+            return Verdict.REFUSED
+        parent.children.append(commit.digest)
+        self._nodes[commit.digest] = _Node(commit.height, Digest(commit.parent), commit)
+        for orphan in self._orphans.pop(commit.digest, {}).values():
+            self.add(orphan)
+        return Verdict.ADDED
+
+    def _fits(self, commit: Commit, parent: _Node) -> bool:
+        if commit.height != parent.height + 1 or len(parent.children) >= MAX_SIBLINGS:
+            return False
+        base = self.base_for(commit.height, Digest(commit.parent))
+        return all(contribution.base == base for contribution in commit.contributions)
+
+    def ready(self) -> Iterator[Commit]:
+        """Commits that can be applied next: their parent is applied, they are not, and nothing speaks against them."""
+        for node in self._nodes.values():
+            if node.commit is None or node.parent is None or node.applied or node.refused:
+                continue
+            if self._nodes[node.parent].applied:
+                yield node.commit
+
+    def applied(self, position: Head) -> bool:
+        """Record that a commit was applied here and the position it led to. True if that is the new head."""
+        node = self._nodes.get(position.commit)
+        if node is None or node.applied:
+            return False
+        node.applied = position
+        if position.rank <= self.head.rank:
+            return False
+        self.head = position
+        return True
+
+    def refuse(self, digest: Digest, reason: str) -> None:
+        """Never apply this commit, nor what is built on it."""
+        if digest in self._nodes:
+            self._nodes[digest].refused = reason
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self._nodes
+
+    def is_applied(self, digest: Digest) -> bool:
+        return digest in self._nodes and self._nodes[digest].applied is not None
+
+    def position(self, digest: Digest) -> Head | None:
+        """Where a commit led, if it was applied here."""
+        node = self._nodes.get(digest)
+        return node.applied if node else None
+
+    def is_refused(self, digest: Digest) -> bool:
+        return digest in self._nodes and bool(self._nodes[digest].refused)
+
+    def commits(self) -> Iterator[Commit]:
+        """All commits above the root, on any branch."""
+        return (node.commit for node in self._nodes.values() if node.commit is not None)
+
+    def commit(self, digest: Digest) -> Commit | None:
+        node = self._nodes.get(digest)
+        return node.commit if node else None
+
+    def missing(self) -> list[Digest]:
+        """Parents that orphans wait for."""
+        return list(self._orphans)
+
+    def back_from(self, digest: Digest) -> Iterator[Commit]:
+        """Commits from `digest` downwards, past the root into the history as far as it is known."""
+        while (node := self._nodes[digest]).commit is not None and node.parent is not None:
+            yield node.commit
+            digest = node.parent
+        yield from self._history.values()
+
+    def ancestor(self, digest: Digest, height: int) -> Digest | None:
+        """The commit at `height` on the branch that ends in `digest`; None if it is older than the history."""
+        if height < self.root.height:
+            if height == 0:
+                return NO_DIGEST
+            return self._history[height].digest if height in self._history else None
+        while self._nodes[digest].height > height:
+            digest = self._parent(digest)
+        return digest
+
+    def base_for(self, height: int, tip: Digest) -> Digest | None:
+        """The base that a contribution for `height` must have on the branch of `tip`: the commit at height − P."""
+        return self.ancestor(tip, max(0, height - self._fragments))
+
+    def fork_depth(self, tip: Digest) -> int:
+        """How many of the head's commits are not on the branch of `tip`; both are above the root."""
+        mine, theirs, depth = self.head.commit, tip, 0
+        while mine != theirs:
+            if self._nodes[mine].height >= self._nodes[theirs].height:
+                mine, depth = self._parent(mine), depth + 1
+            else:
+                theirs = self._parent(theirs)
+        return depth
+
+    def _parent(self, digest: Digest) -> Digest:
+        parent = self._nodes[digest].parent
+        assert parent is not None, "the root has no parent, and nothing branches off below it"
+        return parent
+
+    def forget_below(self, height: int) -> None:
+        """Make the head's ancestor at `height` the new root; branches that do not pass through it are dropped."""
+        if height <= self.root.height or height > self.head.height:
+            return
+        new_root = self.ancestor(self.head.commit, height)
+        assert new_root is not None
+        path = (commit for commit in self.back_from(self.head.commit) if commit.height <= height)
+        self._history = {commit.height: commit for commit in path if commit.height > height - KEPT_HISTORY}
+        keep: dict[Digest, _Node] = {}
+        queue = [new_root]
+        while queue:
+            digest = queue.pop()
+            keep[digest] = self._nodes[digest]
+            queue.extend(keep[digest].children)
+        node = keep[new_root]
+        assert node.applied is not None
+        node.parent = node.commit = None
+        self._nodes = keep
+        self.root = node.applied
+        late = [parent for parent, kids in self._orphans.items() if all(kid.height <= height for kid in kids.values())]
+        for parent in late:
+            del self._orphans[parent]

@@ -1,0 +1,200 @@
+"""How a peer gets to where the others are: a snapshot that most of them hold, then the commits since.
+
+The same few functions serve a newcomer, a peer that missed commits and one that finds itself different. A snapshot is
+not trusted because somebody serves it: its digest must be named by the commit that follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from p2ptrain.diloco.chain import Commit
+from p2ptrain.diloco.fragments import Layout
+from p2ptrain.diloco.replica import SNAPSHOT, Position, assemble
+from p2ptrain.diloco.round import RECENT_COMMITS
+from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
+from p2ptrain.errors import LedgerError, MalformedError, NetworkError
+from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, Record, short, short_peer
+from p2ptrain.run.record import DigestField
+from p2ptrain.state import Fetcher, FetchError
+from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence, Refused, Rpc, RpcError, Swarm
+
+METHOD = "commits"
+COMMITS_PER_CALL = 64
+MOST_COMMITS = 4096
+"""A peer that is further behind starts from a snapshot instead."""
+NOBODY_AFTER = 60.0
+VECTORS_AT_ONCE = 2
+
+log = logging.getLogger(__name__)
+
+
+class CommitsRequest(Record):
+    """The commit `tip` and those below it, newest first, at most `count`."""
+
+    kind: ClassVar[str] = "commits-request/1"
+    max_bytes: ClassVar[int] = 256
+
+    tip: DigestField
+    count: Annotated[int, Field(ge=1, le=COMMITS_PER_CALL)]
+
+
+async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None]) -> None:
+    """Answer requests for commits; `find` returns a commit's record, or None."""
+
+    async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncIterator[bytes]:
+        record = find(Digest(request.tip))
+        if record is None:
+            raise Refused("not here")
+        for _ in range(request.count):
+            if record is None:
+                return
+            yield record
+            record = find(Digest(Commit.decode(record).parent))
+
+    await rpc.serve_stream(METHOD, CommitsRequest, answer)
+
+
+class Joiner:
+    """Finds and fetches positions of a run."""
+
+    def __init__(
+        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, genesis: Genesis
+    ) -> None:
+        self._swarm, self._membership = swarm, membership
+        self._fetcher, self._layout, self._genesis = fetcher, layout, genesis
+        self.on_progress: Callable[[int, int], None] = lambda here, in_all: None
+        """Called with (bytes here, bytes in all) while a snapshot arrives."""
+
+    async def find_position(self, base: GlobalState) -> Position:
+        """The newest snapshot that most peers hold, with the commits around it.
+
+        Args:
+            base: a state of this model; what the snapshot shares with it is not fetched.
+
+        Raises:
+            NetworkError: no peer of the run could be found.
+        """
+        deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
+        unusable: set[Digest] = set()
+        problem = "no peer of the run announces a snapshot"
+        while asyncio.get_running_loop().time() < deadline:
+            peers = await self._hear_peers()
+            votes = Counter(
+                snapshot for seen in peers.values() for snapshot in seen.snapshots if snapshot[1] not in unusable
+            )
+            if not votes:
+                continue
+            height, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
+            holders = [peer for peer, seen in peers.items() if (height, state) in seen.snapshots]
+            try:
+                return await self._fetch_position(Digest(state), holders, peers, base)
+            except (FetchError, MalformedError, LedgerError) as error:
+                problem = str(error)
+                log.warning("the snapshot %s of height %d can't be used: %s", short(state), height, problem)
+                unusable.add(Digest(state))
+                deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
+        raise NetworkError(
+            "nobody handed out the run's state",
+            problem,
+            "check that a peer that trains in this run is reachable, or ask for a newer invite",
+        )
+
+    async def _hear_peers(self) -> dict[PeerId, Presence]:
+        """Who is there, by their heartbeats; waits a moment for those whom only the directory knows."""
+        for _ in range(3):
+            listed = await self._membership.directory()
+            if listed.keys() <= self._membership.live.keys() and self._membership.live:
+                break
+            await asyncio.sleep(HEARTBEAT_SECONDS / 2)
+        return {**listed, **self._membership.live}
+
+    async def _fetch_position(
+        self, digest: Digest, holders: Sequence[PeerId], peers: dict[PeerId, Presence], base: GlobalState
+    ) -> Position:
+        state = await self._fetch_state(digest, holders, base)
+        tips = dict.fromkeys(Digest(peers[peer].commit) for peer in holders)
+        above: list[Commit] = []
+        for tip in tips:
+            above = await self.fetch_branch(tip, holders, {state.commit}.__contains__, state.height)
+            if above and above[0].parent == state.commit:
+                break
+            above = []
+        if (above and above[0].state != state.digest) or (state.height == 0 and digest != self._genesis.base):
+            raise LedgerError("a snapshot is not the one that the chain names", short(digest))
+        floor = max(0, state.height - len(state.fragments) - RECENT_COMMITS)
+        history = await self.fetch_branch(state.commit, holders, {NO_DIGEST}.__contains__, floor)
+        return Position(state, tuple(history), tuple(above))
+
+    async def _fetch_state(self, digest: Digest, holders: Sequence[PeerId], base: GlobalState) -> GlobalState:
+        record = await self._fetcher.fetch(digest, lambda: holders, SNAPSHOT, StateManifest.max_bytes)
+        manifest = StateManifest.decode(bytes(record))
+        here = {vector.digest: vector for part in base.fragments for vector in (part.theta, part.momentum)}
+        if len(manifest.vectors) != len(self._layout.sizes):
+            return assemble(manifest, self._layout, here.__getitem__)  # raises: another model
+        wanted = {
+            Digest(vector): 4 * size
+            for pair, size in zip(manifest.vectors, self._layout.sizes, strict=True)
+            for vector in pair
+            if vector not in here
+        }
+        arrived = dict.fromkeys(wanted, 0)
+        places = asyncio.Semaphore(VECTORS_AT_ONCE)
+
+        async def fetch_vector(vector: Digest, size: int) -> None:
+            def progress(count: int, _: int) -> None:
+                arrived[vector] = count
+                self.on_progress(sum(arrived.values()), sum(wanted.values()))
+
+            async with places:
+                data = await self._fetcher.fetch(vector, lambda: holders, SNAPSHOT, size, progress=progress)
+            if len(data) != size:
+                raise MalformedError("a state's vectors have the wrong lengths")
+            here[vector] = HashedVector(np.frombuffer(data, dtype=np.float32))
+
+        async with asyncio.TaskGroup() as group:
+            for vector, size in wanted.items():
+                group.create_task(fetch_vector(vector, size))
+        return assemble(manifest, self._layout, here.__getitem__)
+
+    async def fetch_branch(
+        self, tip: Digest, sources: Iterable[PeerId], known: Callable[[Digest], bool], floor: int
+    ) -> list[Commit]:
+        """The commits from `tip` down to a known one or to height `floor`, oldest first; each is checked.
+
+        Ends early, with what there is, when no source goes on or after `MOST_COMMITS`.
+        """
+        branch: list[Commit] = []
+        for peer in sources:
+            with contextlib.suppress(RpcError, MalformedError):
+                while not known(tip) and len(branch) < MOST_COMMITS and not (branch and branch[-1].height <= floor + 1):
+                    part = await self._call(peer, tip)
+                    for commit in part:
+                        if known(commit.digest) or commit.height <= floor:
+                            return branch[::-1]
+                        branch.append(commit)
+                        tip = Digest(commit.parent)
+                break
+        return branch[::-1]
+
+    async def _call(self, peer: PeerId, tip: Digest) -> list[Commit]:
+        """One call's commits, linked from `tip` downwards; what follows a broken link is not looked at."""
+        commits: list[Commit] = []
+        frames = self._swarm.rpc.stream(peer, METHOD, CommitsRequest(tip=tip, count=COMMITS_PER_CALL), Commit.max_bytes)
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                commit = Commit.decode(frame)
+                if commit.digest != tip or commit.run != self._membership.run or len(commits) >= COMMITS_PER_CALL:
+                    log.warning("%s sent a commit that was not asked for", short_peer(peer))
+                    raise MalformedError("a commit that was not asked for")
+                commits.append(commit.check_signatures())
+                tip = Digest(commit.parent)
+        return commits

@@ -1,0 +1,403 @@
+"""What a user wraps around a model and its optimizer: Streaming DiLoCo in their own training loop.
+
+    diloco = StreamingDiLoCo(model, optimizer, run)
+    for batch in batches:
+        loss = …; loss.backward(); optimizer.step(); optimizer.zero_grad()
+        diloco.step(tokens=batch.numel(), loss=loss.item())
+
+`step` counts, merges the commits that have arrived, and every H/P steps contributes one fragment. With overlap =
+"free" it never waits for the network; with overlap = n it waits, if it must, n steps after each contribution.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+
+from p2ptrain.diloco.codecs import CODECS, NonFiniteError
+from p2ptrain.diloco.exchange import Exchange, View
+from p2ptrain.diloco.fragments import Layout
+from p2ptrain.diloco.merge import merge
+from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
+from p2ptrain.diloco.state import GlobalState, HashedVector
+from p2ptrain.errors import TrainingError
+from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.state.run import Run
+from p2ptrain.swarm import Phase, Vitals, monotonic
+
+WAIT_SECONDS = 0.5
+LOSS_SMOOTHING = 0.05
+RATE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What this peer keeps for one fragment."""
+
+    theta: HashedVector
+    """The global θ_f that the training weights last merged."""
+    residual: torch.Tensor | None = None
+    """Error feedback e_f: what the codec lost, added to the next pseudo-gradient."""
+    tokens: int = 0
+    """Since the fragment's last contribution that was listed."""
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A contribution on its way into a commit."""
+
+    payload: Digest
+    residual: torch.Tensor | None
+    local: torch.Tensor | None
+    """The training weights at the contribution, for merge = "carry"."""
+    tokens: int
+    steps: int
+    at_step: int
+
+
+class StreamingDiLoCo:
+    """Train `model` together with the other peers of `run`.
+
+    Founds the run, joins it or resumes, whichever the `Run` was made for, and loads the swarm's weights into the
+    model. Call `wait_until_ready` before the first step.
+
+    Args:
+        model: its trainable parameters are shared; every peer must build the same names and shapes.
+        inner_optimizer: steps those parameters; its moments stay this peer's own.
+        held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
+        on_event: called on the network thread with a name and facts ("commit", "resync").
+        stop: asked whenever this would wait for others; once it says True nothing waits any more.
+
+    Raises:
+        P2PTrainError: nobody to join, another model, no space on the disk, …
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        inner_optimizer: torch.optim.Optimizer,
+        run: Run,
+        *,
+        held_out: Digest = NO_DIGEST,
+        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run, self._method, self._stop = run, run.spec.method, stop
+        self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.method.codec]
+        self._tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._device = next(iter(self._tensors.values())).device
+        self._layout = Layout.of({name: p.shape for name, p in self._tensors.items()}, self._method.fragments)
+        fragments = range(self._method.fragments)
+        base = GlobalState.initial(
+            self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments]
+        )
+        run.establish(base.digest, held_out)
+        self._vitals = Vitals("starting", device=_device_name(self._device), held_out=held_out)
+        self._view: View
+        self._lanes: list[_Lane]
+        self._pending: dict[int, _Pending] = {}
+        self._last_height = self._since_contribution = 0
+        self._rate = _Rate()
+        self._exchange = Exchange(run, self._layout, lambda: self._vitals)
+        if on_event is not None:
+            self._exchange.on_event = on_event
+        try:
+            self._set_phase("joining")
+            self._exchange.start(base)
+        except BaseException:
+            self._exchange.close()
+            raise
+        self._load(self._exchange.view)
+
+    def wait_until_ready(self) -> None:
+        """Return when training can begin: caught up with the others, and `swarm.min_peers` of them ready.
+
+        Raises:
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._wait(lambda view: view.caught_up)
+        self._load(self._exchange.view)
+        self._set_phase("ready")
+        self._wait(lambda view: view.head.height > 0 or self._exchange.peers_ready() >= self._min_peers)
+        self._set_phase("training")
+
+    # The loop ------------------------------------------------------------------------------------------------------
+
+    def step(self, tokens: int, loss: float | None = None) -> None:
+        """Call after every inner optimizer step.
+
+        Args:
+            tokens: trained on in this step.
+            loss: of this step in nats per token, for the tables.
+
+        Raises:
+            TrainingError: the weights or the loss are not finite any more; nothing was contributed.
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._run.swarm.check()
+        if self._vitals.phase != "training":
+            self.wait_until_ready()
+        self._count(tokens, loss)
+        if self._method.overlap == "free":
+            self._adopt(self._exchange.view)
+            if self._is_due():
+                self._contribute()
+        else:
+            self._merge_when_due(self._method.overlap)
+            if self._is_due():
+                self._contribute()
+                self._merge_when_due(self._method.overlap)
+
+    def _count(self, tokens: int, loss: float | None) -> None:
+        smoothed = self._vitals.loss
+        if loss is not None:
+            if loss != loss or abs(loss) == float("inf"):
+                raise self._not_finite(f"the loss is {loss}")
+            smoothed = loss if smoothed is None else smoothed + LOSS_SMOOTHING * (loss - smoothed)
+        self._since_contribution += 1
+        for lane in self._lanes:
+            lane.tokens += tokens
+            lane.steps += 1
+        self._vitals = replace(
+            self._vitals, steps=self._vitals.steps + 1, tokens=self._vitals.tokens + tokens, loss=smoothed,
+            tokens_per_second=self._rate.after(tokens, monotonic()),
+        )  # fmt: skip
+
+    # Contributing --------------------------------------------------------------------------------------------------
+
+    @property
+    def _next_height(self) -> int:
+        return max(self._last_height, self._view.head.height) + 1
+
+    def _is_due(self) -> bool:
+        height, last = self._next_height, self._method.last_height
+        if height > self._view.head.height + self._method.fragments or (last is not None and height > last):
+            return False
+        return self._since_contribution >= self._method.steps_per_round or self._exchange.hurry >= height
+
+    def _contribute(self) -> None:
+        """Offer Δ_f = θ_f − local_f + e_f, encoded, to the next round."""
+        height = self._next_height
+        index = fragment_of(height, self._method.fragments)
+        lane = self._lanes[index]
+        local = self._layout.gather(self._tensors, index)
+        delta = self._on_device(lane.theta) - local
+        if lane.residual is not None:
+            delta += lane.residual.to(self._device)
+        try:
+            data = self._codec.encode(delta)
+        except NonFiniteError:
+            raise self._not_finite("the weights hold numbers that are not finite") from None
+        residual = None
+        if not self._codec.lossless:
+            residual = delta.cpu() - torch.from_numpy(self._codec.decode(data, len(delta)))
+        base = self._view.base_for(height, self._method.fragments)
+        payload = self._exchange.contribute(height, base, data, lane.tokens, lane.steps)
+        self._pending[height] = _Pending(
+            payload, residual, local if self._method.merge == "carry" else None,
+            lane.tokens, lane.steps, self._vitals.steps,
+        )  # fmt: skip
+        lane.tokens = lane.steps = self._since_contribution = 0
+        self._last_height = height
+
+    # Merging -------------------------------------------------------------------------------------------------------
+
+    def _merge_when_due(self, overlap: int) -> None:
+        """overlap = n: merge each round's commit exactly n steps after the contribution to it."""
+        for height, pending in sorted(self._pending.items()):
+            if self._vitals.steps - pending.at_step >= overlap:
+                self._wait(lambda view, height=height: view.head.height >= height)  # type: ignore[misc]
+                self._adopt(self._exchange.view, up_to=height)
+
+    def _adopt(self, view: View, up_to: int | None = None) -> None:
+        """Merge the fragments that commits (up to height `up_to`) have changed since the last merge."""
+        if view.state is self._view.state and up_to is None:
+            return
+        rolled_back = view.rollbacks != self._view.rollbacks
+        if rolled_back:
+            self._forget_pending()
+        count, head = self._method.fragments, view.head.height
+        for index, lane in enumerate(self._lanes):
+            newest = head - (head - index) % count  # the last height that changed this fragment
+            if up_to is None or newest <= up_to or rolled_back:
+                listed = self._settle(index, newest, view)
+                if view.state.fragments[index].theta.digest != lane.theta.digest:
+                    self._merge(index, view, listed)
+        self._view = view
+
+    def _settle(self, index: int, newest: int, view: View) -> _Pending | None:
+        """Close the books on this fragment's contributions up to height `newest`; returns the one listed last."""
+        lane, listed = self._lanes[index], None
+        for height in sorted(h for h in self._pending if h <= newest and h % self._method.fragments == index):
+            pending = self._pending.pop(height)
+            if view.lists(height, pending.payload):
+                lane.residual, listed = pending.residual, pending
+            else:
+                lane.tokens, lane.steps = lane.tokens + pending.tokens, lane.steps + pending.steps
+        return listed
+
+    def _merge(self, index: int, view: View, listed: _Pending | None) -> None:
+        theta = view.state.fragments[index].theta
+        local = self._layout.gather(self._tensors, index)
+        reference = listed.local if listed and listed.local is not None else self._on_device(self._lanes[index].theta)
+        merged = merge(self._method.merge, local, self._on_device(theta), self._method.alpha, reference)
+        self._layout.scatter(merged, self._tensors, index)
+        self._lanes[index].theta = theta
+
+    def _forget_pending(self) -> None:
+        """A rollback: what was contributed to the lost branch, and its residuals, mean nothing on the new one."""
+        self._pending.clear()
+        self._last_height = 0
+        for lane in self._lanes:
+            lane.residual = None
+
+    def _on_device(self, vector: HashedVector) -> torch.Tensor:
+        return torch.tensor(vector.values, device=self._device)
+
+    def _load(self, view: View) -> None:
+        """Start from the global weights alone."""
+        for index, fragment in enumerate(view.state.fragments):
+            self._layout.scatter(self._on_device(fragment.theta), self._tensors, index)
+        self._lanes = [_Lane(fragment.theta) for fragment in view.state.fragments]
+        self._view = view
+
+    # Looking -------------------------------------------------------------------------------------------------------
+
+    @property
+    def exchange(self) -> Exchange:
+        """The network side: peers, events, the view of the head."""
+        return self._exchange
+
+    @property
+    def height(self) -> int:
+        """The head that the training weights have merged."""
+        return self._view.head.height
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has reached its last height."""
+        return self._method.last_height is not None and self._exchange.view.head.height >= self._method.last_height
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    def learning_rate(self) -> float:
+        """The spec's inner learning rate at the run's global progress; a user's own schedule may ignore it."""
+        return learning_rate(self._method, global_progress(self._method, self.height, self._since_contribution))
+
+    def global_parameters(self, view: View | None = None) -> dict[str, torch.Tensor]:
+        """The global weights by parameter name, float32 on the training device, copied."""
+        state = (view or self._exchange.view).state
+        tensors: dict[str, torch.Tensor] = {}
+        for index, fragment in enumerate(state.fragments):
+            tensors |= self._layout.views(self._on_device(fragment.theta), index)
+        return tensors
+
+    def report_evaluation(self, height: int, loss: float) -> None:
+        """Tell the others the held-out loss of the global weights at `height`."""
+        self._vitals = replace(self._vitals, eval_height=height, eval_loss=loss)
+
+    # Saving and leaving --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this peer alone knows: training weights, inner optimizer, residuals and counters, for torch.save."""
+        return {
+            "tensors": {name: tensor.detach().cpu() for name, tensor in self._tensors.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "lanes": [(lane.theta.digest, lane.residual, lane.tokens, lane.steps) for lane in self._lanes],
+            "since_contribution": self._since_contribution,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`. Fragments that commits have changed since start from the global weights."""
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self._since_contribution = saved["since_contribution"]
+        for index, (theta, residual, tokens, steps) in enumerate(saved["lanes"]):
+            lane = self._lanes[index]
+            lane.residual = residual
+            if lane.theta.digest == theta:
+                lane.tokens, lane.steps = tokens, steps
+                for name, tensor in self._layout.select(self._tensors, index).items():
+                    tensor.data.copy_(saved["tensors"][name])
+
+    def finish(self, timeout: float) -> bool:
+        """After the last step: merge what arrived, and stay until everyone is at the same head (or `timeout`)."""
+        self._set_phase("complete" if self.is_complete else self._vitals.phase)
+        self._adopt(self._exchange.view)
+        return self._exchange.wait(lambda view: self._exchange.everyone_is_at(view.head), timeout)
+
+    def halt(self) -> None:
+        """Tell the others not to wait for this peer any more."""
+        self._set_phase("halted")
+
+    def close(self) -> None:
+        """Write a snapshot, say goodbye and stop exchanging. The `Run` stays open; close it too."""
+        try:
+            self._run.remember_peers(list(self._exchange.peers.values()))
+            self._exchange.save()
+        finally:
+            self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _min_peers(self) -> int:
+        return self._run.spec.swarm.min_peers
+
+    def _set_phase(self, phase: Phase) -> None:
+        if phase != self._vitals.phase:
+            self._vitals = replace(self._vitals, phase=phase)
+            if phase != "joining":
+                self._exchange.flush()
+
+    def _wait(self, until: Callable[[View], bool]) -> None:
+        while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():
+            self._run.swarm.check()
+
+    def _not_finite(self, what: str) -> TrainingError:
+        self.halt()
+        return TrainingError(
+            f"{what} at inner step {self._vitals.steps}",
+            "the learning rate may be too high for this batch size, or this device computes wrongly",
+            "nothing was contributed; start the peer again to go on from the swarm's weights",
+        )
+
+
+class _Rate:
+    """Tokens per second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._tokens = 0
+        self._rate = 0.0
+
+    def after(self, tokens: int, now: float) -> float:
+        if self._since is None:
+            self._since = now
+            return self._rate
+        self._tokens += tokens
+        if now - self._since >= RATE_SECONDS or not self._rate:
+            self._rate = self._tokens / max(now - self._since, 1e-9)
+        if now - self._since >= RATE_SECONDS:
+            self._since, self._tokens = now, 0
+        return self._rate
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type

@@ -1,0 +1,390 @@
+"""The round protocol as a pure state machine: events in, actions out. Sockets, clocks and disks belong to the shell.
+
+A round has two phases and no assembly of groups. *Contribute*: whoever has done its inner steps announces a signed
+contribution; everyone fetches the bytes at once. *Commit*: the leader closes the round when every live trainer's
+contribution is listable, or when a quorum is and the grace window has passed. A contribution is **listable** when the
+leader holds its bytes and at least one other live peer says that it does too (its author counts), so that the loss of
+one peer never loses a commit's bytes.
+
+The leader of an attempt is the candidate with the lowest BLAKE3(parent ‖ attempt ‖ peer id); candidates are the live
+trainers among the contributors of the last few commits, or all live trainers where there are none. An attempt lasts
+`attempt_timeout`, counted from the moment at which this peer itself would close the round; then the next candidate
+may. Peers see different moments and different live sets, so two leaders may commit: `chain` settles that.
+
+    Quorum          half of the live trainers, rounded up
+    Grace, attempt  adaptive, see `pace`
+    Lonely bytes    after 30 s a contribution that only the leader holds may be listed too
+    Empty commit    after 10 minutes without a single listable contribution
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from blake3 import blake3
+
+from p2ptrain.diloco.chain import MAX_CONTRIBUTIONS, Chain, Commit, Contribution, Head, Verdict
+from p2ptrain.diloco.events import (
+    Action,
+    Applied,
+    Apply,
+    ApplyFailed,
+    Committed,
+    Event,
+    FetchCommits,
+    FetchFailed,
+    FetchPayload,
+    HeadChanged,
+    HeadSeen,
+    Holding,
+    Hurry,
+    Offered,
+    PeersChanged,
+    Propose,
+    Resumed,
+    Resync,
+    SayHolding,
+    Stored,
+    Tick,
+)
+from p2ptrain.diloco.pace import Pace
+from p2ptrain.run import Digest, PeerId
+
+RECENT_COMMITS = 4
+LONELY_AFTER = 30.0
+EMPTY_AFTER = 600.0
+STUCK_AFTER = 15.0
+RETRY_FETCH = 2.0
+AHEAD = 4
+"""Contributions for heights up to AHEAD·P above the head are remembered."""
+MAX_BASES = 8
+"""Rival bases for which contributions of one height are remembered."""
+MAX_CLAIMS = 16384
+"""Payloads of which it is remembered who says that he holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the spec says about rounds."""
+
+    fragments: int
+    patient: bool
+    """overlap = n: wait for every live trainer, so that runs can be reproduced."""
+    rollback_depth: int
+    last_height: int | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """Timing of the round above the present head."""
+
+    since: float
+    quorum_since: float | None = None
+    closable_since: float | None = None
+    extended_since: float | None = None
+    """When a commit on the head was first seen: it is being fetched or applied."""
+    counted: set[PeerId] = field(default_factory=set)
+    """Authors whose arrival has entered the grace statistics."""
+
+
+def quorum(trainers: int) -> int:
+    """How many listable contributions start the grace window."""
+    return max(1, -(-trainers // 2))
+
+
+def leader(parent: Digest, attempt: int, candidates: Iterable[PeerId]) -> PeerId | None:
+    """The candidate with the lowest BLAKE3(parent ‖ attempt ‖ peer id)."""
+    return min(
+        candidates,
+        key=lambda peer: blake3(parent + attempt.to_bytes(4, "little") + peer.encode()).digest(),
+        default=None,
+    )
+
+
+class Rounds:
+    """One peer's view of the rounds in preparation and of the chain below them."""
+
+    def __init__(self, me: PeerId, chain: Chain, rules: Rules, now: float) -> None:
+        self.me, self.chain, self.rules = me, chain, rules
+        self._trainers: frozenset[PeerId] = frozenset()
+        self._live: frozenset[PeerId] = frozenset()
+        self._offers: dict[tuple[int, Digest], dict[PeerId, Contribution]] = defaultdict(dict)
+        self._holders: dict[Digest, set[PeerId]] = defaultdict(set)
+        self._stored: dict[Digest, bool] = {}
+        self._fetching: dict[Digest, float] = {}
+        self._applying: set[Digest] = set()
+        self._asked: dict[Digest, float] = {}
+        self._proposed: set[Digest] = set()
+        self._hurried: set[int] = set()
+        self._heads: dict[PeerId, Head] = {}
+        self._round = _Open(now)
+        self._head_since = now
+        self._apart_since: float | None = None
+        self._pace = Pace()
+
+    @property
+    def head(self) -> Head:
+        return self.chain.head
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take in one event at local monotonic time `now` (seconds) and say what to do."""
+        actions: list[Action] = []
+        match event:
+            case PeersChanged(trainers, live):
+                self._trainers, self._live = trainers, live
+                self._heads = {peer: head for peer, head in self._heads.items() if peer in live}
+            case Offered(contribution):
+                self._offer(contribution)
+            case Stored(payload, usable):
+                self._stored[payload] = usable
+                self._fetching.pop(payload, None)
+                if usable:
+                    actions.append(SayHolding(payload))
+            case FetchFailed(payload):
+                self._fetching[payload] = now + RETRY_FETCH
+            case Holding(peer, payloads):
+                for payload in payloads:
+                    if payload in self._holders or len(self._holders) < MAX_CLAIMS:
+                        self._holders[payload].add(peer)
+            case Committed(commit, source):
+                actions += self._committed(commit, source, now)
+            case Applied(head):
+                actions += self._applied(head, now)
+            case ApplyFailed(digest, reason):
+                self._applying.discard(digest)
+                self.chain.refuse(digest, reason)
+            case HeadSeen(peer, head):
+                self._heads[peer] = head
+            case Resumed():
+                self._round = _Open(now)
+                self._head_since, self._apart_since = now, None
+            case Tick():
+                pass
+        return actions + self._next(now)
+
+    # Looking -------------------------------------------------------------------------------------------------------
+
+    def knows(self, offer: Contribution) -> bool:
+        """Whether this very contribution, or another one of its author for its height and base, is known."""
+        return offer.author in self._offers.get((offer.height, Digest(offer.base)), {})
+
+    def holders(self, payload: Digest) -> set[PeerId]:
+        """Who says that he holds a payload."""
+        return self._holders.get(payload, set())
+
+    def open_news(self) -> tuple[tuple[Contribution, ...], tuple[Digest, ...]]:
+        """My open contributions, and the open payloads that are usable here: what heartbeats repeat."""
+        offers = [part for _, parts in self._open_offers() for part in parts.values()]
+        mine = tuple(part for part in offers if part.author == self.me)
+        return mine, tuple(Digest(part.payload) for part in offers if self._stored.get(Digest(part.payload)))
+
+    def is_idle(self) -> bool:
+        """No commit waits to be applied."""
+        return not self._applying and next(self.chain.ready(), None) is None
+
+    # Taking in -----------------------------------------------------------------------------------------------------
+
+    def _offer(self, contribution: Contribution) -> None:
+        ahead = contribution.height - self.head.height
+        if not 0 < ahead <= AHEAD * self.rules.fragments:
+            return
+        key = contribution.height, Digest(contribution.base)
+        if key not in self._offers and sum(height == contribution.height for height, _ in self._offers) >= MAX_BASES:
+            return
+        # The first one counts: an author who signs two for one height only hurts himself.
+        self._offers[key].setdefault(PeerId(contribution.author), contribution)
+        self._holders[Digest(contribution.payload)].add(PeerId(contribution.author))
+
+    def _committed(self, commit: Commit, source: PeerId, now: float) -> list[Action]:
+        verdict = self.chain.add(commit)
+        if verdict is Verdict.ADDED and commit.parent == self.head.commit and self._round.extended_since is None:
+            self._round.extended_since = now
+            if self._round.closable_since is not None:
+                self._pace.commit_arrived(now - self._round.closable_since)
+        if verdict is Verdict.ORPHAN:
+            return self._ask_for(Digest(commit.parent), source, now)
+        return []
+
+    def _applied(self, head: Head, now: float) -> list[Action]:
+        self._applying.discard(head.commit)
+        if head.commit not in self.chain:
+            return []
+        if any(not self.chain.is_applied(other.commit) for other in self._heads.values()):
+            self._apart_since = None  # still catching up
+        depth = self.chain.fork_depth(head.commit)
+        if not self.chain.applied(head):
+            return []
+        if self._round.quorum_since is not None and not self.rules.patient:
+            self._pace.missed(len(self._trainers - self._round.counted))
+        self._pace.round_took(now - self._head_since)
+        self._head_since, self._apart_since = now, None
+        self._round = _Open(now, extended_since=now if self._is_extended() else None)
+        self._forget()
+        return [HeadChanged(self.head, depth)]
+
+    def _forget(self) -> None:
+        """Drop what only concerns heights that lie behind the head by more than a fork could reach."""
+        self.chain.forget_below(self.head.height - self.rules.rollback_depth)
+        for key in [key for key in self._offers if key[0] <= self.head.height - self.rules.fragments]:
+            del self._offers[key]
+        needed = {Digest(part.payload) for offers in self._offers.values() for part in offers.values()}
+        needed |= {Digest(part.payload) for commit in self.chain.commits() for part in commit.contributions}
+        self._stored = {payload: usable for payload, usable in self._stored.items() if payload in needed}
+        self._fetching = {payload: until for payload, until in self._fetching.items() if payload in needed}
+        self._holders = defaultdict(set, {d: peers for d, peers in self._holders.items() if d in needed})
+        self._hurried = {height for height in self._hurried if height > self.head.height}
+        self._proposed = {parent for parent in self._proposed if parent in self.chain}
+
+    # Deciding ------------------------------------------------------------------------------------------------------
+
+    def _next(self, now: float) -> list[Action]:
+        actions = self._fetch_and_apply(now)
+        actions += self._follow_heads(now)
+        if self.rules.last_height is None or self.head.height < self.rules.last_height:
+            actions += self._close(now)
+            actions += self._hurry()
+        return actions
+
+    def _fetch_and_apply(self, now: float) -> list[Action]:
+        """Get the bytes of every contribution that may be listed or is; apply the commits whose bytes are here."""
+        actions: list[Action] = []
+        wanted = [part for _, offers in self._open_offers() for part in offers.values()]
+        for commit in self.chain.ready():
+            absent = [part for part in commit.contributions if Digest(part.payload) not in self._stored]
+            wanted += absent
+            if not absent and commit.digest not in self._applying:
+                self._applying.add(commit.digest)
+                actions.append(Apply(commit))
+        for contribution in wanted:
+            payload = Digest(contribution.payload)
+            if payload not in self._stored and now >= self._fetching.get(payload, now):
+                self._fetching[payload] = float("inf")
+                actions.append(FetchPayload(contribution))
+        return actions
+
+    def _follow_heads(self, now: float) -> list[Action]:
+        """Ask for the commits behind heads that are not known here; start over where disagreement stays.
+
+        Disagreement ends by itself once everyone has applied the same commits. It stays where bytes can't be had any
+        more, where states differ, or where somebody joined from a snapshot above the fork and can't go back. Then the
+        smaller side gives in; of two equal sides, the lighter one.
+        """
+        actions: list[Action] = []
+        elsewhere = {peer: head for peer, head in self._heads.items() if not self.is_on_my_branch(head)}
+        for peer, head in elsewhere.items():
+            if head.commit not in self.chain:
+                actions += self._ask_for(head.commit, peer, now)
+        together = len(self._live | {self.me}) - len(elsewhere)
+        best = max((head.rank for head in elsewhere.values()), default=self.head.rank)
+        if (len(elsewhere), best) <= (together, self.head.rank):
+            self._apart_since = None
+        elif self._apart_since is None:
+            self._apart_since = now
+        elif now - self._apart_since > STUCK_AFTER:
+            self._apart_since = None
+            differs = any(self._contradicts(head) for head in elsewhere.values())
+            reason = "my state differs from the others'" if differs else "the others' commits don't lead from mine"
+            actions.append(Resync(reason))
+        return actions
+
+    def is_on_my_branch(self, head: Head) -> bool:
+        """Height alone says little: a shorter branch can be the heavier one. Who merely lags is on mine."""
+        if head.height > self.head.height:
+            return False
+        position = self.chain.position(head.commit)
+        if position is not None and position.state != head.state:
+            return False  # the same commit, another state: one of us is broken
+        return self.chain.ancestor(self.head.commit, head.height) in (head.commit, None)  # None: long forgotten
+
+    def _contradicts(self, head: Head) -> bool:
+        position = self.chain.position(head.commit)
+        return self.chain.is_refused(head.commit) or (position is not None and position.state != head.state)
+
+    def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[Action]:
+        if now < self._asked.get(tip, 0.0) or source == self.me:
+            return []
+        self._asked = {digest: until for digest, until in self._asked.items() if until > now}
+        self._asked[tip] = now + RETRY_FETCH
+        return [FetchCommits(tip, source)]
+
+    def _close(self, now: float) -> list[Action]:
+        """Commit the round above the head if it can be closed and it is this peer's turn."""
+        state, parent = self._round, self.head.commit
+        listable = self._listable(now)
+        if not self._may_close(listable, now):
+            return []
+        if state.closable_since is None:
+            state.closable_since = now
+        if self.me not in self._trainers or parent in self._proposed or self._let_be(now):
+            return []
+        attempt = int((now - state.closable_since) / self._pace.attempt_timeout())
+        if leader(parent, attempt, self._candidates()) != self.me:
+            return []
+        self._proposed.add(parent)
+        chosen = sorted(listable, key=lambda part: part.author)[:MAX_CONTRIBUTIONS]
+        return [Propose(self.head.height + 1, parent, self.head.state, attempt, tuple(chosen))]
+
+    def _may_close(self, listable: list[Contribution], now: float) -> bool:
+        state = self._round
+        authors = {PeerId(part.author) for part in listable}
+        if len(authors) >= quorum(len(self._trainers)):
+            if state.quorum_since is None:
+                state.quorum_since = now
+                state.counted = set(authors)
+            for _ in authors - state.counted:
+                self._pace.contribution_arrived(now - state.quorum_since)
+            state.counted |= authors
+        if authors and authors >= self._trainers:
+            return True
+        if now - state.since >= EMPTY_AFTER:
+            return True
+        if self.rules.patient or state.quorum_since is None:
+            return False
+        return now - state.quorum_since >= self._pace.grace()
+
+    def _listable(self, now: float) -> list[Contribution]:
+        lonely = not (self._trainers - {self.me}) or now - self._round.since > LONELY_AFTER
+        others = self._live - {self.me}
+        return [
+            part
+            for part in self._offers_for(self.head.height + 1).values()
+            if self._stored.get(Digest(part.payload)) and (lonely or self._holders[Digest(part.payload)] & others)
+        ]
+
+    def _offers_for(self, height: int) -> dict[PeerId, Contribution]:
+        base = self.chain.base_for(height, self.head.commit)
+        return self._offers.get((height, base), {}) if base is not None else {}
+
+    def _open_offers(self) -> list[tuple[int, dict[PeerId, Contribution]]]:
+        """Offers for the rounds in preparation, on this branch, by height."""
+        heights = {height for height, _ in self._offers}
+        first, last = self.head.height + 1, self.head.height + self.rules.fragments
+        return [(height, self._offers_for(height)) for height in sorted(heights) if first <= height <= last]
+
+    def _is_extended(self) -> bool:
+        return any(commit.parent == self.head.commit for commit in self.chain.ready())
+
+    def _let_be(self, now: float) -> bool:
+        """A commit on the head is being fetched or applied: give it time before making a rival."""
+        since = self._round.extended_since
+        return since is not None and self._is_extended() and now - since < 3 * self._pace.attempt_timeout()
+
+    def _candidates(self) -> frozenset[PeerId]:
+        recent = islice(self.chain.back_from(self.head.commit), RECENT_COMMITS)
+        contributors = {PeerId(part.author) for commit in recent for part in commit.contributions}
+        return (self._trainers & contributors) or self._trainers
+
+    def _hurry(self) -> list[Action]:
+        """Contribute what there is where a quorum of others already has, lowest height first."""
+        if self.rules.patient or self.me not in self._trainers:
+            return []
+        for height, offers in self._open_offers():
+            if self.me in offers or height in self._hurried:
+                continue
+            if len(offers) >= quorum(len(self._trainers)):
+                self._hurried.add(height)
+                return [Hurry(height)]
+        return []

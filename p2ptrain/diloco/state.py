@@ -1,0 +1,109 @@
+"""The global state of a run at one height: θ and momentum of every fragment, immutable and named by its digest.
+
+    state digest = digest of StateManifest(height, commit, weight, layout, digests of θ_f and m_f for each fragment f)
+
+The manifest names the commit that produced the state, so equal heads mean equal state digests and the next commit,
+which names the state before it, vouches for the snapshot that a newcomer fetches. Applying a commit makes a new
+`GlobalState` that shares every array but the updated fragment's, so keeping old states costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from p2ptrain.diloco.chain import Head
+from p2ptrain.diloco.codecs import Vector
+from p2ptrain.run import NO_DIGEST, Digest, Record
+from p2ptrain.run.digest import Manifest
+from p2ptrain.run.record import Count, DigestField
+
+
+class StateManifest(Record):
+    """What a state consists of, by digest. A blob that can be fetched like any other."""
+
+    kind: ClassVar[str] = "state/1"
+    max_bytes: ClassVar[int] = 256 * 1024  # 1024 fragments take 69 KiB
+
+    height: Count
+    commit: DigestField
+    weight: Count
+    layout: DigestField
+    vectors: Annotated[tuple[tuple[DigestField, DigestField], ...], Field(min_length=1, max_length=1024)]
+    """(θ_f, m_f) for each fragment f, each a blob of little-endian float32."""
+
+
+@dataclass(frozen=True)
+class HashedVector:
+    """A float32 vector that nobody may change any more, and the manifest of its bytes."""
+
+    values: Vector
+
+    def __post_init__(self) -> None:
+        self.values.flags.writeable = False
+
+    @property
+    def raw(self) -> memoryview:
+        return self.values.data.cast("B")
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest.of(self.raw)
+
+    @cached_property
+    def digest(self) -> Digest:
+        return self.manifest.digest
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One fragment's global parameters θ and outer momentum m."""
+
+    theta: HashedVector
+    momentum: HashedVector
+
+    @classmethod
+    def initial(cls, theta: Vector) -> Fragment:
+        return cls(HashedVector(theta), HashedVector(np.zeros_like(theta)))
+
+
+@dataclass(frozen=True)
+class GlobalState:
+    """θ and m of all fragments after the commit of this height."""
+
+    height: int
+    commit: Digest
+    weight: int
+    """Capped tokens of all contributions that counted, since genesis: what forks are chosen by."""
+    layout: Digest
+    fragments: tuple[Fragment, ...]
+
+    @classmethod
+    def initial(cls, layout: Digest, thetas: Sequence[Vector]) -> GlobalState:
+        """Height 0: the base snapshot, with zero momentum."""
+        return cls(0, NO_DIGEST, 0, layout, tuple(Fragment.initial(theta) for theta in thetas))
+
+    def after(self, commit: Digest, index: int, fragment: Fragment, weight: int) -> GlobalState:
+        """The next height's state: `fragment` stands at `index`, everything else is shared with this one."""
+        fragments = (*self.fragments[:index], fragment, *self.fragments[index + 1 :])
+        return replace(self, height=self.height + 1, commit=commit, weight=self.weight + weight, fragments=fragments)
+
+    @cached_property
+    def manifest(self) -> StateManifest:
+        vectors = tuple((part.theta.digest, part.momentum.digest) for part in self.fragments)
+        return StateManifest(
+            height=self.height, commit=self.commit, weight=self.weight, layout=self.layout, vectors=vectors
+        )
+
+    @property
+    def head(self) -> Head:
+        return Head(self.height, self.commit, self.digest, self.weight)
+
+    @property
+    def digest(self) -> Digest:
+        return self.manifest.digest

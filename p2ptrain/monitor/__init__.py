@@ -1,0 +1,17 @@
+"""What people and programs see: events, tables of peers, reporters for terminals, pipes and programs."""
+
+from p2ptrain.monitor import events
+from p2ptrain.monitor.report import JsonReporter, LiveReporter, PlainReporter, Reporter, make_reporter
+from p2ptrain.monitor.table import peers_lines, peers_table, size
+
+__all__ = [
+    "JsonReporter",
+    "LiveReporter",
+    "PlainReporter",
+    "Reporter",
+    "events",
+    "make_reporter",
+    "peers_lines",
+    "peers_table",
+    "size",
+]

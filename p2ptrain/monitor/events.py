@@ -1,0 +1,109 @@
+"""What a peer tells people and programs, one dataclass for each kind of news.
+
+On a terminal they become tables, in a pipe plain lines, with --json one JSON object per line: `{"event": name, …}`
+with the fields below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """The peer has its place in the run: what others need to join, and where its files are."""
+
+    name: ClassVar[str] = "started"
+    run_name: str
+    run: str
+    peer: str
+    invite: str
+    folder: str
+    device: str
+    parameters: int
+    held_out: str
+    founded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Training(Event):
+    """Caught up with the others; the first inner step comes next."""
+
+    name: ClassVar[str] = "training"
+    height: int
+    commit: str
+    state: str
+    peers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Where training is, about once a second."""
+
+    name: ClassVar[str] = "progress"
+    steps: int
+    seconds: float
+    """Since the first inner step."""
+    height: int
+    loss: float | None
+    learning_rate: float
+    tokens_per_second: float
+    peers: int
+    bytes_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Event):
+    """This peer's head is now this commit."""
+
+    name: ClassVar[str] = "commit"
+    height: int
+    commit: str
+    state: str
+    leader: str
+    attempt: int
+    contributors: tuple[str, ...]
+    steps: tuple[int, ...]
+    """Inner steps behind each contribution."""
+    tokens: int
+    rolled_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Event):
+    """Held-out loss of the global weights at a height, nats per token."""
+
+    name: ClassVar[str] = "evaluation"
+    height: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something that a person should know; training goes on."""
+
+    name: ClassVar[str] = "warning"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The last news: how it ended, what was exchanged and how to go on."""
+
+    name: ClassVar[str] = "stopped"
+    reason: str
+    height: int
+    commit: str
+    state: str
+    steps: int
+    seconds: float
+    folder: str
+    resume: str
+    sent: dict[str, int]
+    """Bytes that entered streams and gossip, framing included, by purpose."""

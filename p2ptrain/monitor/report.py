@@ -1,0 +1,154 @@
+"""Three ways to show events: a live table, plain lines, JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from p2ptrain.monitor.events import Committed, Evaluated, Event, Progress, Started, Stopped, Training, Warned
+from p2ptrain.monitor.table import number, peers_table, size
+from p2ptrain.run import short_peer
+from p2ptrain.swarm import Presence
+
+Peers = Callable[[], Iterable[Presence]]
+
+
+class Reporter(Protocol):
+    """Where events go."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def watch(self, me: str, peers: Peers) -> None:
+        """From now on the table of peers can be asked for."""
+
+    def close(self) -> None: ...
+
+
+class JsonReporter:
+    """One JSON object per line on standard output."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+
+    def emit(self, event: Event) -> None:
+        print(json.dumps({"event": event.name, **asdict(event)}), file=self._out, flush=True)
+
+    def watch(self, me: str, peers: Peers) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainReporter:
+    """One line for each event that a reader of a log wants; progress every ten seconds."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._last_progress = -10.0
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            if event.seconds - self._last_progress < 10:
+                return
+            self._last_progress = event.seconds
+        for line in describe(event):
+            print(line, file=self._out, flush=True)
+
+    def watch(self, me: str, peers: Peers) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class LiveReporter:
+    """On a terminal: the important lines scroll, the table of peers stays below them."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live: Live | None = None
+        self._me, self._peers = "", list[Presence]
+        self._progress: Progress | None = None
+        self._evaluation: Evaluated | None = None
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._progress = event
+            return
+        if isinstance(event, Evaluated):
+            self._evaluation = event
+        if isinstance(event, Committed) and not event.rolled_back:
+            return  # the table shows the height
+        if isinstance(event, Stopped):
+            self.close()
+        for line in describe(event):
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def watch(self, me: str, peers: Peers) -> None:
+        self._me, self._peers = me, peers  # type: ignore[assignment]
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
+        self._live.start()
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        table = peers_table(self._peers(), self._me)
+        if self._progress is None:
+            return table
+        now = self._progress
+        line = f"step {now.steps}  loss {number(now.loss)}  lr {now.learning_rate:.1e}"
+        if self._evaluation is not None:
+            line += f"  held-out {self._evaluation.loss:.3f} at height {self._evaluation.height}"
+        return Group(table, Text(line + "   Ctrl-C: save and leave"))
+
+
+def describe(event: Event) -> list[str]:
+    """An event in words."""
+    match event:
+        case Started():
+            lines = [
+                f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}, "
+                f"{event.parameters:,} parameters",
+                f"folder {event.folder}",
+            ]
+            return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
+        case Training():
+            return [f"training from height {event.height} ({event.state[:8]}) with {event.peers} other peers"]
+        case Progress():
+            return [
+                f"step {event.steps} height {event.height} loss {number(event.loss)} lr {event.learning_rate:.2e} "
+                f"{event.tokens_per_second:,.0f} tokens/s peers {event.peers} sent {size(event.bytes_sent)}"
+            ]
+        case Committed():
+            back = f", {event.rolled_back} commits taken back" if event.rolled_back else ""
+            who = " ".join(short_peer(peer) for peer in event.contributors) or "nobody"
+            return [f"height {event.height} commit {event.commit[:8]} state {event.state[:8]} from {who}{back}"]
+        case Evaluated():
+            return [f"held-out loss {event.loss:.4f} at height {event.height}"]
+        case Warned():
+            return [f"warning: {event.text}"]
+        case Stopped():
+            lines = [
+                f"{event.reason}: height {event.height}, state {event.state[:8]}, {event.steps} steps in "
+                f"{event.seconds:.0f} s, sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items())
+            ]
+            return [*lines, "go on with:", f"  {event.resume}"] if event.resume else lines
+    raise TypeError(f"no words for {type(event).__name__}")
+
+
+def make_reporter(json_lines: bool) -> Reporter:
+    """What suits where standard output goes."""
+    if json_lines:
+        return JsonReporter()
+    return LiveReporter() if sys.stdout.isatty() else PlainReporter()

@@ -1,0 +1,171 @@
+"""The life of a peer process: beginning, training, and every way in which it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from p2ptrain.errors import TrainingError
+from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer.stopping import Stopping
+from p2ptrain.peer.trainer import Trainer
+from p2ptrain.run import short
+from p2ptrain.state.run import Run, default_home
+from p2ptrain.swarm import NodeConfig
+from p2ptrain.tasks import CausalLM, LocalOptions, shard_seed
+
+FINISH_SECONDS = 60.0
+LOG_BYTES = 10_000_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """What the command line decides."""
+
+    home: Path = field(default_factory=default_home)
+    identity: Path | None = None
+    network: NodeConfig = field(default_factory=NodeConfig)
+    local: LocalOptions = field(default_factory=LocalOptions)
+    threads: int | None = None
+    """CPU threads for torch; None: torch's own choice."""
+
+
+def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter) -> None:
+    """Train until the run is complete or somebody asks to stop, then save and say goodbye.
+
+    Args:
+        begin: makes the `Run`: founds, joins or resumes it.
+
+    Raises:
+        P2PTrainError: with the process's exit code.
+    """
+    stopping = Stopping()
+    prepare_torch(options.threads)
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(begin())
+        task = CausalLM(run.spec, options.local)
+        task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
+        torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
+        trainer = Trainer(run, task, reporter, stopping.requested)
+        stack.enter_context(_log_to(run.folder.log, trainer.warn))
+        stack.callback(trainer.diloco.close)
+        stack.callback(reporter.close)
+        _introduce(run, task, trainer, reporter)
+        trainer.begin()
+        reporter.emit(_training(trainer))
+        try:
+            trainer.train()
+        except TrainingError:
+            log.exception("training can't go on")
+            raise
+        complete = trainer.diloco.is_complete
+        trainer.diloco.finish(FINISH_SECONDS if complete else 0.0)
+        trainer.save()
+        _say_goodbye(run, trainer, reporter, complete)
+
+
+def prepare_torch(threads: int | None) -> None:
+    """Settings of this process that training wants."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _introduce(run: Run, task: CausalLM, trainer: Trainer, reporter: Reporter) -> None:
+    diloco = trainer.diloco
+    reporter.emit(
+        events.Started(
+            run_name=run.spec.run.name,
+            run=run.id.hex(),
+            peer=run.swarm.peer_id,
+            invite=str(run.invite()),
+            folder=str(run.folder.path),
+            device=diloco.vitals.device,
+            parameters=sum(parameter.numel() for parameter in task.model.parameters()),
+            held_out=task.held_out_digest.hex(),
+            founded=run.founding,
+        )
+    )
+    if task.held_out_digest != run.folder.genesis.held_out:
+        reporter.emit(
+            events.Warned(
+                f"the held-out text here ({short(task.held_out_digest)}) is not the founder's "
+                f"({short(run.folder.genesis.held_out)}), e.g. another Python version's library: held-out losses of "
+                "this peer can't be compared with the others'"
+            )
+        )
+    reporter.watch(run.swarm.peer_id, lambda: [diloco.exchange.own_presence, *diloco.exchange.peers.values()])
+
+
+def _training(trainer: Trainer) -> events.Training:
+    exchange = trainer.diloco.exchange
+    head = exchange.view.head
+    return events.Training(head.height, head.commit.hex(), head.state.hex(), len(exchange.peers))
+
+
+def _say_goodbye(run: Run, trainer: Trainer, reporter: Reporter, complete: bool) -> None:
+    head = trainer.diloco.exchange.view.head
+    folder = str(run.folder.path)
+    reporter.emit(
+        events.Stopped(
+            reason="the run is complete" if complete else "stopped",
+            height=head.height,
+            commit=head.commit.hex(),
+            state=head.state.hex(),
+            steps=trainer.diloco.vitals.steps,
+            seconds=round(trainer.seconds, 3),
+            folder=folder,
+            resume="" if complete else f"p2ptrain peer {shlex.quote(folder)}",
+            sent=accounts(run),
+        )
+    )
+
+
+def accounts(run: Run) -> dict[str, int]:
+    """Bytes sent by purpose: what blobs were handed out for, gossip, and all other calls."""
+    node = run.swarm.node.sent
+    blobs = dict(run.blobs.sent)
+    calls = sum(count for method, count in node.items() if method not in ("gossip", "blob"))
+    calls += node["blob"] - sum(blobs.values())  # requests for blobs, and refusals
+    return {**blobs, "gossip": node["gossip"], "calls": calls}
+
+
+@contextlib.contextmanager
+def _log_to(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Write this process's log to the run folder, and show its warnings to the user."""
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    shown = _Shown(warn)
+    logger = logging.getLogger("p2ptrain")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in (file, shown):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (file, shown):
+            logger.removeHandler(handler)
+        file.close()
+
+
+class _Shown(logging.Handler):
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warn(record.getMessage())

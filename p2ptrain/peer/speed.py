@@ -1,0 +1,54 @@
+"""How fast this machine trains a run alone: the same loop as a peer's, without the network."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import torch
+
+from p2ptrain.peer.session import prepare_torch
+from p2ptrain.peer.stopping import Stopping
+from p2ptrain.peer.trainer import make_optimizer
+from p2ptrain.run import RunSpec
+from p2ptrain.tasks import CausalLM, LocalOptions
+
+REPORT_SECONDS = 1.0
+WARM_UP_STEPS = 3
+
+
+def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, seconds: float, json_lines: bool) -> None:
+    """Train for `seconds` and print inner steps and tokens per second, with --json also every second meanwhile."""
+    stopping = Stopping()
+    prepare_torch(threads)
+    task = CausalLM(spec, local)
+    task.load_data(0)
+    optimizer = make_optimizer(task.model, spec.method)
+    step = 0
+
+    def train() -> None:
+        nonlocal step
+        loss = task.loss(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), spec.method.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        step += 1
+
+    for _ in range(WARM_UP_STEPS):
+        train()
+    step, began = 0, time.monotonic()
+    reported = began
+    while (now := time.monotonic()) - began < seconds and not stopping.requested():
+        if json_lines and now - reported >= REPORT_SECONDS:
+            reported = now
+            print(json.dumps({"event": "speed", "steps": step, "seconds": round(now - began, 3)}), flush=True)
+        train()
+    rate = step / (time.monotonic() - began)
+    tokens = rate * task.tokens_per_step
+    if json_lines:
+        result = {"event": "result", "steps_per_second": rate, "tokens_per_second": tokens, "device": str(task.device)}
+        print(json.dumps(result), flush=True)
+    else:
+        print(f"{rate:.2f} inner steps/s, {tokens:,.0f} tokens/s on {task.device}, batch of {local.batch_size}")

@@ -1,0 +1,54 @@
+"""An observer's view of a run: the directory's presence records, nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from p2ptrain.errors import InviteError
+from p2ptrain.monitor import peers_lines, peers_table
+from p2ptrain.run import Digest, PeerId, short
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm
+
+
+def show_status(invite: Invite, json_lines: bool) -> None:
+    """Print the run's peers as a table, plain lines or JSON lines.
+
+    Raises:
+        InviteError: the invite names no run.
+        NetworkError: nobody there answers.
+    """
+    if invite.run is None:
+        raise InviteError(
+            "this invite is a bootstrap node's and names no run", "", "use the invite that a peer of the run printed"
+        )
+    presences = list(read_directory(invite, invite.run).values())
+    if json_lines:
+        for seen in presences:
+            fields = seen.model_dump(exclude={"signature"})
+            print(json.dumps({key: _plain(value) for key, value in fields.items()}))
+    elif sys.stdout.isatty():
+        Console().print(peers_table(presences, title=f"run {short(invite.run)}: {len(presences)} peers"))
+    else:
+        print("\n".join(peers_lines(presences)) or "no peers")
+
+
+def read_directory(invite: Invite, run: Digest) -> dict[PeerId, Presence]:
+    """Look into the swarm with a passing identity."""
+    with tempfile.TemporaryDirectory() as folder:
+        identity = Identity.open(Path(folder) / "observer.key")
+        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=invite.addresses)
+        with Swarm.start(identity, config) as swarm:
+            return swarm.run(swarm.directory.peers(run), 30.0)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,41 @@
+"""Ctrl-C once: finish the step, save, leave politely. Twice: quit now. SIGTERM is the first, with a deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+TERM_DEADLINE = 25.0
+QUIT_CODE = 130
+
+
+class Stopping:
+    """Whether somebody has asked this process to stop. Make it on the main thread."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def requested(self) -> bool:
+        return self._requests > 0
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._requests += 1
+        if self._requests > 1:
+            quit_now()
+        print("\nfinishing the step and saving; Ctrl-C again quits at once", file=sys.stderr, flush=True)
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._requests += 1
+        deadline = threading.Timer(TERM_DEADLINE, quit_now)
+        deadline.daemon = True
+        deadline.start()
+
+
+def quit_now() -> None:
+    """End without saving. p2pd ends by itself as soon as its control connection is gone."""
+    os._exit(QUIT_CODE)

@@ -1,0 +1,33 @@
+"""What a run is: its spec, its genesis and id, and the alphabet of records, digests and signatures.
+
+Everything else in p2ptrain stands on this package; it imports none of it and touches neither network nor threads.
+"""
+
+from p2ptrain.run.digest import CHUNK_BYTES, NO_DIGEST, Digest, Manifest, digest_of, short
+from p2ptrain.run.genesis import Genesis
+from p2ptrain.run.keys import PeerId, SigningKey, short_peer
+from p2ptrain.run.load import load_spec, parse_spec, recipes, spec_from_canonical
+from p2ptrain.run.record import Record, SignedRecord
+from p2ptrain.run.spec import PROTOCOL, DiLoCoMethod, RunSpec
+
+__all__ = [
+    "CHUNK_BYTES",
+    "NO_DIGEST",
+    "PROTOCOL",
+    "DiLoCoMethod",
+    "Digest",
+    "Genesis",
+    "Manifest",
+    "PeerId",
+    "Record",
+    "RunSpec",
+    "SignedRecord",
+    "SigningKey",
+    "digest_of",
+    "load_spec",
+    "parse_spec",
+    "recipes",
+    "short",
+    "short_peer",
+    "spec_from_canonical",
+]

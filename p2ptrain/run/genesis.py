@@ -1,0 +1,45 @@
+"""The genesis record: what makes a run one run, signed by whoever founded it.
+
+The run id is the digest of the genesis. It pins the spec, the base snapshot and the held-out text by their digests,
+and a nonce makes two runs of one recipe different.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from p2ptrain.run.digest import Digest
+from p2ptrain.run.keys import SigningKey
+from p2ptrain.run.record import DigestField, SignedRecord, Text
+from p2ptrain.run.spec import PROTOCOL, RunSpec
+
+
+class Genesis(SignedRecord):
+    """The first record of a run; its author is the founder."""
+
+    kind: ClassVar[str] = "genesis/1"
+
+    protocol: Literal[1] = PROTOCOL
+    spec: DigestField
+    """Digest of the spec's canonical bytes."""
+    base: DigestField
+    """Digest of the state at height 0."""
+    held_out: DigestField
+    """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
+    nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
+    software: Text
+
+    @classmethod
+    def found(cls, spec: RunSpec, base: Digest, held_out: Digest, software: str, founder: SigningKey) -> Self:
+        """Sign a new run into being."""
+        return cls(
+            author=founder.peer_id,
+            spec=spec.digest,
+            base=base,
+            held_out=held_out,
+            nonce=secrets.token_bytes(16),
+            software=software,
+        ).signed(founder)

@@ -1,0 +1,102 @@
+"""Ed25519 keys as libp2p names them: a peer id *contains* its public key, so a signature is checked against the name.
+
+An Ed25519 peer id is the base58 text of `00 24 08 01 12 20 ‖ public key` (libp2p peer-id spec: the identity multihash
+of the protobuf-encoded key), 52 characters that begin with `12D3KooW`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NewType
+
+import base58
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PeerId = NewType("PeerId", str)
+
+SIGNATURE_BYTES = 64
+_PEER_ID_PREFIX = bytes.fromhex("002408011220")
+_KEY_FILE_PREFIX = bytes.fromhex("08011240")  # protobuf PrivateKey(key_type=Ed25519, data=<64 bytes>)
+
+
+class SigningKey:
+    """A private key and the peer id that it speaks for."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._public = key.public_key().public_bytes_raw()
+        self.peer_id = PeerId(base58.b58encode(_PEER_ID_PREFIX + self._public).decode())
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_file_bytes(cls, data: bytes) -> SigningKey:
+        """Parse libp2p's key file.
+
+        Raises:
+            ValueError: the bytes are not an Ed25519 key in that format, or its two halves do not belong together.
+        """
+        if len(data) != len(_KEY_FILE_PREFIX) + 64 or not data.startswith(_KEY_FILE_PREFIX):
+            raise ValueError("not a libp2p Ed25519 private key")
+        private, public = data[4:36], data[36:]
+        key = cls(Ed25519PrivateKey.from_private_bytes(private))
+        if key._public != public:
+            raise ValueError("the private and the public half do not belong together")
+        return key
+
+    def to_file_bytes(self) -> bytes:
+        return _KEY_FILE_PREFIX + self._key.private_bytes_raw() + self._public
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes; deterministic, so signing the same message again gives the same record."""
+        return self._key.sign(message)
+
+
+def check_peer_id(text: str) -> PeerId:
+    """Return `text` as a peer id.
+
+    Raises:
+        ValueError: it is not the name of an Ed25519 key.
+    """
+    public_key_of(text)
+    return PeerId(text)
+
+
+@lru_cache(maxsize=4096)
+def public_key_of(peer_id: str) -> Ed25519PublicKey:
+    if len(peer_id) != 52 or not peer_id.startswith("12D3KooW"):
+        raise ValueError("not an Ed25519 peer id")
+    raw = base58.b58decode(peer_id)
+    if len(raw) != 38 or not raw.startswith(_PEER_ID_PREFIX):
+        raise ValueError("not an Ed25519 peer id")
+    return Ed25519PublicKey.from_public_bytes(raw[len(_PEER_ID_PREFIX) :])
+
+
+def peer_id_from_bytes(raw: bytes) -> PeerId:
+    """From the 38 bytes that libp2p puts on the wire.
+
+    Raises:
+        ValueError: they are not an Ed25519 peer id.
+    """
+    return check_peer_id(base58.b58encode(raw).decode() if len(raw) == 38 else "")
+
+
+def peer_id_to_bytes(peer_id: PeerId) -> bytes:
+    raw: bytes = base58.b58decode(peer_id)
+    return raw
+
+
+def is_signed_by(peer_id: PeerId, signature: bytes, message: bytes) -> bool:
+    try:
+        public_key_of(peer_id).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def short_peer(peer_id: str) -> str:
+    """The last six characters: the first ones are the same for everybody."""
+    return peer_id[-6:]

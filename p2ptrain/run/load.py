@@ -1,0 +1,144 @@
+"""Read a run spec from a recipe's name, a TOML file or the network, and say precisely what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from p2ptrain.errors import MalformedError, SpecError
+from p2ptrain.run.spec import MAX_SPEC_BYTES, RunSpec
+
+_DATA_SOURCES = ("stdlib-python", "files", "dataset")
+
+
+def load_spec(name_or_path: str) -> RunSpec:
+    """Load the recipe of that name, or the TOML file at that path.
+
+    Raises:
+        SpecError: no such recipe or file, not TOML, or fields that don't fit; the message names file, key, what was
+            found and what is allowed.
+    """
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        path = _recipe_path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(
+            f"can't read the run spec {str(path)!r}",
+            error.strerror or str(error),
+            "give a recipe's name, an existing TOML file, or make one with `p2ptrain new`",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8 text", str(error), "give a TOML file") from None
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, source: str) -> RunSpec:
+    """Parse a spec's TOML text; `source` names it in messages."""
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{source} is not valid TOML", str(error), "correct the line it names") from None
+    return _validate(fields, source)
+
+
+def spec_from_canonical(data: bytes) -> RunSpec:
+    """The spec behind canonical bytes that came from the network.
+
+    Raises:
+        MalformedError: the bytes are not the canonical form of a valid spec of this version.
+    """
+    if len(data) > MAX_SPEC_BYTES:
+        raise MalformedError("the run's spec is too long", f"{len(data)} bytes")
+    try:
+        spec = _validate(json.loads(data), "the run's spec")
+    except (ValueError, RecursionError, SpecError) as error:
+        raise MalformedError(
+            "the run's spec can't be read by this version of p2ptrain", str(error), "update p2ptrain"
+        ) from None
+    if spec.canonical() != data:
+        raise MalformedError("the run's spec is not in its canonical form")
+    return spec
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that came with this installation, by name."""
+    return {path.stem: path for path in sorted(_recipe_folder().glob("*.toml"))}
+
+
+def _recipe_folder() -> Path:
+    package = Path(str(importlib.resources.files("p2ptrain")))
+    installed = package / "peers"
+    return installed if installed.is_dir() else package.parent / "peers"
+
+
+def _recipe_path(name: str) -> Path:
+    known = recipes()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise SpecError(
+        f"there is no recipe and no file called {name!r}",
+        f"recipes: {', '.join(known) or 'none installed'}",
+        f"{hint}make a spec of your own with `p2ptrain new`",
+    )
+
+
+def _validate(fields: Any, source: str) -> RunSpec:
+    if not isinstance(fields, Mapping):
+        raise SpecError(f"{source} is not a table of sections", f"found {type(fields).__name__}")
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:
+        problems = "\n        ".join(_explain(detail) for detail in error.errors())
+        raise SpecError(
+            f"{source} is not a valid run spec", problems, "`p2ptrain new` prints a template that explains every field"
+        ) from None
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One line: key, what was found, what is allowed."""
+    # Pydantic's locations also hold the tag or the branch of a union, which the reader never typed.
+    path = [str(part) for part in detail["loc"] if not str(part).startswith(("literal[", "constrained-"))]
+    if len(path) > 1 and path[0] == "data" and path[1] in _DATA_SOURCES:
+        del path[1]
+    key = ".".join(path) or "the spec"
+    kind = detail["type"]
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1)
+        return f"{key}: no such field" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind == "union_tag_not_found":
+        return f"{key}.source: is missing; must be one of {', '.join(map(repr, _DATA_SOURCES))}"
+    if kind == "union_tag_invalid":
+        return f"{key}.source: found {detail['ctx']['tag']!r}; must be one of {', '.join(map(repr, _DATA_SOURCES))}"
+    found = "" if isinstance(detail["input"], Mapping) else f"found {detail['input']!r}; "
+    return f"{key}: {found}{message[0].lower()}{message[1:]}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """Names of the fields that a section may have, for suggestions."""
+    return sorted(set(_fields_of(RunSpec.model_json_schema(), path)))
+
+
+def _fields_of(schema: dict[str, Any], path: list[str]) -> Iterator[str]:
+    if not path:
+        yield from schema["properties"]
+        return
+    section = schema["properties"].get(path[0], {})
+    references = [section, *section.get("oneOf", [])]
+    for reference in references:
+        name = reference.get("$ref", "").rpartition("/")[2]
+        yield from schema["$defs"].get(name, {}).get("properties", {})

@@ -1,0 +1,260 @@
+"""The run spec: everything that all peers of a run must agree on, and nothing else.
+
+What only one volunteer cares about (device, batch size, port, folder) is a flag of the command line instead. Every
+field says what it does and in which unit; `p2ptrain new` prints these sentences into the template.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from p2ptrain.run.digest import Digest, digest_of
+
+PROTOCOL: Final = 1
+"""The version of everything peers say to each other. A peer speaks exactly the protocol of its run."""
+
+MAX_SPEC_BYTES = 64 * 1024
+
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class RunSection(Section):
+    """Which run this is."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = Field(
+        description="Name of the run for people: lower-case letters, digits and dashes, at most 40."
+    )
+    protocol: Literal[1] = Field(PROTOCOL, description="Version of the protocol between peers.")
+    description: Annotated[str, Field(max_length=500)] = Field(
+        "", description="One sentence for people who consider joining."
+    )
+
+
+class ModelSection(Section):
+    """The model: an architecture with its configuration (from scratch), or a pretrained one."""
+
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")] | None = Field(
+        None,
+        description="A transformers model type for training from scratch, e.g. 'llama' or 'gpt2'; 'custom' for a model "
+        "that the user's own program builds (Python API only).",
+    )
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Fields of that architecture's transformers configuration, e.g. hidden_size. With the tokenizer "
+        "'bytes', vocab_size is filled in.",
+    )
+    pretrained: Annotated[str, Field(min_length=1, max_length=300)] | None = Field(
+        None, description="Instead of an architecture: a hub name or a local folder to start from."
+    )
+    revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Branch, tag or commit of the pretrained model on the hub."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.architecture is None) == (self.pretrained is None):
+            raise ValueError("give either 'architecture' or 'pretrained', one of the two")
+        if self.pretrained is not None and self.config:
+            raise ValueError("'config' belongs to 'architecture'; a pretrained model brings its own")
+        if self.revision is not None and self.pretrained is None:
+            raise ValueError("'revision' belongs to 'pretrained'")
+        return self
+
+
+class TextSection(Section):
+    """What all kinds of data have in common."""
+
+    tokenizer: Annotated[str, Field(min_length=1, max_length=300)] = Field(
+        "bytes", description="'bytes' (no download, 257 tokens), or the hub name or folder of a transformers tokenizer."
+    )
+    sequence_length: Annotated[int, Field(ge=8, le=2**20)] = Field(128, description="Tokens per training sequence.")
+    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        0.05,
+        description="Fraction of documents, chosen by the hash of their content, that no peer trains on and every "
+        "peer may evaluate on.",
+    )
+
+
+class StdlibData(TextSection):
+    """The .py files of the interpreter's own standard library: real text on every machine, no download."""
+
+    source: Literal["stdlib-python"]
+
+
+class FilesData(TextSection):
+    """Files on each volunteer's machine."""
+
+    source: Literal["files"]
+    paths: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
+        description="Files, folders or globs. .jsonl, .json, .csv and .parquet are read as tables (see text_column); "
+        "anything else as UTF-8 text."
+    )
+    text_column: Annotated[str, Field(max_length=100)] = Field(
+        "text", description="Column of a table that holds the text."
+    )
+
+
+class DatasetData(TextSection):
+    """A dataset on the Hugging Face hub."""
+
+    source: Literal["dataset"]
+    dataset: Annotated[str, Field(min_length=1, max_length=300)] = Field(
+        description="Hub name or folder of the dataset."
+    )
+    subset: Annotated[str, Field(max_length=100)] | None = Field(None, description="Name of the dataset's subset.")
+    split: Annotated[str, Field(min_length=1, max_length=100)] = Field("train", description="Split to read.")
+    streaming: bool = Field(True, description="Read while training instead of downloading everything first.")
+    text_column: Annotated[str, Field(max_length=100)] = Field("text", description="Column that holds the text.")
+
+
+DataSection = Annotated[StdlibData | FilesData | DatasetData, Field(discriminator="source")]
+
+
+class DiLoCoMethod(Section):
+    """Streaming DiLoCo (arXiv 2311.08105, 2501.18512)."""
+
+    name: Literal["diloco"]
+    inner_steps: PositiveInt = Field(
+        100, description="H: inner steps between two averagings of the same fragment. A multiple of fragments."
+    )
+    fragments: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4, description="P: fragments of the model, averaged in turn, one every H/P inner steps. 1 is plain DiLoCo."
+    )
+    overlap: Literal["free"] | Annotated[int, Field(ge=0, le=10**6)] = Field(
+        "free",
+        description="'free': training never waits, a commit is applied when it arrives. n: applied exactly n inner "
+        "steps after contributing, waiting if needed (reproducible). 0: blocking, as in plain DiLoCo.",
+    )
+    merge: Literal["blend", "carry", "overwrite"] = Field(
+        "blend",
+        description="How new global weights enter the training weights: blend = α·local + (1−α)·global, carry = global "
+        "+ local progress since the contribution, overwrite = global.",
+    )
+    alpha: Fraction = Field(0.5, description="α of merge = 'blend'.")
+    codec: Literal["e3m0", "int8", "bf16", "fp32"] = Field(
+        "e3m0", description="Number format of pseudo-gradients on the wire: e3m0 takes 4 bits a parameter."
+    )
+    outer_lr: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
+        0.7, description="η: learning rate of the outer step (0.7 in the paper; 0.4 for large streaming runs)."
+    )
+    outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.9, description="μ: Nesterov momentum of the outer step."
+    )
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
+        1e-3, description="Peak learning rate of the inner AdamW optimizer."
+    )
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.9, 0.95), description="β₁ and β₂ of the inner AdamW optimizer."
+    )
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.1, description="Weight decay of the inner optimizer, on matrices only."
+    )
+    clip_norm: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
+        1.0, description="Largest norm of one inner gradient; longer ones are scaled down."
+    )
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        100, description="Inner steps of global progress over which the learning rate rises from 0."
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="Learning rate after the warm-up; 'cosine' falls to lr_floor·lr at total_steps."
+    )
+    lr_floor: Fraction = Field(0.1, description="Last learning rate of the cosine schedule, as a fraction of lr.")
+    total_steps: PositiveInt | None = Field(
+        None, description="Inner steps of global progress after which the run is complete. Left out: it has no end."
+    )
+    snapshot_every: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        16, description="Heights between two snapshots that newcomers start from, the same heights on every peer."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.inner_steps % self.fragments:
+            raise ValueError(f"inner_steps ({self.inner_steps}) must be a multiple of fragments ({self.fragments})")
+        if isinstance(self.overlap, int) and self.overlap >= self.inner_steps:
+            raise ValueError(f"overlap ({self.overlap}) must be less than inner_steps ({self.inner_steps})")
+        if self.merge != "blend" and "alpha" in self.model_fields_set and self.alpha != 0.5:
+            raise ValueError(f"alpha belongs to merge = 'blend', but merge is {self.merge!r}")
+        if self.schedule == "cosine" and self.total_steps is None:
+            raise ValueError("schedule = 'cosine' needs total_steps; use 'constant' for a run without an end")
+        if self.total_steps is not None and self.total_steps % self.steps_per_round:
+            raise ValueError(
+                f"total_steps ({self.total_steps}) must be a multiple of inner_steps / fragments "
+                f"({self.steps_per_round})"
+            )
+        if self.total_steps is not None and self.warmup_steps >= self.total_steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than total_steps ({self.total_steps})")
+        return self
+
+    @property
+    def steps_per_round(self) -> int:
+        """H/P: inner steps between two contributions of one peer."""
+        return self.inner_steps // self.fragments
+
+    @property
+    def last_height(self) -> int | None:
+        """The height at which the run is complete."""
+        return None if self.total_steps is None else self.total_steps // self.steps_per_round
+
+
+class EvalSection(Section):
+    """Held-out evaluation of the global weights."""
+
+    every: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        8, description="Heights between two evaluations. One contributor, drawn by the commit's digest, does each."
+    )
+    sequences: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        64, description="Held-out sequences, the first ones of the held-out text, that an evaluation reads."
+    )
+
+
+class LimitsSection(Section):
+    """Bounds on what one peer can do to the others."""
+
+    contribution_tokens: PositiveInt = Field(
+        4_194_304, description="Most tokens that one contribution can weigh, whatever it claims."
+    )
+    norm_bound: Annotated[float, Field(gt=1.0, le=1000.0)] = Field(
+        3.0,
+        description="With three or more contributors, a contribution's norm per inner step is scaled down to this many "
+        "times the median.",
+    )
+    rollback_depth: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        64, description="Deepest fork, in heights, that a peer leaves by itself; beyond it stops and says so."
+    )
+
+
+class SwarmSection(Section):
+    """Who takes part."""
+
+    min_peers: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Peers that must be ready before the first inner step of the run."
+    )
+
+
+class RunSpec(Section):
+    """One training job, as all its peers agree on it."""
+
+    run: RunSection
+    model: ModelSection
+    data: DataSection
+    method: DiLoCoMethod
+    eval: EvalSection = EvalSection()
+    limits: LimitsSection = LimitsSection()
+    swarm: SwarmSection = SwarmSection()
+
+    def canonical(self) -> bytes:
+        """The one byte string that stands for this spec: JSON, defaults filled in, keys sorted, no spaces."""
+        fields = self.model_dump(mode="json")
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+    @property
+    def digest(self) -> Digest:
+        return digest_of(self.canonical())

@@ -1,0 +1,84 @@
+"""The commented TOML that `p2ptrain new` writes: made from the spec's own fields, so it can't grow stale."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from p2ptrain.run.spec import (
+    DiLoCoMethod,
+    EvalSection,
+    LimitsSection,
+    ModelSection,
+    RunSection,
+    StdlibData,
+    SwarmSection,
+)
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "run": RunSection,
+    "model": ModelSection,
+    "data": StdlibData,
+    "method": DiLoCoMethod,
+    "eval": EvalSection,
+    "limits": LimitsSection,
+    "swarm": SwarmSection,
+}
+_CHOSEN: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "llama"},
+    "data": {"source": "stdlib-python"},
+    "method": {"name": "diloco", "total_steps": 4000},
+}
+_MODEL_CONFIG = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+_OTHER_DATA = """
+# Other sources:
+#   source = "files"     paths = ["~/texts/*.txt"]; tables (.jsonl, .csv, .parquet) also take text_column
+#   source = "dataset"   dataset = "allenai/c4", subset = "en", split = "train", streaming = true, text_column = "text"
+"""
+
+
+def template(name: str) -> str:
+    """A valid run spec in TOML with a comment above every field."""
+    parts = [
+        "# A run spec: everything that all peers of a run agree on. A line that is commented out shows the default.\n"
+        "# What only one volunteer cares about (device, batch size, port, folder) is a flag of the command line.\n"
+    ]
+    for section, model in _SECTIONS.items():
+        chosen = {"name": name} if section == "run" else _CHOSEN.get(section, {})
+        parts.append(
+            f"[{section}]\n" + "".join(_field(key, field, chosen) for key, field in model.model_fields.items())
+        )
+        if section == "model":
+            lines = "".join(f"{key} = {_toml(value)}\n" for key, value in _MODEL_CONFIG.items())
+            parts.append(f"[model.config]\n{_comment(ModelSection.model_fields['config'].description)}{lines}")
+        if section == "data":
+            parts[-1] += _OTHER_DATA
+    return "\n".join(parts)
+
+
+def _field(key: str, field: FieldInfo, chosen: dict[str, Any]) -> str:
+    if key == "config":
+        return ""  # a table of its own
+    text = _comment(field.description)
+    if key in chosen:
+        return f"{text}{key} = {_toml(chosen[key])}\n"
+    return f"{text}# {key} = {_toml(field.default)}\n" if field.default is not None else f"{text}# {key} = …\n"
+
+
+def _comment(description: str | None) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(description or "", 116))
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,82 @@
+"""What this peer can hand out by digest: bytes in memory and vectors in files, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from p2ptrain.run import CHUNK_BYTES, Digest, Manifest
+from p2ptrain.run.digest import Buffer
+
+
+class Source(Protocol):
+    """Where a blob's bytes are."""
+
+    def read(self, start: int, stop: int) -> Buffer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySource:
+    data: Buffer
+
+    def read(self, start: int, stop: int) -> Buffer:
+        return memoryview(self.data)[start:stop]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The bytes of a file from `offset` on."""
+
+    path: Path
+    offset: int
+
+    def read(self, start: int, stop: int) -> Buffer:
+        with self.path.open("rb") as file:
+            file.seek(self.offset + start)
+            return file.read(stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One blob: its purpose names it in the accounts of bytes sent."""
+
+    manifest: Manifest
+    source: Source
+    purpose: str
+
+    def chunk(self, index: int) -> Buffer:
+        start = index * CHUNK_BYTES
+        return self.source.read(start, min(start + CHUNK_BYTES, self.manifest.size))
+
+    def read_all(self) -> bytes:
+        return bytes(self.source.read(0, self.manifest.size))
+
+
+class Blobs:
+    """The blobs that this peer holds and serves. Any thread may hold and release."""
+
+    def __init__(self) -> None:
+        self._held: dict[Digest, Blob] = {}
+        self.sent: Counter[str] = Counter()
+        """Bytes handed out, framing included, by purpose."""
+
+    def hold(self, data: Buffer, purpose: str, manifest: Manifest | None = None) -> Digest:
+        """Serve these bytes; they must not change any more."""
+        manifest = manifest or Manifest.of(data)
+        return self.hold_source(manifest, MemorySource(data), purpose)
+
+    def hold_source(self, manifest: Manifest, source: Source, purpose: str) -> Digest:
+        digest = manifest.digest
+        self._held[digest] = Blob(manifest, source, purpose)
+        return digest
+
+    def release(self, digest: Digest) -> None:
+        self._held.pop(digest, None)
+
+    def get(self, digest: Digest) -> Blob | None:
+        return self._held.get(digest)
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self._held

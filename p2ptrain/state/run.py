@@ -1,0 +1,200 @@
+"""A run as this peer takes part in it: the swarm, the genesis, the spec and the folder, from one of three beginnings.
+
+Run.found(spec)      a new run; its genesis is signed when the model is known
+Run.join(invite)     an existing run; genesis and spec are fetched from the swarm and checked
+Run.resume(folder)   where this peer stopped
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+
+from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
+from p2ptrain.run import Digest, Genesis, RunSpec, load_spec, short, spec_from_canonical
+from p2ptrain.run.spec import MAX_SPEC_BYTES
+from p2ptrain.state.blobs import Blobs
+from p2ptrain.state.fetch import Fetcher, FetchError
+from p2ptrain.state.folder import RunFolder
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, version
+
+MAX_INVITED = 4
+REMEMBERED_PEERS = 16
+LOOK_FOR_PEERS = 20.0
+_PEERS = "peers"
+
+log = logging.getLogger(__name__)
+
+
+def default_home() -> Path:
+    """Where identities and run folders live unless the user says otherwise."""
+    return platformdirs.user_data_path("p2ptrain")
+
+
+def open_identity(home: Path, path: Path | None = None) -> Identity:
+    """The identity at `path`, or the next one in `home` that no process on this machine uses."""
+    return Identity.open(path) if path else Identity.open_next_free(home / "identities")
+
+
+class Run:
+    """One run, seen from this peer. Close it, or use it in a `with` block."""
+
+    def __init__(self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None) -> None:
+        self.swarm, self.spec, self._home, self._folder = swarm, spec, home, folder
+        self.blobs = Blobs()
+        self.founding = folder is None
+        self._offer_records()
+
+    @classmethod
+    def found(
+        cls,
+        spec: RunSpec | str,
+        *,
+        config: NodeConfig | None = None,
+        home: Path | None = None,
+        identity: Path | None = None,
+    ) -> Self:
+        """Begin a new run of a spec, a recipe's name or a TOML file."""
+        spec = load_spec(spec) if isinstance(spec, str) else spec
+        home = home or default_home()
+        return cls(Swarm.start(open_identity(home, identity), config), spec, home, None)
+
+    @classmethod
+    def join(
+        cls,
+        invite: Invite | str,
+        *,
+        config: NodeConfig | None = None,
+        home: Path | None = None,
+        identity: Path | None = None,
+    ) -> Self:
+        """Take part in the run that an invite names.
+
+        Raises:
+            InviteError: the invite names no run.
+            NetworkError: nobody there answers, or knows the run.
+        """
+        invite = Invite.parse(invite) if isinstance(invite, str) else invite
+        if invite.run is None:
+            raise InviteError(
+                "this invite is a bootstrap node's, not a run's",
+                "it leads to a swarm but names no run in it",
+                "ask for the invite of a run, or start one there: p2ptrain peer RUN --bootstrap INVITE",
+            )
+        home = home or default_home()
+        config = replace(config or NodeConfig(), bootstrap=invite.addresses)
+        swarm = Swarm.start(open_identity(home, identity), config)
+        try:
+            genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
+            return cls(swarm, spec, home, RunFolder.create(home, genesis, spec, swarm.peer_id))
+        except BaseException:
+            swarm.close()
+            raise
+
+    @classmethod
+    def resume(cls, path: Path, *, config: NodeConfig | None = None, identity: Path | None = None) -> Self:
+        """Go on in a run folder, with the identity that it belongs to.
+
+        Raises:
+            StorageError: no run folder, damaged or in use.
+        """
+        folder = RunFolder.open(path)
+        home = path.resolve().parent.parent.parent
+        try:
+            known = folder.ledger.fact("identity")
+            key = Identity.open(identity or Path(known.decode() if known else home / "identities" / "1.key"))
+            remembered = json.loads(folder.ledger.fact(_PEERS) or b"[]")
+            swarm = _start_or_go_alone(key, config or NodeConfig(), tuple(remembered))
+            return cls(swarm, folder.spec, home, folder)
+        except BaseException:
+            folder.close()
+            raise
+
+    @property
+    def id(self) -> Digest:
+        return self.folder.run
+
+    @property
+    def folder(self) -> RunFolder:
+        """This peer's folder of the run; there is one once the run has a genesis."""
+        if self._folder is None:
+            raise StorageError("the run has no genesis yet", "it is signed when the model is known")
+        return self._folder
+
+    def establish(self, base: Digest, held_out: Digest) -> None:
+        """Sign the genesis of a run that is being founded; nothing to do for one that exists."""
+        if self._folder is None:
+            software = f"p2ptrain {version()}"
+            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key)
+            self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
+            self._offer_records()
+        self.folder.ledger.set_fact("identity", str(self.swarm.identity_path.resolve()).encode())
+
+    def invite(self) -> Invite:
+        """A link for others: this peer's own addresses."""
+        return Invite(self.id, tuple(self.swarm.addresses()[:MAX_INVITED]))
+
+    def remember_peers(self, peers: list[Presence]) -> None:
+        """Note where others were reachable, for the next start."""
+        addresses = [address for seen in peers for address in seen.addresses][:REMEMBERED_PEERS]
+        if addresses:
+            self.folder.ledger.set_fact(_PEERS, json.dumps(addresses).encode())
+
+    def close(self) -> None:
+        self.swarm.close()
+        if self._folder is not None:
+            self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _offer_records(self) -> None:
+        if self._folder is not None:
+            self.blobs.hold(self._folder.genesis.encoded, "record")
+            self.blobs.hold(self.spec.canonical(), "record")
+
+
+def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
+    """Rejoin the peers of last time; if none of them is there any more, start anew and let them come."""
+    bootstrap = (*config.bootstrap, *remembered)
+    elsewhere = tuple(address for address in bootstrap if not address.endswith(key.peer_id))
+    if elsewhere:
+        try:
+            return Swarm.start(key, replace(config, bootstrap=elsewhere))
+        except NetworkError as error:
+            if config.bootstrap:
+                raise
+            log.warning("none of the peers of last time answers; going on alone until somebody joins (%s)", error.what)
+            key = Identity.open(key.path)
+    return Swarm.start(key, config)
+
+
+async def _fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
+    """The run's genesis and spec, from whoever of its peers hands them out."""
+    fetcher = Fetcher(swarm.rpc, Blobs())
+    peers = list(await swarm.directory.peers(run))
+    connected = await swarm.node.connected()
+    sources = [*peers, *(peer for peer in connected if peer not in peers)]
+    try:
+        record = await fetcher.fetch(run, lambda: sources, "record", Genesis.max_bytes, LOOK_FOR_PEERS)
+        genesis = Genesis.decode(bytes(record)).check_signature()
+        canonical = await fetcher.fetch(Digest(genesis.spec), lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
+        return genesis, spec_from_canonical(bytes(canonical))
+    except FetchError as error:
+        raise NetworkError(
+            f"nobody in this swarm knows the run {short(run)}",
+            str(error),
+            "check that a peer that trains in it is running, or ask for a newer invite",
+        ) from None
+    except MalformedError as error:
+        raise NetworkError(
+            f"the run {short(run)} can't be joined", f"{error.what}: {error.why}", error.next_step
+        ) from None

@@ -1,0 +1,114 @@
+"""Snapshots' vectors on disk: one safetensors file for each, named by the digest of its numbers.
+
+A vector that did not change between two snapshots is one file for both. Files are written whole: to a temporary name,
+synced, then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from p2ptrain.errors import StorageError
+from p2ptrain.run import Digest, Manifest
+from p2ptrain.state.blobs import FileSource
+
+_SUFFIX = ".safetensors"
+_NAME = "vector"
+
+
+class Vectors:
+    """A folder of vectors."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, digest: Digest, values: NDArray[np.float32]) -> None:
+        """Write a vector unless it is there.
+
+        Raises:
+            StorageError: the disk is full or not writable; nothing half-written is left under the vector's name.
+        """
+        path = self._path(digest)
+        if path.exists():
+            return
+        write_whole(path, save({_NAME: values}))
+
+    def load(self, digest: Digest) -> NDArray[np.float32] | None:
+        """Read a vector and check it; None if it is not there.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        path = self._path(digest)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                values: NDArray[np.float32] = file.get_tensor(_NAME)
+        except (SafetensorError, OSError) as error:
+            raise self._damaged(path, str(error)) from None
+        if values.dtype != np.float32 or Manifest.of(values.data.cast("B")).digest != digest:
+            raise self._damaged(path, "its content does not match its digest")
+        return values
+
+    def source(self, digest: Digest) -> FileSource:
+        """Where the vector's numbers begin in its file, to serve them from disk."""
+        path = self._path(digest)
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")  # safetensors: u64 header length, header, numbers
+        return FileSource(path, 8 + header)
+
+    def __contains__(self, digest: Digest) -> bool:
+        return self._path(digest).exists()
+
+    def keep_only(self, digests: Container[Digest]) -> list[Digest]:
+        """Delete all other vectors, and what a crash left half-written; returns which."""
+        for leftover in self._folder.glob(".*.part"):
+            leftover.unlink(missing_ok=True)
+        dropped = []
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            digest = Digest(bytes.fromhex(path.stem))
+            if digest not in digests:
+                path.unlink(missing_ok=True)
+                dropped.append(digest)
+        return dropped
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.hex()}{_SUFFIX}"
+
+    @staticmethod
+    def _damaged(path: Path, why: str) -> StorageError:
+        return StorageError(f"{path} is damaged", why, "delete that file: the peer fetches what is missing")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is either complete or not there, also after a power loss.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"can't write {path}",
+            error.strerror or str(error),
+            "free some disk space (or choose another folder with --home) and start the peer again: it resumes from "
+            "what was saved before",
+        ) from None

@@ -1,0 +1,33 @@
+"""Everything that touches the network, on one asyncio thread: the node (p2pd), typed calls, gossip, the directory of
+who is there, heartbeats, identities and invites.
+
+Above it nobody imports hivemind; below it is only `run`.
+"""
+
+from p2ptrain.swarm.identity import Identity
+from p2ptrain.swarm.invite import Invite
+from p2ptrain.swarm.membership import Listener, Membership, Vitals
+from p2ptrain.swarm.node import MAX_GOSSIP_BYTES, NodeConfig
+from p2ptrain.swarm.presence import GONE_AFTER, HEARTBEAT_SECONDS, Phase, Presence, monotonic
+from p2ptrain.swarm.rpc import Refused, Rpc, RpcError
+from p2ptrain.swarm.swarm import Swarm, version
+
+__all__ = [
+    "GONE_AFTER",
+    "HEARTBEAT_SECONDS",
+    "MAX_GOSSIP_BYTES",
+    "Identity",
+    "Invite",
+    "Listener",
+    "Membership",
+    "NodeConfig",
+    "Phase",
+    "Presence",
+    "Refused",
+    "Rpc",
+    "RpcError",
+    "Swarm",
+    "Vitals",
+    "monotonic",
+    "version",
+]

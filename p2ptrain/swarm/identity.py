@@ -1,0 +1,96 @@
+"""A peer's name: one Ed25519 key file that only one process may use at a time.
+
+The file is libp2p's own format, mode 0400, made on first use. While a process uses it, it holds a lock on
+`<file>.lock`; the lock is the operating system's, so it is gone with the process however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from p2ptrain.errors import IdentityError, StorageError
+from p2ptrain.run import PeerId, SigningKey
+
+MAX_LOCAL_PEERS = 1000
+
+
+class Identity:
+    """A locked key file. Close it (or end the process) to let another process use it."""
+
+    def __init__(self, path: Path, key: SigningKey, lock: FileLock) -> None:
+        self.path, self.key, self._lock = path, key, lock
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.key.peer_id
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Take the identity in `path`; make one if there is none.
+
+        Raises:
+            IdentityError: another process uses it, or the file is no Ed25519 key.
+            StorageError: the folder can't be written.
+        """
+        lock = _lock(path)
+        if lock is None:
+            raise IdentityError(
+                f"the identity {path} is in use",
+                "another process on this machine is that peer, and two peers can't have one name",
+                "stop the other process, or start this one with another --identity",
+            )
+        try:
+            return cls(path, _read_or_make(path), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open_next_free(cls, folder: Path) -> Self:
+        """Take the first identity in `folder` that no process uses: 1.key, 2.key, …"""
+        for number in range(1, MAX_LOCAL_PEERS + 1):
+            path = folder / f"{number}.key"
+            lock = _lock(path)
+            if lock is not None:
+                return cls(path, _read_or_make(path), lock)
+        raise IdentityError(f"all {MAX_LOCAL_PEERS} identities in {folder} are in use")
+
+    def close(self) -> None:
+        self._lock.release()
+
+
+def _lock(path: Path) -> FileLock | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(path.with_name(path.name + ".lock"), blocking=False, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise StorageError(
+            f"can't use the identity {path}", error.strerror or str(error), "choose a folder you can write with --home"
+        ) from None
+    return lock
+
+
+def _read_or_make(path: Path) -> SigningKey:
+    try:
+        if path.exists():
+            return SigningKey.from_file_bytes(path.read_bytes())
+        key = SigningKey.generate()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.to_file_bytes())
+    except ValueError as error:
+        raise IdentityError(
+            f"{path} can't be used as an identity", str(error), "choose another file with --identity"
+        ) from None
+    except OSError as error:
+        raise IdentityError(
+            f"can't read or write the identity {path}", error.strerror or str(error), "check the file's permissions"
+        ) from None
+    return key

@@ -1,0 +1,240 @@
+"""Membership of one run: heartbeats out and in, the table of live peers, and the run's gossip for the method.
+
+The method (DiLoCo's exchange) is a `Listener`: it hears what its peers say and is told who is alive; what it wants to
+say regularly travels in the heartbeat as `news`, so that nobody misses it for longer than two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import msgpack
+
+from p2ptrain.errors import MalformedError, NetworkError
+from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, Record
+from p2ptrain.swarm.node import Gossip
+from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, Reachability, monotonic
+from p2ptrain.swarm.rpc import RateLimit
+from p2ptrain.swarm.swarm import Swarm, version
+
+ANNOUNCE_SECONDS = 20.0
+LOOK_SECONDS = 0.5
+NEIGHBOURS = 12
+"""Peers that this one keeps a connection to by itself; libp2p's gossip reaches the rest through them."""
+GOSSIP_RATE, GOSSIP_BURST = 50.0, 300.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a peer says of itself in each heartbeat; the fields are `Presence`'s."""
+
+    phase: Phase
+    device: str = ""
+    height: int = 0
+    commit: Digest = NO_DIGEST
+    state: Digest = NO_DIGEST
+    weight: int = 0
+    steps: int = 0
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    loss: float | None = None
+    eval_height: int = 0
+    eval_loss: float | None = None
+    held_out: Digest = NO_DIGEST
+    snapshots: tuple[tuple[int, Digest], ...] = ()
+    bytes_sent: int = 0
+
+
+class Listener(Protocol):
+    """What a method wants to hear. Called on the network thread; must not block."""
+
+    def heard(self, presence: Presence, news: bytes) -> None: ...
+
+    def message(self, origin: PeerId, kind: str, data: bytes) -> None: ...
+
+    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None: ...
+
+    def resumed(self) -> None: ...
+
+
+class Membership:
+    """This peer among the peers of a run."""
+
+    def __init__(self, swarm: Swarm, run: Digest, describe: Callable[[], Vitals], news: Callable[[], bytes]) -> None:
+        self._swarm, self.run = swarm, run
+        self._describe, self._news = describe, news
+        self._topic = f"p2ptrain/{PROTOCOL}/{run.hex()}"
+        self._table = PeerTable(monotonic())
+        self._session = secrets.token_bytes(8)
+        self._beat = 0
+        self._addresses: tuple[str, ...] = ()
+        self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._live: dict[PeerId, Presence] = {}
+        self.listener: Listener | None = None
+        self.dropped: Counter[str] = Counter()
+        """Messages that were not used, by reason."""
+
+    async def start(self) -> None:
+        """Begin to listen and to speak."""
+        self._addresses = tuple(await self._swarm.node.addresses())
+        for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
+            self._tasks.append(self._swarm.spawn(work()))
+
+    async def close(self) -> None:
+        """Say goodbye and stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            presence = self._presence(leaving=True)
+            await asyncio.wait_for(self._publish(Heartbeat(presence=presence, news=b"")), 2.0)
+            await asyncio.wait_for(self._swarm.directory.announce(presence), 2.0)
+
+    @property
+    def live(self) -> Mapping[PeerId, Presence]:
+        """The other peers that are alive."""
+        return self._live
+
+    async def directory(self) -> dict[PeerId, Presence]:
+        """The run's peers as the DHT knows them, without this one."""
+        peers = await self._swarm.directory.peers(self.run)
+        return {peer: presence for peer, presence in peers.items() if peer != self._swarm.peer_id}
+
+    async def publish(self, record: Record) -> None:
+        """Say something to all peers of the run; it may get lost, so the news should repeat what matters."""
+        try:
+            await self._publish(record)
+        except (OSError, RuntimeError, asyncio.IncompleteReadError) as error:
+            log.warning("a %s could not be published: %s", record.kind, error)
+
+    async def beat(self) -> None:
+        """Send a heartbeat now."""
+        await self.publish(Heartbeat(presence=self._presence(), news=self._news()))
+
+    def presence(self) -> Presence:
+        """What this peer would say of itself now."""
+        return self._presence()
+
+    # On the network thread -----------------------------------------------------------------------------------------
+
+    async def _publish(self, record: Record) -> None:
+        await self._swarm.node.publish(self._topic, record.encoded)
+
+    def _presence(self, leaving: bool = False) -> Presence:
+        self._beat += 1
+        fields = asdict(self._describe())
+        if leaving:
+            fields["phase"] = "leaving"
+        return Presence(
+            author=self._swarm.peer_id,
+            run=self.run,
+            session=self._session,
+            beat=self._beat,
+            version=version(),
+            addresses=self._addresses[:8],
+            reachability=_reachability(self._addresses),
+            **fields,
+        ).signed(self._swarm.key)
+
+    async def _beat_regularly(self) -> None:
+        while True:
+            await self.beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _announce_regularly(self) -> None:
+        """Put the presence into the DHT, and open connections to peers found there."""
+        while True:
+            self._addresses = tuple(await self._swarm.node.addresses())
+            if not await self._swarm.directory.announce(self._presence()):
+                log.debug("no DHT node took this peer's record")
+            await self._meet_neighbours()
+            await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
+
+    async def _meet_neighbours(self) -> None:
+        connected = await self._swarm.node.connected()
+        found = await self.directory()
+        strangers = [presence for peer, presence in found.items() if peer not in connected]
+        for presence in strangers[: max(0, NEIGHBOURS - len(connected & set(found)))]:
+            try:
+                await self._swarm.node.connect(PeerId(presence.author), presence.addresses)
+            except NetworkError as error:
+                log.debug("%s", error)
+
+    async def _listen(self) -> None:
+        async for message in self._swarm.node.subscribe(self._topic):
+            if message.origin == self._swarm.peer_id:
+                continue
+            if not self._limit.allows(message.origin):
+                self.dropped["too many messages"] += 1
+                continue
+            try:
+                self._take(message)
+            except MalformedError as error:
+                self.dropped[error.what] += 1
+                log.debug("dropped a message of %s: %s", message.origin, error)
+
+    def _take(self, message: Gossip) -> None:
+        kind = _kind_of(message.data)
+        if kind != Heartbeat.kind:
+            if self.listener is not None:
+                self.listener.message(message.origin, kind, message.data)
+            return
+        heartbeat = Heartbeat.decode(message.data)
+        presence = heartbeat.presence
+        if presence.author != message.origin or presence.run != self.run:
+            raise MalformedError("a heartbeat speaks for somebody else")
+        self._table.hear(presence, monotonic())
+        if self.listener is not None:
+            self.listener.heard(presence, heartbeat.news)
+        self._look()
+
+    async def _watch(self) -> None:
+        while True:
+            if self._table.look(monotonic()) and self.listener is not None:
+                log.warning("this process was stopped for a while")
+                self.listener.resumed()
+            self._look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> None:
+        live = self._table.live(monotonic())
+        before = {(peer, presence.phase) for peer, presence in self._live.items()}
+        self._live = live
+        if self.listener is not None and before != {(peer, presence.phase) for peer, presence in live.items()}:
+            self.listener.peers_changed(live)
+
+
+def _kind_of(data: bytes) -> str:
+    """The kind of an encoded record, without decoding the rest."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    try:
+        unpacker.read_array_header()
+        kind = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):
+        kind = None
+    if not isinstance(kind, str) or len(kind) > 40:
+        raise MalformedError("a message is no record")
+    return kind
+
+
+def _reachability(addresses: tuple[str, ...]) -> Reachability:
+    """How far this peer's addresses reach: only a guess until others have dialled back."""
+    hosts = [address.split("/")[2] for address in addresses if address.startswith(("/ip4/", "/ip6/"))]
+    kinds = [ipaddress.ip_address(host) for host in hosts]
+    if any(host.is_global for host in kinds):
+        return "public"
+    if any(not host.is_loopback for host in kinds):
+        return "private network"
+    return "loopback" if kinds else "unknown"

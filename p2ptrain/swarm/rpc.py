@@ -1,0 +1,219 @@
+"""Typed calls between peers: one libp2p stream per call, one record as the request, frames as the answer.
+
+    request   u32 length ‖ record
+    answer    (u8 kind ‖ u32 length ‖ bytes)…     kind: 0 data, 1 error text, 2 end
+
+hivemind's own calls read whatever length the other side announces and carry protobufs; here every length is bounded
+before it is read, every call has a timeout, and whoever asks too much is told so. `remote_id` comes from the
+transport's handshake, so a handler knows who is asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Literal, TypeVar
+
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
+
+from p2ptrain.errors import MalformedError
+from p2ptrain.run import PROTOCOL, PeerId, Record
+from p2ptrain.run.digest import Buffer
+from p2ptrain.swarm.node import Node
+
+MAX_FRAME_BYTES = 1024 * 1024
+OPEN_TIMEOUT = 10.0
+IDLE_TIMEOUT = 15.0
+CALLS_PER_PEER = 8
+CALLS_IN_ALL = 64
+RATE, BURST = 50.0, 200.0
+"""Calls per second that one peer may make in the long run, and at once."""
+
+_DATA, _ERROR, _END = 0, 1, 2
+
+Request = TypeVar("Request", bound=Record)
+Response = TypeVar("Response", bound=Record)
+Reason = Literal["unreachable", "unknown method", "timeout", "refused", "malformed", "broken off"]
+
+
+class RpcError(Exception):
+    """A call that did not succeed: which, to whom, and how it failed."""
+
+    def __init__(self, peer: PeerId, method: str, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{method} to {peer[-6:]}: {reason}" + (f" ({detail})" if detail else ""))
+        self.peer, self.method, self.reason, self.detail = peer, method, reason, detail
+
+
+class Refused(Exception):
+    """Raised by a handler: the caller gets the text."""
+
+
+class RateLimit:
+    """A bucket of calls for each peer, refilled with time; forgets the peers it has not seen for longest."""
+
+    def __init__(self, rate: float, burst: float, peers: int = 4096) -> None:
+        self._rate, self._burst, self._peers = rate, burst, peers
+        self._buckets: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
+
+    def allows(self, peer: PeerId, now: float | None = None) -> bool:
+        now = time.monotonic() if now is None else now
+        level, then = self._buckets.pop(peer, (self._burst, now))
+        level = min(self._burst, level + (now - then) * self._rate)
+        allowed = level >= 1
+        self._buckets[peer] = (level - 1 if allowed else level, now)
+        if len(self._buckets) > self._peers:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+class Rpc:
+    """Both sides of typed calls over one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._limit = RateLimit(RATE, BURST)
+        self._running: Counter[PeerId] = Counter()
+
+    # Serving -------------------------------------------------------------------------------------------------------
+
+    async def serve(
+        self,
+        method: str,
+        request_type: type[Request],
+        handler: Callable[[PeerId, Request], Awaitable[Record]],
+        versioned: bool = True,
+    ) -> None:
+        """Answer calls of `method` with one record each."""
+
+        async def answer(peer: PeerId, request: Request) -> AsyncIterator[Buffer]:
+            yield (await handler(peer, request)).encoded
+
+        await self.serve_stream(method, request_type, answer, versioned)
+
+    async def serve_stream(
+        self,
+        method: str,
+        request_type: type[Request],
+        handler: Callable[[PeerId, Request], AsyncIterator[Buffer]],
+        versioned: bool = True,
+    ) -> None:
+        """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`."""
+
+        async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not self._limit.allows(peer):
+                await self._write(writer, method, _ERROR, b"too many calls, wait a second")
+                return
+            if self._running[peer] >= CALLS_PER_PEER or self._running.total() >= CALLS_IN_ALL:
+                await self._write(writer, method, _ERROR, b"too many calls at once")
+                return
+            self._running[peer] += 1
+            try:
+                data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), IDLE_TIMEOUT)
+                async for frame in handler(peer, request_type.decode(data)):
+                    await self._write(writer, method, _DATA, frame)
+                await self._write(writer, method, _END, b"")
+            except (Refused, MalformedError) as error:
+                await self._write(writer, method, _ERROR, str(error).encode()[:500])
+            finally:
+                self._running[peer] -= 1
+                if not self._running[peer]:
+                    del self._running[peer]
+
+        await self._node.handle(_protocol(method, versioned), handle)
+
+    async def _write(self, writer: asyncio.StreamWriter, method: str, kind: int, frame: Buffer) -> None:
+        header = bytes([kind]) + len(frame).to_bytes(4, "big")
+        writer.write(header)
+        writer.write(frame)
+        self._node.sent[method] += len(header) + len(frame)
+        await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT)
+
+    # Calling -------------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        peer: PeerId,
+        method: str,
+        request: Record,
+        response_type: type[Response],
+        timeout: float = IDLE_TIMEOUT,
+        versioned: bool = True,
+    ) -> Response:
+        """Call a method that answers with one record.
+
+        Raises:
+            RpcError: in every case but success.
+        """
+
+        async def first_frame() -> bytes:
+            async for frame in self.stream(peer, method, request, response_type.max_bytes, versioned):
+                return frame
+            raise RpcError(peer, method, "broken off", "an empty answer")
+
+        try:
+            return response_type.decode(await asyncio.wait_for(first_frame(), timeout))
+        except TimeoutError:
+            raise RpcError(peer, method, "timeout", f"{timeout:.0f} s") from None
+        except MalformedError as error:
+            raise RpcError(peer, method, "malformed", f"{error.what}: {error.why}") from None
+
+    async def stream(
+        self, peer: PeerId, method: str, request: Record, max_frame: int = MAX_FRAME_BYTES, versioned: bool = True
+    ) -> AsyncGenerator[bytes, None]:
+        """Call a method that answers with frames; leave the iterator early to break the call off.
+
+        Raises:
+            RpcError: if the stream does not come to its regular end.
+        """
+        try:
+            opening = self._node.open_stream(peer, _protocol(method, versioned))
+            reader, writer = await asyncio.wait_for(opening.__aenter__(), OPEN_TIMEOUT)
+        except TimeoutError:
+            raise RpcError(peer, method, "timeout", "no connection") from None
+        except P2PDaemonError as error:
+            reason: Reason = "unknown method" if "protocols not supported" in str(error) else "unreachable"
+            raise RpcError(peer, method, reason, str(error).splitlines()[0][:200]) from None
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise RpcError(peer, method, "unreachable", str(error)) from None
+        try:
+            data = request.encoded
+            writer.write(len(data).to_bytes(4, "big") + data)
+            self._node.sent[method] += 4 + len(data)
+            await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT)
+            while True:
+                kind, frame = await asyncio.wait_for(_read_frame(reader, max_frame), IDLE_TIMEOUT)
+                self._node.received[method] += 5 + len(frame)
+                if kind == _END:
+                    return
+                if kind == _ERROR:
+                    raise RpcError(peer, method, "refused", frame[:500].decode(errors="replace"))
+                yield frame
+        except TimeoutError:
+            raise RpcError(peer, method, "timeout", f"silent for {IDLE_TIMEOUT:.0f} s") from None
+        except MalformedError as error:
+            raise RpcError(peer, method, "malformed", error.what) from None
+        except (OSError, asyncio.IncompleteReadError):
+            raise RpcError(peer, method, "broken off") from None
+        finally:
+            await opening.__aexit__(None, None, None)
+
+
+def _protocol(method: str, versioned: bool) -> str:
+    return f"/p2ptrain/{PROTOCOL}/{method}" if versioned else f"/p2ptrain/{method}"
+
+
+async def _read_request(reader: asyncio.StreamReader, limit: int) -> bytes:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length > limit:
+        raise MalformedError("the request is too long", f"{length} bytes, at most {limit}")
+    return await reader.readexactly(length)
+
+
+async def _read_frame(reader: asyncio.StreamReader, limit: int) -> tuple[int, bytes]:
+    header = await reader.readexactly(5)
+    kind, length = header[0], int.from_bytes(header[1:], "big")
+    if kind not in (_DATA, _ERROR, _END) or length > limit:
+        raise MalformedError(f"an answer's frame is malformed (kind {kind}, {length} bytes, at most {limit})")
+    return kind, await reader.readexactly(length)

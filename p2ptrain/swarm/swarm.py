@@ -1,0 +1,228 @@
+"""This process's place in a swarm: one node, its calls and its directory, on one asyncio thread.
+
+The thread that trains never runs network code; it hands coroutines over with `run` or `submit`. Everything async here
+and in the exchanges belongs to the network thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import importlib.metadata
+import logging
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from pydantic import Field
+
+from p2ptrain.errors import NetworkError
+from p2ptrain.run import PROTOCOL, PeerId, Record, SigningKey
+from p2ptrain.run.record import Count, Number, Text
+from p2ptrain.swarm import clock
+from p2ptrain.swarm.directory import Directory
+from p2ptrain.swarm.identity import Identity
+from p2ptrain.swarm.node import Node, NodeConfig
+from p2ptrain.swarm.rpc import Rpc, RpcError
+
+START_TIMEOUT = 60.0
+LARGEST_CLOCK_ERROR = 3600.0
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Hello(Record):
+    """The one question that peers of every version can ask each other."""
+
+    kind: ClassVar[str] = "hello/1"
+
+
+class HelloAnswer(Record):
+    """Never changes: newer versions add methods, not fields."""
+
+    kind: ClassVar[str] = "hello-answer/1"
+    max_bytes: ClassVar[int] = 4096
+
+    software: Text
+    oldest_protocol: Count
+    newest_protocol: Count
+    time: Annotated[Number, Field(ge=0.0)]
+    """The swarm's time in seconds since 1970."""
+
+
+class Swarm:
+    """A running node and the thread that it lives on. Use `start`, and `close` or a `with` block."""
+
+    def __init__(self, identity: Identity, config: NodeConfig) -> None:
+        self._identity, self._config = identity, config
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop_forever, name="p2ptrain-network", daemon=True)
+        self._closed = False
+        self._failure: BaseException | None = None
+        self.node: Node
+        self.rpc: Rpc
+        self.directory: Directory
+
+    @classmethod
+    def start(cls, identity: Identity, config: NodeConfig | None = None) -> Self:
+        """Start p2pd and join the swarm at `config.bootstrap`, or start a swarm of one.
+
+        Raises:
+            NetworkError: this machine can't listen, nobody answers, or who answers speaks another protocol.
+        """
+        swarm = cls(identity, config or NodeConfig())
+        swarm._thread.start()
+        try:
+            swarm.run(swarm._start(), START_TIMEOUT)
+        except BaseException as error:
+            swarm.close()
+            if isinstance(error, TimeoutError):
+                raise NetworkError("the network did not start", f"not ready after {START_TIMEOUT:.0f} s") from None
+            raise
+        atexit.register(swarm.close)
+        return swarm
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._identity.peer_id
+
+    @property
+    def identity_path(self) -> Path:
+        return self._identity.path
+
+    @property
+    def key(self) -> SigningKey:
+        return self._identity.key
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+        """Run a coroutine on the network thread and wait for its result."""
+        future = self.submit(work)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise TimeoutError(f"not done after {timeout} s") from None
+
+    def submit(self, work: Coroutine[Any, Any, Result]) -> concurrent.futures.Future[Result]:
+        """Start a coroutine on the network thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """On the network thread: start background work that should never fail. If it does, `check` raises."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._notice_failure)
+        return task
+
+    def _notice_failure(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._closed:
+            log.error("background work failed", exc_info=error)
+            self._failure = self._failure or error
+
+    def check(self) -> None:
+        """Raise what made background work fail, if anything has; called by whoever trains or waits."""
+        if self._failure is not None:
+            raise self._failure
+
+    def addresses(self) -> list[str]:
+        """Where others can reach this peer."""
+        return self.run(self.node.addresses(), START_TIMEOUT)
+
+    def close(self) -> None:
+        """Leave: end p2pd, remove its sockets, end the thread, release the identity. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self._thread.is_alive():
+            try:
+                self.run(self._stop(), START_TIMEOUT)
+            finally:
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._thread.join(START_TIMEOUT)
+        self._identity.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # On the network thread -----------------------------------------------------------------------------------------
+
+    def _loop_forever(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    async def _start(self) -> None:
+        self.node = await Node.start(self._identity, self._config)
+        self.rpc = Rpc(self.node)
+        await self.rpc.serve("hello", Hello, self._hello, versioned=False)
+        await self._greet({PeerId(address.rpartition("/p2p/")[2]) for address in self._config.bootstrap})
+        self.directory = await Directory.join(self.node, self._config.bootstrap)
+        self.spawn(self._watch_daemon())
+
+    async def _watch_daemon(self) -> None:
+        reason = await self.node.ended()
+        raise NetworkError("the connection to the swarm is lost", reason, "start the peer again: it resumes")
+
+    async def _stop(self) -> None:
+        if hasattr(self, "directory"):
+            await self.directory.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if hasattr(self, "node"):
+            await self.node.close()
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _hello(self, _peer: PeerId, _request: Hello) -> HelloAnswer:
+        return HelloAnswer(
+            software=f"p2ptrain {version()}",
+            oldest_protocol=PROTOCOL,
+            newest_protocol=PROTOCOL,
+            time=clock.swarm_time(),
+        )
+
+    async def _greet(self, peers: set[PeerId]) -> None:
+        """Ask the first peers for their protocol, and take over the swarm's time from them."""
+        if not peers:
+            return
+        asked = time.time()
+        calls = [self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False) for peer in peers]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        now = (asked + time.time()) / 2
+        good = [answer for answer in answers if isinstance(answer, HelloAnswer)]
+        if not good:
+            failure = next(answer for answer in answers if isinstance(answer, BaseException))
+            if not isinstance(failure, RpcError):
+                raise failure
+            foreign = failure.reason in ("unknown method", "malformed")
+            raise NetworkError(
+                "who answers at the swarm's address is no p2ptrain peer" if foreign else "the swarm does not answer",
+                str(failure),
+                "ask for a newer invite",
+            )
+        speakers = [answer for answer in good if answer.oldest_protocol <= PROTOCOL <= answer.newest_protocol]
+        if not speakers:
+            other = good[0]
+            raise NetworkError(
+                "the swarm speaks another version of the protocol",
+                f"{other.software} there speaks {other.oldest_protocol} to {other.newest_protocol}, "
+                f"p2ptrain {version()} here speaks {PROTOCOL}",
+                "update the older of the two",
+            )
+        offset = clock.adopt([(answer.time, now) for answer in speakers])
+        if abs(offset) > LARGEST_CLOCK_ERROR * 1.5:
+            log.warning("this machine's clock differs from the swarm's by %.1f hours", offset / 3600)
+
+
+def version() -> str:
+    """This installation's version."""
+    return importlib.metadata.version("p2ptrain")

@@ -1,0 +1,148 @@
+"""Where text comes from: the interpreter's own library, files, or a dataset of the hub; one document at a time.
+
+A document is held out when the hash of its content says so: every peer that meets this text, wherever it comes from,
+then leaves it out of training.
+"""
+
+from __future__ import annotations
+
+import glob
+import sysconfig
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from p2ptrain.errors import DataError
+from p2ptrain.run.spec import DatasetData, FilesData
+
+TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+LONGEST_DOCUMENT = 64 * 1024
+"""Bytes; longer files are cut at line ends, so that one large file also has a held-out part."""
+_NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"})
+
+
+def is_held_out(text: str, fraction: float) -> bool:
+    """Whether this document belongs to the held-out split."""
+    draw = int.from_bytes(blake3(text.encode("utf-8", errors="replace")).digest()[:8], "big")
+    return draw < fraction * 2**64
+
+
+def stdlib_documents() -> list[str]:
+    """The .py files of the running interpreter's standard library, without its tests.
+
+    Raises:
+        DataError: this Python came without its sources.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    paths = sorted(path for path in root.rglob("*.py") if not _NOT_LIBRARY & set(path.relative_to(root).parts))
+    documents = [text for path in paths if (text := path.read_text(encoding="utf-8", errors="replace"))]
+    if len(documents) < 20:
+        raise DataError(
+            "this Python has no standard library in source form",
+            f"found {len(documents)} .py files in {root}",
+            "use another Python, or a run whose data is of another source",
+        )
+    return documents
+
+
+def text_documents(paths: Sequence[Path]) -> list[str]:
+    """UTF-8 files, the long ones cut at line ends into documents of about `LONGEST_DOCUMENT` bytes."""
+    documents: list[str] = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise DataError(f"can't read {path}", error.strerror or str(error), "check the path") from None
+        documents.extend(_cut(text))
+    if not any(documents):
+        raise DataError("the data files are empty", ", ".join(map(str, paths[:3])), "give files that hold text")
+    return documents
+
+
+def _cut(text: str) -> Iterator[str]:
+    part: list[str] = []
+    size = 0
+    for line in text.splitlines(keepends=True):
+        part.append(line)
+        size += len(line)
+        if size >= LONGEST_DOCUMENT:
+            yield "".join(part)
+            part, size = [], 0
+    if part:
+        yield "".join(part)
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Files behind paths, folders and globs, sorted.
+
+    Raises:
+        DataError: one of them matches no file.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  (Path.glob: no absolute)
+        matches = [Path(name) for name in sorted(names)]
+        files = [file for match in matches for file in ([match] if match.is_file() else sorted(match.rglob("*")))]
+        files = [file for file in files if file.is_file()]
+        if not files:
+            raise DataError(
+                f"no file matches {pattern!r}", "the run's data lies on each volunteer's machine", "pass it with --data"
+            )
+        found.extend(files)
+    return list(dict.fromkeys(found))
+
+
+def open_table(data: FilesData, paths: Sequence[Path]) -> Any:
+    """Local tables as one memory-mapped dataset.
+
+    Raises:
+        DataError: files of different kinds, unreadable, or without the text column.
+    """
+    import datasets
+
+    kinds = {TABLES.get(path.suffix.lower()) for path in paths}
+    kind = kinds.pop()
+    if kinds or kind is None:
+        raise DataError("data files of different kinds are mixed", "tables and text, or two kinds of tables", "use one")
+    try:
+        table = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train")
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"can't read {paths[0]}", str(cause).splitlines()[0], f"is it really {kind}?") from None
+    return _checked(table, data.text_column, str(paths[0]))
+
+
+def open_dataset(data: DatasetData) -> Any:
+    """A dataset of the hub, or a folder in its format.
+
+    Raises:
+        DataError: it can't be found or read, or has no such column.
+    """
+    import datasets
+
+    try:
+        found = datasets.load_dataset(data.dataset, data.subset, split=data.split, streaming=data.streaming)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(
+            f"can't load the dataset {data.dataset!r}",
+            str(error).splitlines()[0],
+            "check name, subset and split, and the connection to the hub",
+        ) from None
+    return _checked(found, data.text_column, data.dataset)
+
+
+def _checked(table: Any, column: str, where: str) -> Any:
+    """A CSV in the wrong format loads without complaint, with odd column names; so look before use."""
+    columns = table.column_names
+    if columns is None:  # a stream whose features are not declared
+        first = next(iter(table), None)
+        columns = list(first) if first else []
+    if column not in columns:
+        raise DataError(
+            f"{where} has no column {column!r}",
+            f"its columns are: {', '.join(map(repr, columns))}",
+            "set data.text_column",
+        )
+    return table.select_columns([column]) if hasattr(table, "select_columns") else table

@@ -1,0 +1,94 @@
+"""Text to token ids and back: raw bytes, or any transformers tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ptrain.errors import DataError
+
+Tokens = NDArray[np.int32]
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer(Protocol):
+    """What the tasks need of a tokenizer."""
+
+    vocab_size: int
+    end: int
+    """Stands between two documents."""
+
+    def encode(self, text: str) -> Tokens: ...
+
+    def save(self, folder: Path) -> None:
+        """Write it so that `AutoTokenizer.from_pretrained(folder)` loads it."""
+
+
+class ByteTokenizer:
+    """Ids 0…255 are the bytes of UTF-8; 256 is the end of a document. Needs no download."""
+
+    vocab_size = 257
+    end = 256
+
+    def encode(self, text: str) -> Tokens:
+        return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int32)
+
+    def save(self, folder: Path) -> None:
+        """As a byte-level BPE without merges, which gives the same ids."""
+        from tokenizers import Tokenizer as FastTokenizer
+        from tokenizers import decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        fast.decoder = decoders.ByteLevel()
+        fast.add_special_tokens([END_OF_TEXT])
+        PreTrainedTokenizerFast(tokenizer_object=fast, eos_token=END_OF_TEXT).save_pretrained(folder)
+
+
+class HubTokenizer:
+    """A transformers tokenizer, by hub name or folder."""
+
+    def __init__(self, name: str) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise DataError(
+                f"can't load the tokenizer {name!r}",
+                str(error).splitlines()[0],
+                "check the name and the connection to the hub, or give a local folder",
+            ) from None
+        self.vocab_size = len(self._inner)
+        end = self._inner.eos_token_id
+        if end is None:
+            end = self._inner.sep_token_id
+        if end is None:
+            raise DataError(
+                f"the tokenizer {name!r} has no end-of-text token", "documents could not be told apart", "use another"
+            )
+        self.end = int(end)
+
+    def encode(self, text: str) -> Tokens:
+        return np.asarray(self._inner.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
+
+    def save(self, folder: Path) -> None:
+        self._inner.save_pretrained(folder)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Raises DataError if it can't be loaded."""
+    return ByteTokenizer() if name == "bytes" else HubTokenizer(name)
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that byte-level BPE (GPT-2) writes for each byte, in the order of the bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
