@@ -112,7 +112,8 @@ class _Node:
     """None for the root alone."""
     applied: Head | None = None
     """The position it leads to, once applied."""
-    refused: str = ""
+    refused: bool = False
+    contradicted: bool = False
     children: list[Digest] = field(default_factory=list)
 
 
@@ -179,10 +180,10 @@ class Chain:
         self.head = position
         return True
 
-    def refuse(self, digest: Digest, reason: str) -> None:
-        """Never apply this commit, nor what is built on it."""
+    def refuse(self, digest: Digest, differs: bool) -> None:
+        """Never apply this commit, nor what is built on it; `differs`: it was made on another state."""
         if digest in self._nodes:
-            self._nodes[digest].refused = reason
+            self._nodes[digest].refused, self._nodes[digest].contradicted = True, differs
 
     def __contains__(self, digest: Digest) -> bool:
         return digest in self._nodes
@@ -195,8 +196,17 @@ class Chain:
         node = self._nodes.get(digest)
         return node.applied if node else None
 
-    def is_refused(self, digest: Digest) -> bool:
-        return digest in self._nodes and bool(self._nodes[digest].refused)
+    def contradicts(self, head: Head) -> bool:
+        """Whether somebody's head shows that their state differs from this peer's: for the same commit, or because it
+        is, or descends from, a commit that was made on another state."""
+        if (position := self.position(head.commit)) is not None:
+            return position.state != head.state
+        digest = head.commit
+        while (node := self._nodes.get(digest)) is not None and node.parent is not None and node.applied is None:
+            if node.contradicted:
+                return True
+            digest = node.parent
+        return False
 
     def commits(self) -> Iterator[Commit]:
         """All commits above the root, on any branch."""

@@ -63,10 +63,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class ApplyFailed:
-    """A commit can't be applied here: it names another state than this peer's."""
+    """A commit can't be applied here. `differs`: because it names another state than this peer's."""
 
     commit: Digest
-    reason: str
+    differs: bool
 
 
 @dataclass(frozen=True, slots=True)

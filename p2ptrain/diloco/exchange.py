@@ -25,7 +25,7 @@ from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.join import Joiner, serve_commits
 from p2ptrain.diloco.outer import self_test
-from p2ptrain.diloco.replica import CONTRIBUTION, Position, Replica
+from p2ptrain.diloco.replica import CONTRIBUTION, Position, Replica, StateGone
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
@@ -346,9 +346,12 @@ class Exchange:
             self._latest = applied.state
             for part in applied.refused:
                 log.warning("the contribution of %s in commit %d counts for nothing", part.author, commit.height)
+        except StateGone as error:
+            log.info("the branch of commit %s can't be followed: %s", short(commit.digest), error.why)
+            event = events.ApplyFailed(commit.digest, differs=False)
         except LedgerError as error:
-            log.error("%s", error)
-            event = events.ApplyFailed(commit.digest, error.what)
+            log.error("%s: %s", error.what, error.why)
+            event = events.ApplyFailed(commit.digest, differs=True)
         if rounds is self._rounds:  # else a new snapshot has replaced this chain meanwhile
             self._feed(event)
 
@@ -399,9 +402,11 @@ class Exchange:
             self._feed(event)
 
     def _holders(self, contribution: Contribution) -> list[PeerId]:
-        others = self._membership.live.keys()
-        holders = [PeerId(contribution.author), *self._rounds.holders(Digest(contribution.payload))]
-        return [peer for peer in holders if peer in others]
+        """Whom to ask for its bytes: the author, who says he has them, then who is past that height."""
+        live = self._membership.live
+        likely = [PeerId(contribution.author), *self._rounds.holders(Digest(contribution.payload))]
+        passed = [peer for peer, seen in live.items() if seen.height >= contribution.height]
+        return [peer for peer in dict.fromkeys([*likely, *passed]) if peer in live]
 
     async def _fetch_commits(self, tip: Digest, source: PeerId) -> None:
         rounds = self._rounds

@@ -21,11 +21,14 @@ from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Manifest, digest_of
 from p2ptrain.state import Blobs, Ledger, RunFolder, SnapshotRow
 
-KEPT_SNAPSHOTS = 3
 CONTRIBUTION, SNAPSHOT = "contribution", "snapshot"
 """What blobs are for, in the accounts of bytes sent."""
 
 log = logging.getLogger(__name__)
+
+
+class StateGone(LedgerError):
+    """A state lies too far back to be computed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Replica:
         """Compute and remember the state after a commit whose payloads are all here.
 
         Raises:
-            LedgerError: the commit was made on another state, or its parent's can't be computed any more.
+            LedgerError: the commit was made on another state.
+            StateGone: its parent's state can't be computed any more.
         """
         parent = self.state_at(Digest(commit.parent))
         payloads = {Digest(part.payload): self._payload(part) for part in commit.contributions}
@@ -78,7 +82,7 @@ class Replica:
         """The state after a commit: remembered, or replayed from the nearest state below it.
 
         Raises:
-            LedgerError: no snapshot below it is left, or payloads above that are gone.
+            StateGone: no snapshot below it is left, or payloads above that are gone.
         """
         replay: list[Commit] = []
         with self._lock:
@@ -89,7 +93,7 @@ class Replica:
                     break
                 record = self._ledger.commit(commit)
                 if record is None:
-                    raise LedgerError("a state can't be computed", f"commit {commit.hex()[:12]} or one below is gone")
+                    raise StateGone("a state can't be computed", "no snapshot below it is left")
                 replay.append(Commit.decode(record))
                 commit = Digest(replay[-1].parent)
             state = self._recent[commit]
@@ -129,7 +133,7 @@ class Replica:
     def _payload(self, contribution: Contribution) -> bytes:
         data = self._ledger.payload(Digest(contribution.payload))
         if data is None:
-            raise LedgerError(
+            raise StateGone(
                 "a state can't be computed", f"the bytes of a contribution for height {contribution.height} are gone"
             )
         return data
@@ -192,7 +196,9 @@ class Replica:
     def _prune(self) -> None:
         with self._lock:
             rows = self._ledger.snapshots()
-            kept, old = rows[:KEPT_SNAPSHOTS], rows[KEPT_SNAPSHOTS:]
+            horizon = rows[0].height - self._spec.limits.rollback_depth if rows else 0
+            count = sum(row.height > horizon for row in rows) + 1  # and one to replay from, for the deepest rollback
+            kept, old = rows[:count], rows[count:]
             self._ledger.drop_snapshots(row.state for row in old)
             needed = {Digest(d) for row in kept for pair in StateManifest.decode(row.manifest).vectors for d in pair}
             for digest in [*self._folder.vectors.keep_only(needed), *(row.state for row in old)]:

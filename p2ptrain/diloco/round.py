@@ -57,6 +57,8 @@ RECENT_COMMITS = 4
 LONELY_AFTER = 30.0
 EMPTY_AFTER = 600.0
 STUCK_AFTER = 15.0
+QUIET_AFTER_RESUMING = 5.0
+"""A peer that was suspended first listens for two heartbeats."""
 RETRY_FETCH = 2.0
 AHEAD = 4
 """Contributions for heights up to AHEAD·P above the head are remembered."""
@@ -120,9 +122,11 @@ class Rounds:
         self._proposed: set[Digest] = set()
         self._hurried: set[int] = set()
         self._heads: dict[PeerId, Head] = {}
+        self._head_times: dict[PeerId, float] = {}
         self._round = _Open(now)
         self._head_since = now
         self._apart_since: float | None = None
+        self._quiet_until = now
         self._pace = Pace()
 
     @property
@@ -153,14 +157,16 @@ class Rounds:
                 actions += self._committed(commit, source, now)
             case Applied(head):
                 actions += self._applied(head, now)
-            case ApplyFailed(digest, reason):
+            case ApplyFailed(digest, differs):
                 self._applying.discard(digest)
-                self.chain.refuse(digest, reason)
+                self.chain.refuse(digest, differs)
             case HeadSeen(peer, head):
-                self._heads[peer] = head
+                if self._heads.get(peer) != head:
+                    self._heads[peer], self._head_times[peer] = head, now
             case Resumed():
                 self._round = _Open(now)
                 self._head_since, self._apart_since = now, None
+                self._quiet_until = now + QUIET_AFTER_RESUMING
             case Tick():
                 pass
         return actions + self._next(now)
@@ -212,8 +218,8 @@ class Rounds:
         self._applying.discard(head.commit)
         if head.commit not in self.chain:
             return []
-        if any(not self.chain.is_applied(other.commit) for other in self._heads.values()):
-            self._apart_since = None  # still catching up
+        if any(self._leads_to(head, other) for other in self._heads.values()):
+            self._apart_since = None  # on the way there
         depth = self.chain.fork_depth(head.commit)
         if not self.chain.applied(head):
             return []
@@ -273,7 +279,7 @@ class Rounds:
         smaller side gives in; of two equal sides, the lighter one.
         """
         actions: list[Action] = []
-        elsewhere = {peer: head for peer, head in self._heads.items() if not self.is_on_my_branch(head)}
+        elsewhere = {peer: head for peer, head in self._heads.items() if self._is_elsewhere(peer, head, now)}
         for peer, head in elsewhere.items():
             if head.commit not in self.chain:
                 actions += self._ask_for(head.commit, peer, now)
@@ -285,23 +291,26 @@ class Rounds:
             self._apart_since = now
         elif now - self._apart_since > STUCK_AFTER:
             self._apart_since = None
-            differs = any(self._contradicts(head) for head in elsewhere.values())
+            differs = any(self.chain.contradicts(head) for head in elsewhere.values())
             reason = "my state differs from the others'" if differs else "the others' commits don't lead from mine"
             actions.append(Resync(reason))
         return actions
 
-    def is_on_my_branch(self, head: Head) -> bool:
-        """Height alone says little: a shorter branch can be the heavier one. Who merely lags is on mine."""
-        if head.height > self.head.height:
-            return False
-        position = self.chain.position(head.commit)
-        if position is not None and position.state != head.state:
-            return False  # the same commit, another state: one of us is broken
-        return self.chain.ancestor(self.head.commit, head.height) in (head.commit, None)  # None: long forgotten
+    def _is_elsewhere(self, peer: PeerId, head: Head, now: float) -> bool:
+        """Whether a peer's head is not mine and not below it. One that lies too far back to be known, and does not
+        move, is no mere laggard's."""
+        on_mine = self.is_on_my_branch(head)
+        return not on_mine if on_mine is not None else now - self._head_times[peer] > STUCK_AFTER
 
-    def _contradicts(self, head: Head) -> bool:
-        position = self.chain.position(head.commit)
-        return self.chain.is_refused(head.commit) or (position is not None and position.state != head.state)
+    def is_on_my_branch(self, head: Head) -> bool | None:
+        """Whether a head is mine or below it; None if it lies further back than is known here.
+
+        Height alone says little: a shorter branch can be the heavier one.
+        """
+        if head.height > self.head.height or self.chain.contradicts(head):
+            return False
+        mine = self.chain.ancestor(self.head.commit, head.height)
+        return None if mine is None else mine == head.commit
 
     def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[Action]:
         if now < self._asked.get(tip, 0.0) or source == self.me:
@@ -318,7 +327,7 @@ class Rounds:
             return []
         if state.closable_since is None:
             state.closable_since = now
-        if self.me not in self._trainers or parent in self._proposed or self._let_be(now):
+        if self.me not in self._trainers or parent in self._proposed or self._let_be(now) or self._is_behind(now):
             return []
         attempt = int((now - state.closable_since) / self._pace.attempt_timeout())
         if leader(parent, attempt, self._candidates()) != self.me:
@@ -363,6 +372,17 @@ class Rounds:
         heights = {height for height, _ in self._offers}
         first, last = self.head.height + 1, self.head.height + self.rules.fragments
         return [(height, self._offers_for(height)) for height in sorted(heights) if first <= height <= last]
+
+    def _is_behind(self, now: float) -> bool:
+        """Most of the others are further: what this peer lacks is their commits, not one of its own."""
+        further = sum(head.height > self.head.height for head in self._heads.values())
+        return now < self._quiet_until or 2 * further > len(self._live - {self.me})
+
+    def _leads_to(self, position: Head, other: Head) -> bool:
+        """Whether `position` lies below somebody else's head, on a branch that is known here."""
+        if other.commit not in self.chain or self.is_on_my_branch(other) is not False:
+            return False
+        return position.height <= other.height and self.chain.ancestor(other.commit, position.height) == position.commit
 
     def _is_extended(self) -> bool:
         return any(commit.parent == self.head.commit for commit in self.chain.ready())

@@ -227,7 +227,9 @@ class LimitsSection(Section):
         "times the median.",
     )
     rollback_depth: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        64, description="Deepest fork, in heights, that a peer leaves by itself; beyond it stops and says so."
+        32,
+        description="Deepest fork, in heights, that a peer leaves by itself; beyond it stops and says so. Snapshots "
+        "are kept that far back.",
     )
 
 

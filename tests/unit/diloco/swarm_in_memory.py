@@ -192,7 +192,7 @@ class World:
         source = max(
             (other.rounds for other in others),
             key=lambda rounds: (
-                sum(o.rounds.is_on_my_branch(rounds.head) for o in others),
+                sum(o.rounds.is_on_my_branch(rounds.head) is not False for o in others),
                 rounds.head.rank,
             ),
         )
@@ -231,8 +231,8 @@ class World:
     def apply(self, replica: Replica, commit: Commit) -> None:
         try:
             result = apply_commit(replica.states[Digest(commit.parent)], commit, replica.blobs, self.spec)
-        except LedgerError as error:
-            self.feed(replica.me, events.ApplyFailed(commit.digest, error.what))
+        except LedgerError:
+            self.feed(replica.me, events.ApplyFailed(commit.digest, differs=True))
             return
         replica.states[commit.digest] = result.state
         self.feed(replica.me, events.Applied(result.state.head))

@@ -1,0 +1,42 @@
+# make demo        train a small model with three peers on this machine (installs everything first)
+# make test        the tests (same installation)
+# make test-all    also the long scenarios
+# make check       ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test test-all check install
+
+demo: install
+	@$(BIN)/p2ptrain demo
+
+test: install check
+	@echo "== running the tests"
+	@$(BIN)/python -m pytest -m "not long"
+
+test-all: install check
+	@echo "== running all tests, the long ones too"
+	@$(BIN)/python -m pytest
+
+check: install
+	@echo "== checking style and types"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "p2ptrain needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
+	@echo "== making $(VENV) with `$(PYTHON) --version`"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== installing p2ptrain and what it needs (about 1.5 GB; a minute or two)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off -c constraints.txt "torch"
+	@echo "== torch is there; now the rest"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]"
+	@touch $@
+	@echo "== installed"

@@ -1,0 +1,145 @@
+"""A `p2ptrain` process with one thing wrong: python -m tests.swarm.faulty FAULT ARGUMENT…
+
+Each fault replaces one step of the real program, before it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def clock_off() -> None:
+    """This machine's clock is an hour fast. Must come before anything imports the time."""
+    real = time.time
+    time.time = lambda: real() + 3600  # type: ignore[assignment]
+
+
+def slow() -> None:
+    """Every inner step takes four times as long."""
+    from p2ptrain.tasks import CausalLM
+
+    real = CausalLM.loss
+
+    def loss(self: Any, index: int) -> Any:
+        began = time.monotonic()
+        result = real(self, index)
+        time.sleep(3 * 2 * (time.monotonic() - began))  # the backward pass takes about as long again
+        return result
+
+    CausalLM.loss = loss  # type: ignore[method-assign]
+
+
+def steady() -> None:
+    """Every inner step takes 20 ms longer, so that rounds take their time."""
+    from p2ptrain.tasks import CausalLM
+
+    real = CausalLM.loss
+
+    def loss(self: Any, index: int) -> Any:
+        time.sleep(0.02)
+        return real(self, index)
+
+    CausalLM.loss = loss  # type: ignore[method-assign]
+
+
+def nan() -> None:
+    """The loss becomes NaN after 30 steps."""
+    from p2ptrain.tasks import CausalLM
+
+    real = CausalLM.loss
+
+    def loss(self: Any, index: int) -> Any:
+        result = real(self, index)
+        return result * float("nan") if index >= 30 else result
+
+    CausalLM.loss = loss  # type: ignore[method-assign]
+
+
+def die_before_commit() -> None:
+    """Killed as leader, with the round closed but nothing said."""
+    from p2ptrain.diloco.exchange import Exchange
+
+    async def propose(self: Any, proposal: Any) -> None:
+        if proposal.height < 6:
+            await real(self, proposal)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    real = Exchange._propose
+    Exchange._propose = propose  # type: ignore[method-assign]
+
+
+def die_after_commit() -> None:
+    """Killed as leader, right after the commit went out."""
+    from p2ptrain.swarm import Membership
+
+    real = Membership.publish
+
+    async def publish(self: Any, record: Any) -> None:
+        await real(self, record)
+        if record.kind == "commit/1" and record.height >= 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Membership.publish = publish  # type: ignore[method-assign]
+
+
+def die_while_serving() -> None:
+    """Killed as contributor, when somebody begins to fetch its bytes."""
+    from p2ptrain.state import blobs
+
+    real = blobs.Blob.chunk
+
+    def chunk(self: Any, index: int) -> Any:
+        served[0] += self.purpose == "contribution"
+        if served[0] > 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, index)
+
+    served = [0]
+    blobs.Blob.chunk = chunk  # type: ignore[method-assign]
+
+
+def flip_a_bit() -> None:
+    """One number of the global state changes unseen after height 5."""
+    from p2ptrain.diloco import replica
+
+    real = replica.apply_commit
+
+    def apply_commit(state: Any, commit: Any, payloads: Any, spec: Any) -> Any:
+        result = real(state, commit, payloads, spec)
+        if commit.height == 5 and not done:
+            from dataclasses import replace
+
+            from p2ptrain.diloco.state import Fragment, HashedVector
+
+            part = result.state.fragments[0]
+            values = part.theta.values.copy()
+            values[0] += 1
+            broken = Fragment(HashedVector(values), part.momentum)
+            done.append(True)
+            result = replace(result, state=replace(result.state, fragments=(broken, *result.state.fragments[1:])))
+        return result
+
+    done: list[bool] = []
+    replica.apply_commit = apply_commit
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    fault.__name__: fault
+    for fault in (
+        clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit,
+    )
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    for name in sys.argv.pop(1).split("+"):
+        FAULTS[name]()
+    from p2ptrain.cli import main
+
+    main()
