@@ -231,6 +231,7 @@ class StreamingDiLoCo:
                 if view.state.fragments[index].theta.digest != lane.theta.digest:
                     self._merge(index, view, listed)
         self._view = view
+        self._merged_height = view.head.height if up_to is None else up_to
 
     def _settle(self, index: int, newest: int, view: View) -> _Pending | None:
         """Close the books on this fragment's contributions up to height `newest`; returns the one listed last."""
@@ -266,7 +267,7 @@ class StreamingDiLoCo:
         for index, fragment in enumerate(view.state.fragments):
             self._layout.scatter(self._on_device(fragment.theta), self._tensors, index)
         self._lanes = [_Lane(fragment.theta) for fragment in view.state.fragments]
-        self._view = view
+        self._view, self._merged_height = view, view.head.height
 
     # Looking -------------------------------------------------------------------------------------------------------
 
@@ -277,8 +278,8 @@ class StreamingDiLoCo:
 
     @property
     def height(self) -> int:
-        """The head that the training weights have merged."""
-        return self._view.head.height
+        """The height up to which the training weights have merged the commits."""
+        return self._merged_height
 
     @property
     def is_complete(self) -> bool:

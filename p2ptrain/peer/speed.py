@@ -43,7 +43,7 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
     while (now := time.monotonic()) - began < seconds and not stopping.requested():
         if json_lines and now - reported >= REPORT_SECONDS:
             reported = now
-            print(json.dumps({"event": "speed", "steps": step, "seconds": round(now - began, 3)}), flush=True)
+            print(json.dumps({"event": "speed", "steps": step, "at": round(now, 3)}), flush=True)
         train()
     rate = step / (time.monotonic() - began)
     tokens = rate * task.tokens_per_step
