@@ -1,129 +1,68 @@
-"""The network shell of the round protocol: carries out what `Rounds` decides, and hands the trainer its view.
+"""One peer's part in the rounds of a run, as its trainer sees it.
 
-Two threads meet here. The network thread owns everything asynchronous; the trainer's thread calls `contribute`,
-`wait` and reads `view`, an immutable picture of the head that is replaced whole. Outer steps and disk writes run on
-worker threads, so neither of the two ever waits for them unless the spec says so (overlap = n).
+Two threads meet here: the trainer's calls `contribute`, `wait` and reads `view`, an immutable picture of the head that
+is replaced whole; the network thread (`shell`) does the rest. Neither waits for the other unless the spec says so
+(overlap = n).
 """
 
 from __future__ import annotations
 
-import asyncio
+import concurrent.futures
 import contextlib
-import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
-from pydantic import Field
-
-from p2ptrain.diloco import events
-from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
-from p2ptrain.diloco.codecs import CODECS
+from p2ptrain.diloco.chain import Contribution, Head
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.join import Joiner, serve_commits
-from p2ptrain.diloco.outer import self_test
-from p2ptrain.diloco.replica import CONTRIBUTION, Position, Replica, StateGone
-from p2ptrain.diloco.round import Rounds, Rules
-from p2ptrain.diloco.schedule import fragment_of
+from p2ptrain.diloco.shell import Shell
 from p2ptrain.diloco.state import GlobalState
-from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, digest_of, short, short_peer
-from p2ptrain.run.record import DigestField
-from p2ptrain.state import Fetcher, FetchError
-from p2ptrain.state import serve as serve_blobs
+from p2ptrain.diloco.view import View
+from p2ptrain.run import Digest, PeerId, digest_of
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import GONE_AFTER, Membership, Presence, Vitals, monotonic
+from p2ptrain.swarm import Presence, Vitals
 
-TICK_SECONDS = 0.1
-HOLDING_DELAY = 0.03
-FETCH_PATIENCE = 10.0
-
-log = logging.getLogger(__name__)
-
-
-class HoldingNews(Record):
-    """The author of the gossip message holds these payloads."""
-
-    kind: ClassVar[str] = "holding/1"
-
-    payloads: Annotated[tuple[DigestField, ...], Field(max_length=256)]
-
-
-class News(Record):
-    """What a heartbeat repeats: the peer's open contributions and the open payloads that it holds."""
-
-    kind: ClassVar[str] = "diloco-news/1"
-
-    offers: Annotated[tuple[Contribution, ...], Field(max_length=32)]
-    payloads: Annotated[tuple[DigestField, ...], Field(max_length=256)]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The head as the trainer sees it."""
-
-    state: GlobalState
-    rollbacks: int = 0
-    """How often commits were taken back since the start, a fresh snapshot included."""
-    commits: Mapping[int, Commit] = field(default_factory=dict)
-    """The last commits of the branch by height, at least one for each fragment."""
-    caught_up: bool = False
-    """False while a newcomer is still replaying."""
-
-    @property
-    def head(self) -> Head:
-        return self.state.head
-
-    def base_for(self, height: int, fragments: int) -> Digest:
-        """The commit that a contribution for `height` is relative to."""
-        below = height - fragments
-        return self.commits[below].digest if below > 0 else NO_DIGEST
-
-    def lists(self, height: int, payload: Digest) -> bool:
-        """Whether the commit of that height lists that contribution."""
-        commit = self.commits.get(height)
-        return commit is not None and any(part.payload == payload for part in commit.contributions)
+WAIT_SECONDS = 0.5
+CLOSE_SECONDS = 10.0
 
 
 class Exchange:
-    """One peer's part in the rounds of a run. Made and closed by the trainer's thread."""
+    """Made, used and closed by the trainer's thread.
 
-    def __init__(self, run: Run, layout: Layout, report: Callable[[], Vitals]) -> None:
-        self._run, self._layout, self._report = run, layout, report
-        self._swarm, self._spec = run.swarm, run.spec
-        self._replica = Replica(run.folder, layout, run.blobs)
-        self._fetcher = Fetcher(self._swarm.rpc, run.blobs)
-        self._worker = ThreadPoolExecutor(1, "p2ptrain-outer", initializer=_prepare_arithmetic)
-        self._writer = ThreadPoolExecutor(1, "p2ptrain-snapshots")
-        self._membership = Membership(self._swarm, run.id, self._vitals, self._news)
-        self._joiner = Joiner(self._swarm, self._membership, self._fetcher, layout, run.folder.genesis)
+    Args:
+        report: what the trainer says of itself; called on the network thread.
+        tell: called on the network thread with a name and facts of what happened.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        layout: Layout,
+        report: Callable[[], Vitals],
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self._run, self._swarm = run, run.swarm
         self._changed = threading.Condition()
-        self._rounds: Rounds
-        self._latest: GlobalState
-        self._say: set[Digest] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._resyncing = False
-        self._left_below_root = False
-        self._expected: set[PeerId] = set()
-        self._started = monotonic()
+        self._shell = Shell(run, layout, report, self._show, tell)
         self.view: View
-        self.hurry = 0
-        """The height for which others wait; contribute what there is."""
-        self.on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None
-        """Called on the network thread with what happened, for people and programs."""
 
-    # For the trainer's thread ----------------------------------------------------------------------------------------
+    def _show(self, view: View) -> None:
+        with self._changed:
+            self.view = view
+            self._changed.notify_all()
 
-    def start(self, base: GlobalState) -> None:
+    def start(self, base: GlobalState, stop: Callable[[], bool]) -> None:
         """Resume, found or join the run; `base` is the state at height 0 as this peer would build it.
 
-        Returns when there is a state to start from; `view.caught_up` tells when it is the swarm's.
+        Returns when there is a state to start from, or `stop` says so; `view.caught_up` tells when it is the swarm's.
         """
-        self._worker.submit(self_test).result()
-        self._swarm.run(self._start(base))
+        self.view = View(base)
+        starting = self._swarm.submit(self._shell.start(self.view))
+        while not starting.done() and not stop():
+            concurrent.futures.wait([starting], WAIT_SECONDS)
+        if starting.done():
+            starting.result()
+        starting.cancel()
 
     def contribute(self, height: int, base: Digest, data: bytes, tokens: int, steps: int) -> Digest:
         """Offer an encoded pseudo-gradient to the round of `height`; returns its digest at once."""
@@ -132,341 +71,46 @@ class Exchange:
             author=self._swarm.peer_id, run=self._run.id, height=height, base=base, payload=payload,
             size=len(data), tokens=tokens, steps=steps,
         ).signed(self._swarm.key)  # fmt: skip
-        self._swarm.loop.call_soon_threadsafe(self._spawn, self._offer(offer, data))
+        self._swarm.loop.call_soon_threadsafe(self._shell.spawn, self._shell.offer(offer, data))
         return payload
 
     def wait(self, until: Callable[[View], bool], timeout: float) -> bool:
-        """Wait for the view to satisfy `until`; False after `timeout` seconds."""
+        """Wait for the view to satisfy `until`, asked whenever it or the peers change; False after `timeout` s."""
         with self._changed:
             return self._changed.wait_for(lambda: until(self.view), timeout)
 
-    def peers_ready(self) -> int:
-        """Peers, this one included, that are ready to train or training."""
-        return len(self._trainers())
-
     def flush(self) -> None:
         """Send a heartbeat now, e.g. because this peer's phase has changed."""
-        self._swarm.loop.call_soon_threadsafe(self._spawn, self._beat())
+        self._swarm.loop.call_soon_threadsafe(self._shell.spawn, self._shell.beat())
+
+    @property
+    def hurry(self) -> int:
+        """The height for which others wait: contribute what there is."""
+        return self._shell.hurry
+
+    def peers_ready(self) -> int:
+        """Peers, this one included, that are ready to train or training."""
+        return len(self._shell.trainers())
 
     def everyone_is_at(self, head: Head) -> bool:
         """Whether every live peer has said that it is at this head."""
-        return all(presence.commit == head.commit for presence in self._membership.live.values())
+        return all(presence.commit == head.commit for presence in self.peers.values())
 
     @property
     def peers(self) -> Mapping[PeerId, Presence]:
         """The other live peers."""
-        return self._membership.live
+        return self._shell.membership.live
 
     @property
     def own_presence(self) -> Presence:
-        return self._membership.presence()
-
-    def save(self) -> None:
-        """Write a snapshot of the head."""
-        self._writer.submit(self._replica.save, self.view.state).result()
+        return self._shell.membership.presence()
 
     def close(self) -> None:
-        """Say goodbye and stop; what was applied is on disk."""
+        """Write a snapshot of the head, say goodbye and stop.
+
+        Raises:
+            StorageError: the disk is full; what was saved before is untouched.
+        """
         with contextlib.suppress(TimeoutError):
-            self._swarm.run(self._stop(), 10.0)
-        self._worker.shutdown()
-        self._writer.shutdown()
-
-    # Starting --------------------------------------------------------------------------------------------------------
-
-    async def _start(self, base: GlobalState) -> None:
-        await serve_blobs(self._swarm.rpc, self._run.blobs)
-        await serve_commits(self._swarm.rpc, self._find_commit)
-        position = await self._on_worker(self._replica.restore)
-        if position is None and self._run.founding:
-            position = Position(base)
-            await self._on_worker(self._replica.begin, position)
-        self.view = View(base)
-        if position is not None:
-            self._begin(position)
-        self._membership.listener = self
-        await self._membership.start()
-        if not self._run.founding:
-            self._expected = set(await self._membership.directory())
-        if position is None:
-            await self._join(base)
-        self._swarm.spawn(self._tick())
-
-    async def _join(self, base: GlobalState) -> None:
-        position = await self._joiner.find_position(base)
-        await self._on_worker(self._replica.begin, position)
-        self._begin(position)
-
-    def _begin(self, position: Position) -> None:
-        """Start the state machine at a position, and let it replay the commits that are known above."""
-        method, limits = self._spec.method, self._spec.limits
-        chain = Chain(position.state.head, method.fragments, position.history)
-        rules = Rules(method.fragments, method.overlap != "free", limits.rollback_depth, method.last_height)
-        self._rounds = Rounds(self._swarm.peer_id, chain, rules, monotonic())
-        rollbacks = self.view.rollbacks + (self.view.state is not position.state)
-        self._show(replace(self._picture(position.state), rollbacks=rollbacks))
-        self._feed(events.PeersChanged(self._trainers(), frozenset({self._swarm.peer_id, *self._membership.live})))
-        for commit in position.above:
-            for part in commit.contributions:
-                if Digest(part.payload) in self._run.blobs:
-                    self._feed(events.Stored(Digest(part.payload), usable=True))
-            self._feed(events.Committed(commit, self._swarm.peer_id))
-
-    async def _stop(self) -> None:
-        self._membership.listener = None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._membership.close()
-
-    # What the swarm says (network thread) ----------------------------------------------------------------------------
-
-    def heard(self, presence: Presence, news: bytes) -> None:
-        peer = PeerId(presence.author)
-        head = Head(presence.height, Digest(presence.commit), Digest(presence.state), presence.weight)
-        if presence.phase not in ("starting", "joining"):
-            self._feed(events.HeadSeen(peer, head))
-        if news:
-            decoded = News.decode(news)
-            for offer in decoded.offers:
-                self._take_offer(peer, offer)
-            self._feed(events.Holding(peer, tuple(Digest(payload) for payload in decoded.payloads)))
-
-    def message(self, origin: PeerId, kind: str, data: bytes) -> None:
-        if kind == Contribution.kind:
-            self._take_offer(origin, Contribution.decode(data))
-        elif kind == Commit.kind:
-            commit = Commit.decode(data)
-            if commit.run == self._run.id and self._has_begun and commit.digest not in self._rounds.chain:
-                self._feed(events.Committed(commit.check_signatures(), origin))
-        elif kind == HoldingNews.kind:
-            payloads = HoldingNews.decode(data).payloads
-            self._feed(events.Holding(origin, tuple(Digest(payload) for payload in payloads)))
-        else:
-            raise MalformedError("a message of an unknown kind")
-
-    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
-        self._feed(events.PeersChanged(self._trainers(), frozenset({self._swarm.peer_id, *live})))
-        with self._changed:
-            self._changed.notify_all()
-
-    def resumed(self) -> None:
-        self._feed(events.Resumed())
-
-    def _take_offer(self, origin: PeerId, offer: Contribution) -> None:
-        elements = self._layout.sizes[fragment_of(offer.height, self._spec.method.fragments)]
-        if offer.author != origin or offer.run != self._run.id:
-            raise MalformedError("a contribution speaks for somebody else")
-        if offer.size != CODECS[self._spec.method.codec].encoded_bytes(elements):
-            raise MalformedError("a contribution has the wrong size")
-        if self._has_begun and not self._rounds.knows(offer):
-            self._feed(events.Offered(offer.check_signature()))
-
-    # What this peer says ---------------------------------------------------------------------------------------------
-
-    def _vitals(self) -> Vitals:
-        head = self.view.head
-        sent = self._swarm.node.sent.total()
-        return replace(
-            self._report(), height=head.height, commit=head.commit, state=head.state, weight=head.weight,
-            snapshots=self._replica.snapshots[:8], bytes_sent=sent,
-        )  # fmt: skip
-
-    def _news(self) -> bytes:
-        if not self._has_begun:
-            return b""
-        offers, payloads = self._rounds.open_news()
-        return News(offers=offers[:32], payloads=payloads[:256]).encoded
-
-    async def _beat(self) -> None:
-        self._feed(events.PeersChanged(self._trainers(), frozenset({self._swarm.peer_id, *self._membership.live})))
-        await self._membership.beat()
-
-    def _trainers(self) -> frozenset[PeerId]:
-        mine = {self._swarm.peer_id} if self._report().phase in ("ready", "training") else set()
-        others = {peer for peer, seen in self._membership.live.items() if seen.phase in ("ready", "training")}
-        return frozenset(mine | others)
-
-    async def _offer(self, offer: Contribution, data: bytes) -> None:
-        await self._on_worker(self._replica.store_payload, offer, data, self.view.state)
-        self._feed(events.Offered(offer))
-        self._feed(events.Stored(Digest(offer.payload), usable=True))
-        await self._membership.publish(offer)
-
-    async def _say_holding(self) -> None:
-        await asyncio.sleep(HOLDING_DELAY)  # one message for what arrives together
-        payloads, self._say = tuple(self._say)[:256], set()
-        await self._membership.publish(HoldingNews(payloads=payloads))
-
-    @property
-    def _has_begun(self) -> bool:
-        return hasattr(self, "_rounds")
-
-    # Carrying out ----------------------------------------------------------------------------------------------------
-
-    def _feed(self, event: events.Event) -> None:
-        if self._has_begun:
-            for action in self._rounds.handle(event, monotonic()):
-                self._perform(action)
-
-    def _perform(self, action: events.Action) -> None:
-        match action:
-            case events.FetchPayload(contribution):
-                self._spawn(self._fetch_payload(contribution))
-            case events.FetchCommits(tip, source):
-                self._spawn(self._fetch_commits(tip, source))
-            case events.SayHolding(payload):
-                if not self._say:
-                    self._spawn(self._say_holding())
-                self._say.add(payload)
-            case events.Propose():
-                self._spawn(self._propose(action))
-            case events.Apply(commit):
-                self._spawn(self._apply(commit))
-            case events.HeadChanged(head, rolled_back):
-                self._adopt(head, rolled_back)
-            case events.Hurry(height):
-                self.hurry = height
-            case events.Resync(reason):
-                self._spawn(self._resync(reason))
-
-    async def _propose(self, proposal: events.Propose) -> None:
-        commit = Commit(
-            author=self._swarm.peer_id, run=self._run.id, height=proposal.height, parent=proposal.parent,
-            state=proposal.state, attempt=proposal.attempt, contributions=proposal.contributions,
-        ).signed(self._swarm.key)  # fmt: skip
-        await self._membership.publish(commit)
-        self._feed(events.Committed(commit, self._swarm.peer_id))
-
-    async def _apply(self, commit: Commit) -> None:
-        rounds = self._rounds
-        try:
-            applied = await self._on_worker(self._replica.apply, commit)
-            event: events.Event = events.Applied(applied.state.head)
-            self._latest = applied.state
-            for part in applied.refused:
-                log.warning("the contribution of %s in commit %d counts for nothing", part.author, commit.height)
-        except StateGone as error:
-            log.info("the branch of commit %s can't be followed: %s", short(commit.digest), error.why)
-            event = events.ApplyFailed(commit.digest, differs=False)
-        except LedgerError as error:
-            log.error("%s: %s", error.what, error.why)
-            event = events.ApplyFailed(commit.digest, differs=True)
-        if rounds is self._rounds:  # else a new snapshot has replaced this chain meanwhile
-            self._feed(event)
-
-    def _adopt(self, head: Head, rolled_back: int) -> None:
-        state = self._latest
-        assert state.commit == head.commit, "a head changes by being applied"
-        self._show(replace(self._picture(state), rollbacks=self.view.rollbacks + bool(rolled_back)))
-        if rolled_back:
-            log.warning("%d commits were taken back: the others' branch is the heavier one", rolled_back)
-            chain = self._rounds.chain
-            on_branch = {c.digest for c in chain.back_from(head.commit)} | {chain.root.commit}
-            self._writer.submit(self._replica.drop_snapshots, lambda _, commit: commit in on_branch)
-        self._worker.submit(self._replica.set_head, head.commit)
-        if head.height % self._spec.method.snapshot_every == 0:
-            self._spawn(self._save(state))
-        commit = self.view.commits[head.height]
-        self.on_event("commit", {"commit": commit, "head": head, "rolled_back": rolled_back})
-
-    async def _save(self, state: GlobalState) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._replica.save, state)
-
-    def _picture(self, state: GlobalState) -> View:
-        """The view of a head, with as many commits as the trainer may ask for."""
-        commits: dict[int, Commit] = {}
-        for commit in self._rounds.chain.back_from(state.commit):
-            commits[commit.height] = commit
-            if len(commits) > 2 * self._spec.method.fragments:
-                break
-        return View(state, self.view.rollbacks, commits, self.view.caught_up)
-
-    def _show(self, view: View) -> None:
-        with self._changed:
-            self.view = view
-            self._changed.notify_all()
-
-    async def _fetch_payload(self, contribution: Contribution) -> None:
-        payload, rounds = Digest(contribution.payload), self._rounds
-        try:
-            data = await self._fetcher.fetch(
-                payload, lambda: self._holders(contribution), CONTRIBUTION, contribution.size, FETCH_PATIENCE
-            )
-            usable = await self._on_worker(self._replica.store_payload, contribution, data, self.view.state)
-            event: events.Event = events.Stored(payload, usable)
-        except FetchError as error:
-            log.info("%s", error)
-            event = events.FetchFailed(payload)
-        if rounds is self._rounds:
-            self._feed(event)
-
-    def _holders(self, contribution: Contribution) -> list[PeerId]:
-        """Whom to ask for its bytes: the author, who says he has them, then who is past that height."""
-        live = self._membership.live
-        likely = [PeerId(contribution.author), *self._rounds.holders(Digest(contribution.payload))]
-        passed = [peer for peer, seen in live.items() if seen.height >= contribution.height]
-        return [peer for peer in dict.fromkeys([*likely, *passed]) if peer in live]
-
-    async def _fetch_commits(self, tip: Digest, source: PeerId) -> None:
-        rounds = self._rounds
-        commits = await self._joiner.fetch_branch(tip, [source], rounds.chain.__contains__, rounds.chain.root.height)
-        if commits and Digest(commits[0].parent) not in rounds.chain:
-            self._left_below_root |= commits[0].height <= rounds.chain.root.height + 1
-            log.warning("the branch of %s does not lead from what is known here", short_peer(source))
-            return
-        for commit in commits:
-            if rounds is self._rounds:
-                self._feed(events.Committed(commit, source))
-
-    async def _resync(self, reason: str) -> None:
-        """Start over from the others' snapshot; only commits beyond the spec's depth forbid it."""
-        if self._resyncing:
-            return
-        head, root, depth = self.view.head, self._rounds.chain.root, self._spec.limits.rollback_depth
-        if self._left_below_root and head.height - root.height >= depth:
-            raise LedgerError(
-                f"the others' branch leaves this peer's more than {depth} heights back",
-                "the spec (limits.rollback_depth) forbids to give up that much by itself",
-                f"to follow the others, move {self._run.folder.path} away and join again",
-            )
-        log.error("at height %d (%s): %s; fetching the swarm's state anew", head.height, short(head.state), reason)
-        self.on_event("resync", {"reason": reason, "head": head})
-        self._resyncing, self._left_below_root = True, False
-        try:
-            self._show(replace(self.view, caught_up=False))
-            await self._join(self.view.state)
-        finally:
-            self._resyncing = False
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self._feed(events.Tick())
-            if not self.view.caught_up and self._has_caught_up():
-                self._show(replace(self.view, caught_up=True))
-
-    def _has_caught_up(self) -> bool:
-        """Nobody who trains is more than one commit ahead, and those whom the directory knows have been heard."""
-        live, mine = self._membership.live, self.view.head.height
-        unheard = self._expected - live.keys() and monotonic() - self._started < GONE_AFTER
-        if self._resyncing or unheard or not self._rounds.is_idle():
-            return False
-        return all(seen.height <= mine + 1 for seen in live.values() if seen.phase == "training")
-
-    def _find_commit(self, digest: Digest) -> bytes | None:
-        commit = self._rounds.chain.commit(digest) if self._has_begun else None
-        return commit.encoded if commit else self._run.folder.ledger.commit(digest)
-
-    async def _on_worker(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._swarm.spawn(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _prepare_arithmetic() -> None:
-    """The outer step needs denormal numbers, and flushing them is a setting of each thread."""
-    torch.set_flush_denormal(False)
+            self._swarm.run(self._shell.stop(), CLOSE_SECONDS)
+        self._shell.save_and_end()

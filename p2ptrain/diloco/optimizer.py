@@ -19,17 +19,17 @@ from typing import Any, Self
 import torch
 
 from p2ptrain.diloco.codecs import CODECS, NonFiniteError
-from p2ptrain.diloco.exchange import Exchange, View
+from p2ptrain.diloco.exchange import WAIT_SECONDS, Exchange
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.merge import merge
 from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
+from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
 
-WAIT_SECONDS = 0.5
 LOSS_SMOOTHING = 0.05
 RATE_SECONDS = 5.0
 
@@ -86,7 +86,7 @@ class StreamingDiLoCo:
         run: Run,
         *,
         held_out: Digest = NO_DIGEST,
-        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+        on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._run, self._method, self._stop = run, run.spec.method, stop
@@ -105,12 +105,10 @@ class StreamingDiLoCo:
         self._pending: dict[int, _Pending] = {}
         self._last_height = self._since_contribution = 0
         self._rate = _Rate()
-        self._exchange = Exchange(run, self._layout, lambda: self._vitals)
-        if on_event is not None:
-            self._exchange.on_event = on_event
+        self._exchange = Exchange(run, self._layout, lambda: self._vitals, on_event)
         try:
             self._set_phase("joining")
-            self._exchange.start(base)
+            self._exchange.start(base, stop)
         except BaseException:
             self._exchange.close()
             raise
@@ -341,11 +339,8 @@ class StreamingDiLoCo:
 
     def close(self) -> None:
         """Write a snapshot, say goodbye and stop exchanging. The `Run` stays open; close it too."""
-        try:
-            self._run.remember_peers(list(self._exchange.peers.values()))
-            self._exchange.save()
-        finally:
-            self._exchange.close()
+        self._run.remember_peers(list(self._exchange.peers.values()))
+        self._exchange.close()
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ import msgpack
 
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, Record
-from p2ptrain.swarm.node import Gossip
+from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, Reachability, monotonic
 from p2ptrain.swarm.rpc import RateLimit
 from p2ptrain.swarm.swarm import Swarm, version
@@ -115,7 +115,7 @@ class Membership:
         """Say something to all peers of the run; it may get lost, so the news should repeat what matters."""
         try:
             await self._publish(record)
-        except (OSError, RuntimeError, asyncio.IncompleteReadError) as error:
+        except (OSError, ControlError, asyncio.IncompleteReadError) as error:
             log.warning("a %s could not be published: %s", record.kind, error)
 
     async def beat(self) -> None:
@@ -155,10 +155,13 @@ class Membership:
     async def _announce_regularly(self) -> None:
         """Put the presence into the DHT, and open connections to peers found there."""
         while True:
-            self._addresses = tuple(await self._swarm.node.addresses())
-            if not await self._swarm.directory.announce(self._presence()):
-                log.debug("no DHT node took this peer's record")
-            await self._meet_neighbours()
+            try:
+                self._addresses = tuple(await self._swarm.node.addresses())
+                if not await self._swarm.directory.announce(self._presence()):
+                    log.debug("no DHT node took this peer's record")
+                await self._meet_neighbours()
+            except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
+                log.warning("the directory can't be used just now: %s", error)
             await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
 
     async def _meet_neighbours(self) -> None:

@@ -44,6 +44,11 @@ log = logging.getLogger(__name__)
 use_hivemind_log_handler("nowhere")  # our own logging decides what people see
 logging.getLogger("hivemind").addHandler(logging.NullHandler())
 
+
+class ControlError(RuntimeError):
+    """p2pd could not do what was asked, e.g. reach a peer; the text is its own."""
+
+
 StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -171,12 +176,12 @@ class Node:
         Raises:
             NetworkError: none of the addresses leads to that peer; `why` has the reason for each.
         """
-        bare = [Multiaddr(address.partition("/p2p/" + peer)[0]) for address in addresses]
         try:
+            bare = [Multiaddr(address.partition("/p2p/" + peer)[0]) for address in addresses]
             await asyncio.wait_for(self._daemon._client.connect(PeerID.from_base58(peer), bare), DIAL_TIMEOUT)
         except TimeoutError:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {DIAL_TIMEOUT:.0f} s") from None
-        except P2PDaemonError as error:
+        except (P2PDaemonError, ValueError) as error:  # ValueError: no multiaddr
             raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
 
     async def _dial(self, bootstrap: Sequence[str]) -> None:
@@ -224,7 +229,7 @@ class Node:
         """Open a stream to a peer, dialling it if needed.
 
         Raises:
-            P2PDaemonError: no connection, or the peer does not speak this protocol.
+            ControlError: no connection, or the peer does not speak this protocol.
         """
         request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol])
         async with self._control(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request) as connection:
@@ -239,7 +244,7 @@ class Node:
             response = p2pd_pb2.Response()
             await read_pbmsg_safe(reader, response)
             if response.type != p2pd_pb2.Response.OK:
-                raise P2PDaemonError(response.error.msg)
+                raise ControlError(response.error.msg)
             yield reader, writer
         finally:
             writer.close()
@@ -251,6 +256,7 @@ class Node:
 
         Raises:
             ValueError: the message is too long for gossip (p2pd would drop it in silence).
+            ControlError: p2pd refused it.
         """
         if len(data) > MAX_GOSSIP_BYTES:
             raise ValueError(f"{len(data)} bytes are too many for gossip")

@@ -16,19 +16,17 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Literal, TypeVar
 
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
-
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import PROTOCOL, PeerId, Record
 from p2ptrain.run.digest import Buffer
-from p2ptrain.swarm.node import Node
+from p2ptrain.swarm.node import ControlError, Node
 
 MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
 CALLS_PER_PEER = 8
 CALLS_IN_ALL = 64
-RATE, BURST = 50.0, 200.0
+RATE, BURST = 200.0, 400.0
 """Calls per second that one peer may make in the long run, and at once."""
 
 _DATA, _ERROR, _END = 0, 1, 2
@@ -172,7 +170,7 @@ class Rpc:
             reader, writer = await asyncio.wait_for(opening.__aenter__(), OPEN_TIMEOUT)
         except TimeoutError:
             raise RpcError(peer, method, "timeout", "no connection") from None
-        except P2PDaemonError as error:
+        except ControlError as error:
             reason: Reason = "unknown method" if "protocols not supported" in str(error) else "unreachable"
             raise RpcError(peer, method, reason, str(error).splitlines()[0][:200]) from None
         except (OSError, asyncio.IncompleteReadError) as error:

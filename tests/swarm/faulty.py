@@ -62,7 +62,7 @@ def nan() -> None:
 
 def die_before_commit() -> None:
     """Killed as leader, with the round closed but nothing said."""
-    from p2ptrain.diloco.exchange import Exchange
+    from p2ptrain.diloco.shell import Shell
 
     async def propose(self: Any, proposal: Any) -> None:
         if proposal.height < 6:
@@ -70,8 +70,8 @@ def die_before_commit() -> None:
         else:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    real = Exchange._propose
-    Exchange._propose = propose  # type: ignore[method-assign]
+    real = Shell._propose
+    Shell._propose = propose  # type: ignore[method-assign]
 
 
 def die_after_commit() -> None:

@@ -1,0 +1,37 @@
+"""What an exchange shows the trainer: the head, replaced whole whenever it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from p2ptrain.diloco.chain import Commit, Head
+from p2ptrain.diloco.state import GlobalState
+from p2ptrain.run import NO_DIGEST, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The head as the trainer sees it."""
+
+    state: GlobalState
+    rollbacks: int = 0
+    """How often commits were taken back since the start, a fresh snapshot included."""
+    commits: Mapping[int, Commit] = field(default_factory=dict)
+    """The last commits of the branch by height, at least one for each fragment."""
+    caught_up: bool = False
+    """False while a newcomer is still replaying."""
+
+    @property
+    def head(self) -> Head:
+        return self.state.head
+
+    def base_for(self, height: int, fragments: int) -> Digest:
+        """The commit that a contribution for `height` is relative to."""
+        below = height - fragments
+        return self.commits[below].digest if below > 0 else NO_DIGEST
+
+    def lists(self, height: int, payload: Digest) -> bool:
+        """Whether the commit of that height lists that contribution."""
+        commit = self.commits.get(height)
+        return commit is not None and any(part.payload == payload for part in commit.contributions)
