@@ -1,8 +1,9 @@
 """How a model's parameters are dealt out to fragments.
 
-Layers go round: layer l belongs to fragment l mod P (the strided pattern of arXiv 2501.18512, section 2.1). What is
-outside the layers (embeddings, head, norms) is dealt out to balance bytes: the largest first, each to the fragment
-that is smallest so far. Every peer computes the same layout from the names and shapes alone.
+Layers go round: the l-th layer belongs to fragment l mod P (the strided pattern of arXiv 2501.18512, section 2.1). Of
+what is outside the layers, matrices (embeddings, head) are cut into P ranges of rows, one for each fragment, and the
+small rest is dealt out to balance bytes: the largest first, each to the fragment that is smallest so far. Every peer
+computes the same layout from the names and shapes alone.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ import torch
 from p2ptrain.errors import SpecError
 from p2ptrain.run import Digest, digest_of
 
-_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+_LAYER = re.compile(r"(?:.*?\.)?\d+\.")
+"""A layer's tensors share the beginning of their name up to its number: model.layers.3."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
-    """One parameter tensor inside its fragment's flat vector."""
+    """A range of rows of one parameter tensor (all of them, mostly) inside its fragment's flat vector."""
 
     name: str
     shape: tuple[int, ...]
+    """Of the whole tensor."""
+    start: int
+    stop: int
 
     @property
     def elements(self) -> int:
-        return prod(self.shape)
+        return (self.stop - self.start) * prod(self.shape[1:])
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """These rows of the tensor, sharing its memory."""
+        return tensor[self.start : self.stop] if self.shape else tensor.view(1)
 
 
 @dataclass(frozen=True)
@@ -46,24 +55,35 @@ class Layout:
         Raises:
             SpecError: the model has too few parts for so many fragments.
         """
-        slots = [TensorSlot(name, tuple(shape)) for name, shape in shapes.items()]
-        homes: dict[str, int] = {}
+        homes: list[list[TensorSlot]] = [[] for _ in range(count)]
         sizes = [0] * count
-        for slot in slots:
-            if layer := _LAYER.search(slot.name):
-                homes[slot.name] = int(layer[1]) % count
-                sizes[homes[slot.name]] += slot.elements
-        others = [slot for slot in slots if slot.name not in homes]
-        for slot in sorted(others, key=lambda slot: -slot.elements):  # stable: equal sizes keep the model's order
-            homes[slot.name] = sizes.index(min(sizes))
-            sizes[homes[slot.name]] += slot.elements
+        layers: dict[str, int] = {}
+        rest: list[TensorSlot] = []
+
+        def put(slot: TensorSlot, home: int) -> None:
+            homes[home].append(slot)
+            sizes[home] += slot.elements
+
+        for name, dimensions in shapes.items():
+            shape = tuple(dimensions)
+            rows = shape[0] if shape else 1
+            whole = TensorSlot(name, shape, 0, rows)
+            if match := _LAYER.match(name):
+                put(whole, layers.setdefault(match[0], len(layers)) % count)
+            elif len(shape) >= 2 and rows >= count:
+                for part in range(count):
+                    put(TensorSlot(name, shape, rows * part // count, rows * (part + 1) // count), part)
+            else:
+                rest.append(whole)
+        for slot in sorted(rest, key=lambda slot: -slot.elements):  # stable: equal sizes keep the model's order
+            put(slot, sizes.index(min(sizes)))
         if not all(sizes):
             raise SpecError(
-                f"a model of {len(slots)} tensors can't be cut into {count} fragments",
+                f"a model of {len(shapes)} tensors can't be cut into {count} fragments",
                 f"{sizes.count(0)} of them would be empty",
                 "set method.fragments to at most the number of the model's layers",
             )
-        return cls(tuple(tuple(slot for slot in slots if homes[slot.name] == f) for f in range(count)))
+        return cls(tuple(map(tuple, homes)))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -73,25 +93,27 @@ class Layout:
     @cached_property
     def digest(self) -> Digest:
         """Names the layout: two models with the same one can exchange fragments."""
-        return digest_of(repr([[(slot.name, slot.shape) for slot in part] for part in self.fragments]).encode())
+        parts = [[(slot.name, slot.shape, slot.start, slot.stop) for slot in part] for part in self.fragments]
+        return digest_of(repr(parts).encode())
 
     def gather(self, tensors: Mapping[str, torch.Tensor], fragment: int) -> torch.Tensor:
         """Copy a fragment's tensors into one new float32 vector on their device."""
-        parts = [tensors[slot.name].detach().reshape(-1).float() for slot in self.fragments[fragment]]
+        parts = [slot.of(tensors[slot.name].detach()).reshape(-1).float() for slot in self.fragments[fragment]]
         return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
-
-    def views(self, vector: torch.Tensor, fragment: int) -> dict[str, torch.Tensor]:
-        """A fragment's vector seen as its named tensors; they share its memory."""
-        slots = self.fragments[fragment]
-        pieces = torch.split(vector, [slot.elements for slot in slots])
-        return {slot.name: piece.view(slot.shape) for slot, piece in zip(slots, pieces, strict=True)}
-
-    def select(self, tensors: Mapping[str, torch.Tensor], fragment: int) -> dict[str, torch.Tensor]:
-        """Those of the named tensors that belong to a fragment."""
-        return {slot.name: tensors[slot.name] for slot in self.fragments[fragment]}
 
     def scatter(self, vector: torch.Tensor, tensors: Mapping[str, torch.Tensor], fragment: int) -> None:
         """Copy a fragment's vector into the named tensors, in their own precision."""
+        slots = self.fragments[fragment]
+        pieces = torch.split(vector, [slot.elements for slot in slots])
         with torch.no_grad():
-            for name, piece in self.views(vector, fragment).items():
-                tensors[name].copy_(piece)
+            for slot, piece in zip(slots, pieces, strict=True):
+                target = slot.of(tensors[slot.name])
+                target.copy_(piece.view(target.shape))
+
+    def assemble(self, vectors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """New float32 tensors by name from the vectors of all fragments, on the first one's device."""
+        shapes = {slot.name: slot.shape for part in self.fragments for slot in part}
+        tensors = {name: torch.empty(shape, device=vectors[0].device) for name, shape in shapes.items()}
+        for index, vector in enumerate(vectors):
+            self.scatter(vector, tensors, index)
+        return tensors

@@ -295,10 +295,7 @@ class StreamingDiLoCo:
     def global_parameters(self, view: View | None = None) -> dict[str, torch.Tensor]:
         """The global weights by parameter name, float32 on the training device, copied."""
         state = (view or self._exchange.view).state
-        tensors: dict[str, torch.Tensor] = {}
-        for index, fragment in enumerate(state.fragments):
-            tensors |= self._layout.views(self._on_device(fragment.theta), index)
-        return tensors
+        return self._layout.assemble([self._on_device(fragment.theta) for fragment in state.fragments])
 
     def report_evaluation(self, height: int, loss: float) -> None:
         """Tell the others the held-out loss of the global weights at `height`."""
@@ -324,8 +321,7 @@ class StreamingDiLoCo:
             lane.residual = residual
             if lane.theta.digest == theta:
                 lane.tokens, lane.steps = tokens, steps
-                for name, tensor in self._layout.select(self._tensors, index).items():
-                    tensor.data.copy_(saved["tensors"][name])
+                self._layout.scatter(self._layout.gather(saved["tensors"], index), self._tensors, index)
 
     def finish(self, timeout: float) -> bool:
         """After the last step: merge what arrived, and stay until everyone is at the same head (or `timeout`)."""

@@ -20,7 +20,7 @@ def run_bootstrap(home: Path, identity: Path | None, config: NodeConfig, json_li
         NetworkError: this machine can't listen there, or the swarm to help can't be reached.
     """
     stopping = Stopping()
-    with Swarm.start(open_identity(home, identity), config) as swarm:
+    with Swarm.start(open_identity(home, identity, config), config) as swarm:
         invite = Invite(None, tuple(swarm.addresses()[:MAX_INVITED]))
         if json_lines:
             print(json.dumps({"event": "bootstrap", "peer": swarm.peer_id, "invite": str(invite)}), flush=True)

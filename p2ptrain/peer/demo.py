@@ -218,7 +218,7 @@ def _evaluate(spec: RunSpec, exported: Path) -> tuple[float, float | None]:
     task.load_data(0)
     model = AutoModelForCausalLM.from_pretrained(exported)
     loss = task.evaluate(dict(model.named_parameters()))
-    if spec.data.tokenizer != "bytes" or not isinstance(spec.data, StdlibData):
+    if not isinstance(spec.data, StdlibData) or spec.data.tokenizer != "bytes":
         return loss, None
     texts = (text for text in stdlib_documents() if is_held_out(text, spec.data.held_out))
     return loss, byte_bigram_entropy(texts)

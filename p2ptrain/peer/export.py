@@ -38,9 +38,7 @@ def export_run(run_dir: Path, out: Path, model: str | None) -> str:
         if head is None:
             raise StorageError(f"{run_dir} holds no state yet", "the peer stopped before its first snapshot")
         state = Replica(folder, layout, Blobs()).state_at(Digest(head))
-        parameters: dict[str, torch.Tensor] = {}
-        for index, fragment in enumerate(state.fragments):
-            parameters |= layout.views(torch.tensor(fragment.theta.values), index)
+        parameters = layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments])
         task.export(parameters, out)
         provenance = {
             "run": folder.run.hex(),

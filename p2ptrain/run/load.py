@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from p2ptrain.errors import MalformedError, SpecError
 from p2ptrain.run.spec import MAX_SPEC_BYTES, RunSpec
 
-_DATA_SOURCES = ("stdlib-python", "files", "dataset")
+_DATA_SOURCES = ("stdlib-python", "files", "dataset", "custom")
 
 
 def load_spec(name_or_path: str) -> RunSpec:

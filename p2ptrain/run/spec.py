@@ -7,7 +7,7 @@ field says what it does and in which unit; `p2ptrain new` prints these sentences
 from __future__ import annotations
 
 import json
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -115,7 +115,13 @@ class DatasetData(TextSection):
     text_column: Annotated[str, Field(max_length=100)] = Field("text", description="Column that holds the text.")
 
 
-DataSection = Annotated[StdlibData | FilesData | DatasetData, Field(discriminator="source")]
+class CustomData(Section):
+    """Whatever the user's own program trains on (Python API only)."""
+
+    source: Literal["custom"]
+
+
+DataSection = Annotated[StdlibData | FilesData | DatasetData | CustomData, Field(discriminator="source")]
 
 
 class DiLoCoMethod(Section):
@@ -251,6 +257,21 @@ class RunSpec(Section):
     eval: EvalSection = EvalSection()
     limits: LimitsSection = LimitsSection()
     swarm: SwarmSection = SwarmSection()
+
+    @classmethod
+    def custom(cls, name: str, *, min_peers: int = 1, **method: Any) -> Self:
+        """The spec of a run whose model and data the user's own program brings; `method` has DiLoCo's fields.
+
+        Raises:
+            pydantic.ValidationError: a field that does not exist or does not fit.
+        """
+        return cls(
+            run=RunSection(name=name),
+            model=ModelSection(architecture="custom"),
+            data=CustomData(source="custom"),
+            method=DiLoCoMethod(name="diloco", **({"schedule": "constant"} | method)),
+            swarm=SwarmSection(min_peers=min_peers),
+        )
 
     def canonical(self) -> bytes:
         """The one byte string that stands for this spec: JSON, defaults filled in, keys sorted, no spaces."""

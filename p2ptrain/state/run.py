@@ -16,7 +16,7 @@ from typing import Self
 import platformdirs
 
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
-from p2ptrain.run import Digest, Genesis, RunSpec, load_spec, short, spec_from_canonical
+from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
 from p2ptrain.run.spec import MAX_SPEC_BYTES
 from p2ptrain.state.blobs import Blobs
 from p2ptrain.state.fetch import Fetcher, FetchError
@@ -25,7 +25,7 @@ from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, versio
 
 MAX_INVITED = 4
 REMEMBERED_PEERS = 16
-LOOK_FOR_PEERS = 20.0
+LOOK_FOR_PEERS = 10.0
 _PEERS = "peers"
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,13 @@ def default_home() -> Path:
     return platformdirs.user_data_path("p2ptrain")
 
 
-def open_identity(home: Path, path: Path | None = None) -> Identity:
-    """The identity at `path`, or the next one in `home` that no process on this machine uses."""
-    return Identity.open(path) if path else Identity.open_next_free(home / "identities")
+def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity:
+    """The identity at `path`, or the next one in `home` that no process on this machine uses, and that is none of
+    the peers to be reached: those can't be reached from themselves."""
+    if path:
+        return Identity.open(path)
+    taken = {PeerId(address.rpartition("/p2p/")[2]) for address in config.bootstrap}
+    return Identity.open_next_free(home / "identities", avoid=taken)
 
 
 class Run:
@@ -62,7 +66,8 @@ class Run:
         """Begin a new run of a spec, a recipe's name or a TOML file."""
         spec = load_spec(spec) if isinstance(spec, str) else spec
         home = home or default_home()
-        return cls(Swarm.start(open_identity(home, identity), config), spec, home, None)
+        config = config or NodeConfig()
+        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None)
 
     @classmethod
     def join(
@@ -88,7 +93,7 @@ class Run:
             )
         home = home or default_home()
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
-        swarm = Swarm.start(open_identity(home, identity), config)
+        swarm = Swarm.start(open_identity(home, identity, config), config)
         try:
             genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
             return cls(swarm, spec, home, RunFolder.create(home, genesis, spec, swarm.peer_id))

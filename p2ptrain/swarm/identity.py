@@ -7,6 +7,7 @@ The file is libp2p's own format, mode 0400, made on first use. While a process u
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Self
 
@@ -50,13 +51,17 @@ class Identity:
             raise
 
     @classmethod
-    def open_next_free(cls, folder: Path) -> Self:
-        """Take the first identity in `folder` that no process uses: 1.key, 2.key, …"""
+    def open_next_free(cls, folder: Path, avoid: Container[PeerId] = ()) -> Self:
+        """Take the first identity in `folder` that no process uses (1.key, 2.key, …) and that is not to be avoided."""
         for number in range(1, MAX_LOCAL_PEERS + 1):
             path = folder / f"{number}.key"
             lock = _lock(path)
-            if lock is not None:
-                return cls(path, _read_or_make(path), lock)
+            if lock is None:
+                continue
+            identity = cls(path, _read_or_make(path), lock)
+            if identity.peer_id not in avoid:
+                return identity
+            identity.close()
         raise IdentityError(f"all {MAX_LOCAL_PEERS} identities in {folder} are in use")
 
     def close(self) -> None:

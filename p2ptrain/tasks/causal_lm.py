@@ -14,7 +14,15 @@ import torch
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import Digest, RunSpec, digest_of
 from p2ptrain.run.spec import DatasetData, FilesData, StdlibData
-from p2ptrain.tasks.documents import TABLES, expand, open_dataset, open_table, stdlib_documents, text_documents
+from p2ptrain.tasks.documents import (
+    TABLES,
+    expand,
+    open_dataset,
+    open_table,
+    stdlib_documents,
+    text_data,
+    text_documents,
+)
 from p2ptrain.tasks.model import build_model
 from p2ptrain.tasks.sequences import DrawnSequences, PooledSequences, Sequences, StreamedSequences
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
@@ -49,8 +57,9 @@ class CausalLM:
             SpecError, DataError: see `build_model` and `load_tokenizer`; or this device can't do what was asked.
         """
         self._spec, self._options = spec, options
+        self._data = text_data(spec)
         self.device = _device(options)
-        self.tokenizer: Tokenizer = load_tokenizer(spec.data.tokenizer)
+        self.tokenizer: Tokenizer = load_tokenizer(self._data.tokenizer)
         self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
         self._forward: Any = torch.compile(self.model) if options.compile else self.model
         self.sequences: Sequences
@@ -70,7 +79,7 @@ class CausalLM:
 
     @property
     def tokens_per_step(self) -> int:
-        return self._options.batch_size * self._spec.data.sequence_length
+        return self._options.batch_size * self._data.sequence_length
 
     def loss(self, index: int) -> torch.Tensor:
         """Mean cross-entropy, nats per token, on this peer's `index`-th batch; differentiable."""
@@ -118,7 +127,7 @@ class CausalLM:
 
 
 def _open_sequences(spec: RunSpec, options: LocalOptions, tokenizer: Tokenizer, seed: int) -> Sequences:
-    data = spec.data
+    data = text_data(spec)
     length, fraction, evaluated = data.sequence_length, data.held_out, spec.eval.sequences
     if options.data:
         column = "text" if isinstance(data, StdlibData) else data.text_column

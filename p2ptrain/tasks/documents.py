@@ -14,13 +14,31 @@ from typing import Any
 
 from blake3 import blake3
 
-from p2ptrain.errors import DataError
-from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.errors import DataError, SpecError
+from p2ptrain.run import RunSpec
+from p2ptrain.run.spec import CustomData, DatasetData, FilesData, StdlibData
+
+TextData = StdlibData | FilesData | DatasetData
 
 TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 LONGEST_DOCUMENT = 64 * 1024
 """Bytes; longer files are cut at line ends, so that one large file also has a held-out part."""
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"})
+
+
+def text_data(spec: RunSpec) -> TextData:
+    """Where a run's text comes from.
+
+    Raises:
+        SpecError: the founder's own program brings model or data.
+    """
+    if isinstance(spec.data, CustomData) or spec.model.architecture == "custom":
+        raise SpecError(
+            "this run's model and data are made by a program of its founder",
+            "the spec says 'custom'",
+            "join it from that program with p2ptrain.StreamingDiLoCo, as the README shows",
+        )
+    return spec.data
 
 
 def is_held_out(text: str, fraction: float) -> bool:
@@ -102,6 +120,7 @@ def open_table(data: FilesData, paths: Sequence[Path]) -> Any:
     """
     import datasets
 
+    datasets.disable_progress_bars()
     kinds = {TABLES.get(path.suffix.lower()) for path in paths}
     kind = kinds.pop()
     if kinds or kind is None:
@@ -122,6 +141,7 @@ def open_dataset(data: DatasetData) -> Any:
     """
     import datasets
 
+    datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(data.dataset, data.subset, split=data.split, streaming=data.streaming)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:

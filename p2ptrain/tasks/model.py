@@ -10,6 +10,7 @@ import torch
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import ModelSection
+from p2ptrain.tasks.documents import TextData, text_data
 from p2ptrain.tasks.tokenizer import Tokenizer
 
 
@@ -26,12 +27,6 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
         SpecError: the configuration does not fit the architecture, the tokenizer or the sequence length.
         DataError: the pretrained model can't be loaded, or is incomplete.
     """
-    if spec.model.architecture == "custom":
-        raise SpecError(
-            "this run's model is built by a program of its founder",
-            "model.architecture is 'custom'",
-            "join it from Python with p2ptrain.StreamingDiLoCo, as the README shows",
-        )
     model: torch.nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(spec.digest[:8], "little"))
@@ -39,7 +34,7 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
             model = _pretrained(spec.model, override)
         else:
             model = _from_scratch(spec.model, tokenizer)
-    _check_sizes(getattr(model, "config", None), spec, tokenizer)
+    _check_sizes(getattr(model, "config", None), text_data(spec), tokenizer)
     return model
 
 
@@ -95,17 +90,17 @@ def _pretrained(section: ModelSection, override: str | None) -> Any:
     return model
 
 
-def _check_sizes(config: Any, spec: RunSpec, tokenizer: Tokenizer) -> None:
+def _check_sizes(config: Any, data: TextData, tokenizer: Tokenizer) -> None:
     if config.vocab_size < tokenizer.vocab_size:
         raise SpecError(
             "the tokenizer does not fit the model",
-            f"{spec.data.tokenizer!r} has {tokenizer.vocab_size} tokens, the model embeds {config.vocab_size}",
+            f"{data.tokenizer!r} has {tokenizer.vocab_size} tokens, the model embeds {config.vocab_size}",
             "use the model's own tokenizer, or leave out model.config.vocab_size",
         )
     longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and longest < spec.data.sequence_length:
+    if longest is not None and longest < data.sequence_length:
         raise SpecError(
             "data.sequence_length is more than the model can take",
-            f"{spec.data.sequence_length} tokens, the model takes {longest}",
+            f"{data.sequence_length} tokens, the model takes {longest}",
             "lower data.sequence_length or raise model.config.max_position_embeddings",
         )

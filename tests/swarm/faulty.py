@@ -129,10 +129,26 @@ def flip_a_bit() -> None:
     replica.apply_commit = apply_commit
 
 
+def disk_full() -> None:
+    """From height 12 on no file of this process can grow beyond a few kilobytes."""
+    import resource
+
+    from p2ptrain.diloco.replica import Replica
+
+    real = Replica.apply
+
+    def apply(self: Any, commit: Any) -> Any:
+        if commit.height >= 12:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        return real(self, commit)
+
+    Replica.apply = apply  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
-        clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit,
+        clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit, disk_full,
     )
 }  # fmt: skip
 
