@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "p2ptrain needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
 	@echo "== making $(VENV) with `$(PYTHON) --version`"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "== installing p2ptrain and what it needs (about 1.5 GB; a minute or two)"
+	@echo "== installing p2ptrain and what it needs (torch is large: one to several minutes)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off -c constraints.txt "torch"
 	@echo "== torch is there; now the rest"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]"

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from p2ptrain.cli import bootstrap, demo, export, join, new, peer, speed, status
+from p2ptrain.cli import bootstrap, demo, export, history, join, new, peer, speed, status, verify
 from p2ptrain.errors import P2PTrainError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ for command in (
     bootstrap.bootstrap,
     status.status,
     export.export,
+    verify.verify,
+    history.history,
     new.new,
     speed.speed,
 ):

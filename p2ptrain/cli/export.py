@@ -13,9 +13,13 @@ from p2ptrain.cli import options as o
 def export(
     run_dir: Annotated[Path, typer.Argument(help="The run folder that the peer printed at its start.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; transformers' from_pretrained loads it.")],
+    at: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height to export; as far back as the ledger reaches [default: newest]."),
+    ] = None,
     model: o.Model = None,
 ) -> None:
     """Write the run's weights as a transformers folder."""
     from p2ptrain.peer.export import export_run
 
-    print(export_run(run_dir, out, model))
+    print(export_run(run_dir, out, model, at))

@@ -32,6 +32,7 @@ def peer(
 
     from p2ptrain.monitor import make_reporter
     from p2ptrain.peer import run_peer
+    from p2ptrain.run import recipes
     from p2ptrain.state.run import Run
     from p2ptrain.swarm import Invite
 
@@ -40,7 +41,7 @@ def peer(
     given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
 
     def begin() -> Run:
-        if Path(run).is_dir():
+        if Path(run).is_dir() and run not in recipes():
             return Run.resume(Path(run), config=network, identity=identity)
         return Run.found(run, config=network, home=given.home, identity=identity)
 

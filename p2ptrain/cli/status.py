@@ -10,7 +10,7 @@ from p2ptrain.cli import options as o
 
 
 def status(
-    invite: Annotated[str, typer.Argument(help="An invite of the run, or a run folder's.")],
+    invite: Annotated[str, typer.Argument(help="An invite of the run.")],
     json_lines: o.Json = False,
 ) -> None:
     """Show who trains in a run, from the swarm's presence records alone."""

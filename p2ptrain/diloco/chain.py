@@ -6,8 +6,8 @@ the commits that this peer has *applied* itself:
 
     weight = Σ over the branch's commits since genesis, over the contributions that counted, of min(tokens, cap)
 
-with the longer branch on equal weight and the lower commit digest on equal length. That is a total order, so peers
-that have applied the same commits have the same head.
+with the shorter branch on equal weight and the lower commit digest on equal length. That is a total order, so peers
+that have applied the same commits have the same head; and a commit in which nothing counts moves nobody's head.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.run.record import Count, DigestField, SignedRecord
 
 MAX_CONTRIBUTIONS = 128
-MAX_SIBLINGS = 32
+MAX_SIBLINGS = 128
+MAX_SIBLINGS_OF_ONE = 4
+"""Commits on one parent: of everybody, and of one author; an honest leader makes one each time it is started."""
 MAX_ORPHANS = 256
 KEPT_HISTORY = 1024 + 4
 """Commits below the root that stay known: the largest number of fragments, and a few for choosing leaders."""
@@ -92,7 +94,7 @@ class Head:
     @property
     def rank(self) -> tuple[int, int, int]:
         """The head of a chain is the applied position of the highest rank."""
-        return self.weight, self.height, -int.from_bytes(self.commit, "big")
+        return self.weight, -self.height, -int.from_bytes(self.commit, "big")
 
 
 class Verdict(Enum):
@@ -158,6 +160,9 @@ class Chain:
     def _fits(self, commit: Commit, parent: _Node) -> bool:
         if commit.height != parent.height + 1 or len(parent.children) >= MAX_SIBLINGS:
             return False
+        siblings = (self._nodes[digest].commit for digest in parent.children)
+        if sum(other is not None and other.author == commit.author for other in siblings) >= MAX_SIBLINGS_OF_ONE:
+            return False
         base = self.base_for(commit.height, Digest(commit.parent))
         return all(contribution.base == base for contribution in commit.contributions)
 
@@ -188,9 +193,6 @@ class Chain:
     def __contains__(self, digest: Digest) -> bool:
         return digest in self._nodes
 
-    def is_applied(self, digest: Digest) -> bool:
-        return digest in self._nodes and self._nodes[digest].applied is not None
-
     def position(self, digest: Digest) -> Head | None:
         """Where a commit led, if it was applied here."""
         node = self._nodes.get(digest)
@@ -201,12 +203,30 @@ class Chain:
         is, or descends from, a commit that was made on another state."""
         if (position := self.position(head.commit)) is not None:
             return position.state != head.state
-        digest = head.commit
+        return any(node.contradicted for node in self._unapplied(head.commit))
+
+    def is_on_branch(self, head: Head) -> bool | None:
+        """Whether somebody's head is mine or below it; None if it lies further back than is known here.
+
+        Height alone says little: a shorter branch can be the heavier one.
+        """
+        if head.height > self.head.height or self.contradicts(head):
+            return False
+        mine = self.ancestor(self.head.commit, head.height)
+        return None if mine is None else mine == head.commit
+
+    def path_to(self, digest: Digest) -> list[Commit] | None:
+        """The commits, newest first, that are still to be applied on the way to this one. None if there is no way:
+        one of them is unknown or was refused."""
+        if digest not in self._nodes:
+            return None
+        nodes = list(self._unapplied(digest))
+        return None if any(node.refused for node in nodes) else [node.commit for node in nodes if node.commit]
+
+    def _unapplied(self, digest: Digest) -> Iterator[_Node]:
         while (node := self._nodes.get(digest)) is not None and node.parent is not None and node.applied is None:
-            if node.contradicted:
-                return True
+            yield node
             digest = node.parent
-        return False
 
     def commits(self) -> Iterator[Commit]:
         """All commits above the root, on any branch."""
@@ -215,10 +235,6 @@ class Chain:
     def commit(self, digest: Digest) -> Commit | None:
         node = self._nodes.get(digest)
         return node.commit if node else None
-
-    def missing(self) -> list[Digest]:
-        """Parents that orphans wait for."""
-        return list(self._orphans)
 
     def back_from(self, digest: Digest) -> Iterator[Commit]:
         """Commits from `digest` downwards, past the root into the history as far as it is known."""

@@ -15,7 +15,8 @@ Layout of the block codecs: the scales of all blocks (bf16, little endian), then
 two to a byte with the first one in the low half. Encoding runs in torch on whatever device holds the vector, so that
 a GPU sends few bytes over its bus; only the author encodes, so the bits of an encoder may differ between devices.
 Decoding runs in numpy on the host and gives the same bits everywhere: e3m0 only scales by powers of two, int8 rounds
-once per element, and blocks whose scale could reach denormal numbers are refused.
+once per element, and blocks whose scale could reach denormal numbers are refused. The author of a payload on a GPU
+decodes it there, in torch, to learn what the codec has lost; that number is its own and never decides shared bits.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Codec:
     encoded_bytes: Callable[[int], int]
     _encode: Callable[[torch.Tensor], bytes]
     _decode: Callable[[bytes, int], Vector]
+    _decode_in_torch: Callable[[torch.Tensor, int], torch.Tensor]
+    """From a payload that was encoded here, as bytes on any device, to numbers on the same device."""
 
     def encode(self, vector: torch.Tensor) -> bytes:
         """Encode a 1-D float32 tensor on any device.
@@ -62,6 +65,13 @@ class Codec:
         if not largest <= LARGEST_SCALE:  # NaN compares false
             raise NonFiniteError("a pseudo-gradient is not finite")
         return self._encode(vector)
+
+    def lost(self, vector: torch.Tensor, data: bytes) -> torch.Tensor:
+        """What `data`, the encoding of `vector`, does not carry of it; on the vector's device."""
+        if vector.device.type == "cpu":  # where numpy decodes the block codecs faster
+            return vector - torch.from_numpy(self._decode(data, len(vector)))
+        payload = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(vector.device)
+        return vector - self._decode_in_torch(payload, len(vector))
 
     def decode(self, data: bytes, elements: int) -> Vector:
         """Decode a payload of `elements` float32 numbers from anyone.
@@ -153,6 +163,22 @@ def _decode_int8(data: bytes, elements: int) -> Vector:
     return _scaled(blocks, data).reshape(-1)[:elements]
 
 
+def _scaled_in_torch(values: torch.Tensor, payload: torch.Tensor, elements: int) -> torch.Tensor:
+    scales = payload[: 2 * _blocks(elements)].view(torch.bfloat16).float()
+    padded = torch.nn.functional.pad(values, (0, _blocks(elements) * BLOCK - len(values))).view(-1, BLOCK)
+    return padded.mul_(scales.unsqueeze(1)).view(-1)[:elements]
+
+
+def _decode_e3m0_in_torch(payload: torch.Tensor, elements: int) -> torch.Tensor:
+    pairs = torch.from_numpy(_E3M0_PAIRS.view(np.float32).reshape(256, 2)).to(payload.device)
+    codes = payload[2 * _blocks(elements) :]
+    return _scaled_in_torch(pairs.index_select(0, codes.int()).view(-1), payload, elements)
+
+
+def _decode_int8_in_torch(payload: torch.Tensor, elements: int) -> torch.Tensor:
+    return _scaled_in_torch(payload[2 * _blocks(elements) :].view(torch.int8).float(), payload, elements)
+
+
 def _finite(vector: Vector) -> Vector:
     if not max(vector.max(initial=0.0), -vector.min(initial=0.0)) <= LARGEST_SCALE:  # NaN compares false
         raise MalformedError("a payload holds numbers that are not finite")
@@ -174,9 +200,11 @@ def _decode_fp32(data: bytes, elements: int) -> Vector:
 CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
-        Codec("e3m0", False, lambda n: 2 * _blocks(n) + -(-n // 2), _encode_e3m0, _decode_e3m0),
-        Codec("int8", False, lambda n: 2 * _blocks(n) + n, _encode_int8, _decode_int8),
-        Codec("bf16", False, lambda n: 2 * n, _encode_bf16, _decode_bf16),
-        Codec("fp32", True, lambda n: 4 * n, _bytes_of, _decode_fp32),
+        Codec("e3m0", False, lambda n: 2 * _blocks(n) + -(-n // 2), _encode_e3m0, _decode_e3m0, _decode_e3m0_in_torch),
+        Codec("int8", False, lambda n: 2 * _blocks(n) + n, _encode_int8, _decode_int8, _decode_int8_in_torch),
+        Codec(
+            "bf16", False, lambda n: 2 * n, _encode_bf16, _decode_bf16, lambda raw, _: raw.view(torch.bfloat16).float()
+        ),
+        Codec("fp32", True, lambda n: 4 * n, _bytes_of, _decode_fp32, lambda raw, _: raw.view(torch.float32)),
     )
 }

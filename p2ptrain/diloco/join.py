@@ -1,7 +1,8 @@
 """How a peer gets to where the others are: a snapshot that most of them hold, then the commits since.
 
 The same few functions serve a newcomer, a peer that missed commits and one that finds itself different. A snapshot is
-not trusted because somebody serves it: its digest must be named by the commit that follows it.
+not trusted because somebody serves it: its digest must be named by the commit that follows it or, where it is the
+newest, by most of those who are at it. Which branch is the run's, a newcomer can only learn from those whom it hears.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from p2ptrain.diloco.chain import Commit
+from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import SNAPSHOT, Position, assemble
 from p2ptrain.diloco.round import RECENT_COMMITS
 from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
-from p2ptrain.errors import LedgerError, MalformedError, NetworkError
+from p2ptrain.errors import LedgerError, MalformedError, NetworkError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
 from p2ptrain.state import Fetcher, FetchError
@@ -63,6 +64,14 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None]) -> Non
     await rpc.serve_stream(METHOD, CommitsRequest, answer)
 
 
+def parts_below(chain: Chain, position: Position, height: int) -> bool:
+    """Whether the branch of a position is known to leave the chain's head's below this height."""
+    theirs = {commit.height: commit.digest for commit in (*position.history, *position.above)}
+    height = min(height, max(theirs, default=0))
+    mine = chain.ancestor(chain.head.commit, height) if height > 0 else None
+    return mine is not None and theirs.get(height, mine) != mine
+
+
 class Joiner:
     """Finds and fetches positions of a run."""
 
@@ -71,36 +80,48 @@ class Joiner:
     ) -> None:
         self._swarm, self._membership = swarm, membership
         self._fetcher, self._layout, self._genesis = fetcher, layout, genesis
+        self._fetched: set[Digest] = set()
         self.on_progress: Callable[[int, int], None] = lambda here, in_all: None
         """Called with (bytes here, bytes in all) while a snapshot arrives."""
 
-    async def find_position(self, base: GlobalState) -> Position:
+    async def find_position(self, base: GlobalState, deepest: int | None = None) -> Position:
         """The newest snapshot that most peers hold, with the commits around it.
 
         Args:
             base: a state of this model; what the snapshot shares with it is not fetched.
+            deepest: the history is to go down to this height, where that can be had.
 
         Raises:
             NetworkError: no peer of the run could be found.
+            StorageError: the run's state is of another model.
         """
         deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
         unusable: set[Digest] = set()
+        doubted: set[PeerId] = set()
         problem = "no peer of the run announces a snapshot"
+        another_model: StorageError | None = None
         while asyncio.get_running_loop().time() < deadline:
-            peers = await self._hear_peers()
+            heard = await self._hear_peers()
+            peers = {peer: seen for peer, seen in heard.items() if peer not in doubted} or heard
             votes = Counter(
                 snapshot for seen in peers.values() for snapshot in seen.snapshots if snapshot[1] not in unusable
             )
+            if not votes and another_model is not None:
+                raise another_model
             if not votes:
                 continue
             height, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
             holders = [peer for peer, seen in peers.items() if (height, state) in seen.snapshots]
             try:
-                return await self._fetch_position(Digest(state), holders, peers, base)
-            except (FetchError, MalformedError, LedgerError) as error:
+                position = await self._fetch_position(Digest(state), holders, peers, base, deepest)
+                self._let_go_of_others(position.state)
+                return position
+            except (FetchError, MalformedError, LedgerError, StorageError) as error:
                 problem = str(error)
+                another_model = error if isinstance(error, StorageError) else another_model
                 log.warning("the snapshot %s of height %d can't be used: %s", short(state), height, problem)
                 unusable.add(Digest(state))
+                doubted.update(holders)
                 deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
         raise NetworkError(
             "nobody handed out the run's state",
@@ -117,8 +138,20 @@ class Joiner:
             await asyncio.sleep(HEARTBEAT_SECONDS / 2)
         return {**listed, **self._membership.live}
 
+    def _let_go_of_others(self, state: GlobalState) -> None:
+        """What was fetched of snapshots that turned out to be unusable need not stay in memory."""
+        needed = {vector.digest for part in state.fragments for vector in (part.theta, part.momentum)}
+        for vector in self._fetched - needed:
+            self._fetcher.release(vector)
+        self._fetched.clear()
+
     async def _fetch_position(
-        self, digest: Digest, holders: Sequence[PeerId], peers: dict[PeerId, Presence], base: GlobalState
+        self,
+        digest: Digest,
+        holders: Sequence[PeerId],
+        peers: dict[PeerId, Presence],
+        base: GlobalState,
+        deepest: int | None,
     ) -> Position:
         state = await self._fetch_state(digest, holders, base)
         tips = dict.fromkeys(Digest(peers[peer].commit) for peer in holders)
@@ -128,10 +161,16 @@ class Joiner:
             if above and above[0].parent == state.commit:
                 break
             above = []
-        if (above and above[0].state != state.digest) or (state.height == 0 and digest != self._genesis.base):
+        at_it = [seen.state == state.digest for seen in peers.values() if seen.commit == state.commit]
+        named = above[0].state == state.digest if above else 2 * sum(at_it) > len(at_it)
+        if not named or (state.height == 0 and digest != self._genesis.base):
             raise LedgerError("a snapshot is not the one that the chain names", short(digest))
         floor = max(0, state.height - len(state.fragments) - RECENT_COMMITS)
+        if deepest is not None:
+            floor = max(0, min(floor, deepest - 1))
         history = await self.fetch_branch(state.commit, holders, {NO_DIGEST}.__contains__, floor)
+        if len(history) < min(state.height, len(state.fragments)):
+            raise LedgerError("the commits below a snapshot can't be had", short(digest))
         return Position(state, tuple(history), tuple(above))
 
     async def _fetch_state(self, digest: Digest, holders: Sequence[PeerId], base: GlobalState) -> GlobalState:
@@ -159,10 +198,14 @@ class Joiner:
             if len(data) != size:
                 raise MalformedError("a state's vectors have the wrong lengths")
             here[vector] = HashedVector(np.frombuffer(data, dtype=np.float32))
+            self._fetched.add(vector)
 
-        async with asyncio.TaskGroup() as group:
-            for vector, size in wanted.items():
-                group.create_task(fetch_vector(vector, size))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for vector, size in wanted.items():
+                    group.create_task(fetch_vector(vector, size))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return assemble(manifest, self._layout, here.__getitem__)
 
     async def fetch_branch(
@@ -177,6 +220,8 @@ class Joiner:
             with contextlib.suppress(RpcError, MalformedError):
                 while not known(tip) and len(branch) < MOST_COMMITS and not (branch and branch[-1].height <= floor + 1):
                     part = await self._call(peer, tip)
+                    if not part:
+                        raise MalformedError("no commit where one was asked for")
                     for commit in part:
                         if known(commit.digest) or commit.height <= floor:
                             return branch[::-1]

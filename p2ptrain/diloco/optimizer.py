@@ -12,21 +12,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 
 from p2ptrain.diloco.codecs import CODECS, NonFiniteError
 from p2ptrain.diloco.exchange import WAIT_SECONDS, Exchange
-from p2ptrain.diloco.fragments import Layout
+from p2ptrain.diloco.fragments import Layout, shared_parameters
+from p2ptrain.diloco.lanes import Lanes, Pending
 from p2ptrain.diloco.merge import merge
 from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
 
@@ -36,32 +38,6 @@ RATE_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Lane:
-    """What this peer keeps for one fragment."""
-
-    theta: HashedVector
-    """The global θ_f that the training weights last merged."""
-    residual: torch.Tensor | None = None
-    """Error feedback e_f: what the codec lost, added to the next pseudo-gradient."""
-    tokens: int = 0
-    """Since the fragment's last contribution that was listed."""
-    steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A contribution on its way into a commit."""
-
-    payload: Digest
-    residual: torch.Tensor | None
-    local: torch.Tensor | None
-    """The training weights at the contribution, for merge = "carry"."""
-    tokens: int
-    steps: int
-    at_step: int
-
-
 class StreamingDiLoCo:
     """Train `model` together with the other peers of `run`.
 
@@ -69,10 +45,11 @@ class StreamingDiLoCo:
     model. Call `wait_until_ready` before the first step.
 
     Args:
-        model: its trainable parameters are shared; every peer must build the same names and shapes.
+        model: its trainable parameters are shared, its buffers are not; every peer must build the same names and
+            shapes. A wrapper's prefix (torch.compile, DistributedDataParallel) does not count as part of a name.
         inner_optimizer: steps those parameters; its moments stay this peer's own.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
-        on_event: called on the network thread with a name and facts ("commit", "resync").
+        on_event: called on the network thread with a name and facts ("commit", "resync", "progress").
         stop: asked whenever this would wait for others; once it says True nothing waits any more.
 
     Raises:
@@ -91,7 +68,7 @@ class StreamingDiLoCo:
     ) -> None:
         self._run, self._method, self._stop = run, run.spec.method, stop
         self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.method.codec]
-        self._tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._tensors = shared_parameters(model)
         self._device = next(iter(self._tensors.values())).device
         self._layout = Layout.of({name: p.shape for name, p in self._tensors.items()}, self._method.fragments)
         fragments = range(self._method.fragments)
@@ -101,9 +78,8 @@ class StreamingDiLoCo:
         run.establish(base.digest, held_out)
         self._vitals = Vitals("starting", device=_device_name(self._device), held_out=held_out)
         self._view: View
-        self._lanes: list[_Lane]
-        self._pending: dict[int, _Pending] = {}
-        self._last_height = self._since_contribution = 0
+        self._lanes: Lanes
+        self._since_contribution = 0
         self._rate = _Rate()
         self._exchange = Exchange(run, self._layout, lambda: self._vitals, on_event)
         try:
@@ -132,17 +108,20 @@ class StreamingDiLoCo:
         """Call after every inner optimizer step.
 
         Args:
-            tokens: trained on in this step.
+            tokens: trained on in this step, at least 1.
             loss: of this step in nats per token, for the tables.
 
         Raises:
+            ValueError: fewer tokens.
             TrainingError: the weights or the loss are not finite any more; nothing was contributed.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
         if self._vitals.phase != "training":
             self.wait_until_ready()
-        self._count(tokens, loss)
+        if int(tokens) < 1:
+            raise ValueError(f"a step trains on at least one token, not {tokens}")
+        self._count(int(tokens), None if loss is None else float(loss))
         if self._method.overlap == "free":
             self._adopt(self._exchange.view)
             if self._is_due():
@@ -156,13 +135,11 @@ class StreamingDiLoCo:
     def _count(self, tokens: int, loss: float | None) -> None:
         smoothed = self._vitals.loss
         if loss is not None:
-            if loss != loss or abs(loss) == float("inf"):
+            if not math.isfinite(loss):
                 raise self._not_finite(f"the loss is {loss}")
             smoothed = loss if smoothed is None else smoothed + LOSS_SMOOTHING * (loss - smoothed)
         self._since_contribution += 1
-        for lane in self._lanes:
-            lane.tokens += tokens
-            lane.steps += 1
+        self._lanes.count(tokens)
         self._vitals = replace(
             self._vitals, steps=self._vitals.steps + 1, tokens=self._vitals.tokens + tokens, loss=smoothed,
             tokens_per_second=self._rate.after(tokens, monotonic()),
@@ -170,46 +147,50 @@ class StreamingDiLoCo:
 
     # Contributing --------------------------------------------------------------------------------------------------
 
-    @property
-    def _next_height(self) -> int:
-        return max(self._last_height, self._view.head.height) + 1
-
     def _is_due(self) -> bool:
-        height, last = self._next_height, self._method.last_height
-        if height > self._view.head.height + self._method.fragments or (last is not None and height > last):
+        head, last = self._view.head.height, self._method.last_height
+        height = self._lanes.next_height(head)
+        if height > head + self._method.fragments or (last is not None and height > last):
             return False
         return self._since_contribution >= self._method.steps_per_round or self._exchange.hurry >= height
 
     def _contribute(self) -> None:
         """Offer Δ_f = θ_f − local_f + e_f, encoded, to the next round."""
-        height = self._next_height
+        height = self._lanes.next_height(self._view.head.height)
         index = fragment_of(height, self._method.fragments)
         lane = self._lanes[index]
         local = self._layout.gather(self._tensors, index)
         delta = self._on_device(lane.theta) - local
         if lane.residual is not None:
-            delta += lane.residual.to(self._device)
+            delta += lane.residual
         try:
             data = self._codec.encode(delta)
         except NonFiniteError:
             raise self._not_finite("the weights hold numbers that are not finite") from None
-        residual = None
-        if not self._codec.lossless:
-            residual = delta.cpu() - torch.from_numpy(self._codec.decode(data, len(delta)))
         base = self._view.base_for(height, self._method.fragments)
         payload = self._exchange.contribute(height, base, data, lane.tokens, lane.steps)
-        self._pending[height] = _Pending(
-            payload, residual, local if self._method.merge == "carry" else None,
-            lane.tokens, lane.steps, self._vitals.steps,
+        self._lanes.contributed(
+            Pending(
+                height, base, payload, None if self._codec.lossless else self._codec.lost(delta, data),
+                local if self._method.merge == "carry" else None, lane.tokens, lane.steps, self._vitals.steps,
+            )
         )  # fmt: skip
-        lane.tokens = lane.steps = self._since_contribution = 0
-        self._last_height = height
+        self._since_contribution = 0
+
+    def _offer_again(self) -> None:
+        """What is pending after a restart or a rollback, in case the others have not heard it: the same bytes."""
+        for pending in list(self._lanes.pending.values()):
+            data = self._run.folder.ledger.payload(pending.payload)
+            if data is None:
+                self._lanes.give_back(pending.height)
+            else:
+                self._exchange.contribute(pending.height, pending.base, data, pending.tokens, pending.steps)
 
     # Merging -------------------------------------------------------------------------------------------------------
 
     def _merge_when_due(self, overlap: int) -> None:
         """overlap = n: merge each round's commit exactly n steps after the contribution to it."""
-        for height, pending in sorted(self._pending.items()):
+        for height, pending in sorted(self._lanes.pending.items()):
             if self._vitals.steps - pending.at_step >= overlap:
                 self._wait(lambda view, height=height: view.head.height >= height)  # type: ignore[misc]
                 self._adopt(self._exchange.view, up_to=height)
@@ -220,42 +201,24 @@ class StreamingDiLoCo:
             return
         rolled_back = view.rollbacks != self._view.rollbacks
         if rolled_back:
-            self._forget_pending()
-        count, head = self._method.fragments, view.head.height
+            self._lanes.roll_back(view)
         for index, lane in enumerate(self._lanes):
-            newest = head - (head - index) % count  # the last height that changed this fragment
-            if up_to is None or newest <= up_to or rolled_back:
-                listed = self._settle(index, newest, view)
+            if up_to is None or view.newest(index) <= up_to or rolled_back:
+                listed = self._lanes.settle(index, view)
                 if view.state.fragments[index].theta.digest != lane.theta.digest:
                     self._merge(index, view, listed)
         self._view = view
         self._merged_height = view.head.height if up_to is None else up_to
+        if rolled_back:
+            self._offer_again()
 
-    def _settle(self, index: int, newest: int, view: View) -> _Pending | None:
-        """Close the books on this fragment's contributions up to height `newest`; returns the one listed last."""
-        lane, listed = self._lanes[index], None
-        for height in sorted(h for h in self._pending if h <= newest and h % self._method.fragments == index):
-            pending = self._pending.pop(height)
-            if view.lists(height, pending.payload):
-                lane.residual, listed = pending.residual, pending
-            else:
-                lane.tokens, lane.steps = lane.tokens + pending.tokens, lane.steps + pending.steps
-        return listed
-
-    def _merge(self, index: int, view: View, listed: _Pending | None) -> None:
+    def _merge(self, index: int, view: View, listed: Pending | None) -> None:
         theta = view.state.fragments[index].theta
         local = self._layout.gather(self._tensors, index)
         reference = listed.local if listed and listed.local is not None else self._on_device(self._lanes[index].theta)
         merged = merge(self._method.merge, local, self._on_device(theta), self._method.alpha, reference)
         self._layout.scatter(merged, self._tensors, index)
         self._lanes[index].theta = theta
-
-    def _forget_pending(self) -> None:
-        """A rollback: what was contributed to the lost branch, and its residuals, mean nothing on the new one."""
-        self._pending.clear()
-        self._last_height = 0
-        for lane in self._lanes:
-            lane.residual = None
 
     def _on_device(self, vector: HashedVector) -> torch.Tensor:
         return torch.tensor(vector.values, device=self._device)
@@ -264,7 +227,7 @@ class StreamingDiLoCo:
         """Start from the global weights alone."""
         for index, fragment in enumerate(view.state.fragments):
             self._layout.scatter(self._on_device(fragment.theta), self._tensors, index)
-        self._lanes = [_Lane(fragment.theta) for fragment in view.state.fragments]
+        self._lanes = Lanes(self._run.swarm.peer_id, view.state)
         self._view, self._merged_height = view, view.head.height
 
     # Looking -------------------------------------------------------------------------------------------------------
@@ -293,35 +256,52 @@ class StreamingDiLoCo:
         return learning_rate(self._method, global_progress(self._method, self.height, self._since_contribution))
 
     def global_parameters(self, view: View | None = None) -> dict[str, torch.Tensor]:
-        """The global weights by parameter name, float32 on the training device, copied."""
+        """The global weights by the bare model's parameter names, float32 on the training device, copied."""
         state = (view or self._exchange.view).state
         return self._layout.assemble([self._on_device(fragment.theta) for fragment in state.fragments])
 
     def report_evaluation(self, height: int, loss: float) -> None:
-        """Tell the others the held-out loss of the global weights at `height`."""
-        self._vitals = replace(self._vitals, eval_height=height, eval_loss=loss)
+        """Tell the others the held-out loss of the global weights at `height`; one that is not finite is left out."""
+        if not math.isfinite(loss):
+            log.warning("the held-out loss at height %d is %s", height, float(loss))
+        told = float(loss) if math.isfinite(loss) else None
+        self._vitals = replace(self._vitals, eval_height=int(height), eval_loss=told)
 
     # Saving and leaving --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What this peer alone knows: training weights, inner optimizer, residuals and counters, for torch.save."""
+        """What this peer alone knows: training weights, inner optimizer, error feedback, contributions on their way
+        and counters, for torch.save. It holds from any moment between two steps, and may be taken often."""
         return {
+            "height": self._view.head.height,
+            "commit": self._view.head.commit,
             "tensors": {name: tensor.detach().cpu() for name, tensor in self._tensors.items()},
             "optimizer": self._optimizer.state_dict(),
-            "lanes": [(lane.theta.digest, lane.residual, lane.tokens, lane.steps) for lane in self._lanes],
             "since_contribution": self._since_contribution,
+            **self._lanes.state_dict(self._vitals.steps),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`. Fragments that commits have changed since start from the global weights."""
+        """Go on from `state_dict`, after `wait_until_ready`, which it calls if you have not.
+
+        A fragment that no commit has changed since goes on as it was left; the others start from the global weights,
+        so a state that is old, or was loaded before, does no harm. Contributions that were on their way count if a
+        commit has listed them meanwhile and are offered again, the same bytes, if one still can; see `Lanes`. With
+        overlap = n they are then merged n steps after the contribution, not counting the pause; with overlap = 0 that
+        is after the first step.
+        """
+        if self._vitals.phase != "training":
+            self.wait_until_ready()
         self._optimizer.load_state_dict(saved["optimizer"])
         self._since_contribution = saved["since_contribution"]
-        for index, (theta, residual, tokens, steps) in enumerate(saved["lanes"]):
-            lane = self._lanes[index]
-            lane.residual = residual
-            if lane.theta.digest == theta:
-                lane.tokens, lane.steps = tokens, steps
-                self._layout.scatter(self._layout.gather(saved["tensors"], index), self._tensors, index)
+        unchanged = self._lanes.load_state_dict(saved, self._view, self._vitals.steps, self._device)
+        for index in unchanged:
+            self._layout.scatter(self._layout.gather(saved["tensors"], index), self._tensors, index)
+        self._offer_again()
+        log.info(
+            "loaded a state of height %d (%s) at height %d: %d of %d fragments as they were left",
+            saved["height"], short(saved["commit"]), self._view.head.height, len(unchanged), self._method.fragments,
+        )  # fmt: skip
 
     def finish(self, timeout: float) -> bool:
         """After the last step: merge what arrived, and stay until everyone is at the same head (or `timeout`)."""
@@ -392,4 +372,5 @@ class _Rate:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type

@@ -1,7 +1,8 @@
 """The outer step: from a state, a commit and its payloads to the next state, the same bits on every machine.
 
     x_i    = decode(payload_i)                                  pseudo-gradient of contributor i
-    c_i    = min(1, 3 · median_j(‖x_j‖ / steps_j) · steps_i / ‖x_i‖)   norm bound, with three or more contributors
+    s_i    = min(steps_i, 4 · median_j steps_j)
+    c_i    = min(1, 3 · median_j(‖x_j‖ / s_j) · s_i / ‖x_i‖)    norm bound, with three or more contributors
     w_i    = min(tokens_i, cap) / Σ_j min(tokens_j, cap)
     Δ̄      = Σ_i (w_i · c_i) · x_i                              in the order of peer ids
     m      ← μ·m + Δ̄
@@ -29,6 +30,7 @@ from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import Digest, RunSpec, digest_of
 
 _SUM_BLOCK = 65536
+_STEPS_BOUND = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,14 @@ def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
 
 
 def norm_bounds(vectors: Sequence[Vector], steps: Sequence[int], bound: float) -> list[float]:
-    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median."""
+    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median.
+
+    Steps are only claimed; more than four times the median's count as that many.
+    """
     if len(vectors) < 3:
         return [1.0] * len(vectors)
-    rates = [norm(vector) / max(1, count) for vector, count in zip(vectors, steps, strict=True)]
+    most = _STEPS_BOUND * median(steps)
+    rates = [norm(vector) / max(1.0, min(count, most)) for vector, count in zip(vectors, steps, strict=True)]
     limit = bound * median(rates)
     return [limit / rate if rate > limit else 1.0 for rate in rates]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from p2ptrain.diloco.chain import KEPT_HISTORY, Commit, Contribution
@@ -85,23 +85,26 @@ class Replica:
             StateGone: no snapshot below it is left, or payloads above that are gone.
         """
         replay: list[Commit] = []
-        with self._lock:
-            snapshots = {StateManifest.decode(row.manifest).commit: row for row in self._ledger.snapshots()}
-            while commit not in self._recent:
-                if commit in snapshots:
-                    self._remember(self.load(snapshots[commit]))
-                    break
-                record = self._ledger.commit(commit)
-                if record is None:
-                    raise StateGone("a state can't be computed", "no snapshot below it is left")
-                replay.append(Commit.decode(record))
-                commit = Digest(replay[-1].parent)
-            state = self._recent[commit]
+        while (state := self._recent.get(commit) or self._load_at(commit)) is None:
+            record = self._ledger.commit(commit)
+            if record is None:
+                raise StateGone("a state can't be computed", "no snapshot below it is left")
+            replay.append(Commit.decode(record))
+            commit = Digest(replay[-1].parent)
         for step in reversed(replay):
             payloads = {Digest(part.payload): self._payload(part) for part in step.contributions}
             state = apply_commit(state, step, payloads, self._spec).state
             self._remember(state)
         return state
+
+    def _load_at(self, commit: Digest) -> GlobalState | None:
+        """The snapshot that was taken after a commit, if there is one."""
+        with self._lock:
+            for row in self._ledger.snapshots():
+                if _commit_of(row) == commit:
+                    self._remember(state := self.load(row))
+                    return state
+        return None
 
     def set_head(self, commit: Digest) -> None:
         """Note where the head is, for the next start and for exports."""
@@ -132,9 +135,10 @@ class Replica:
 
     def _payload(self, contribution: Contribution) -> bytes:
         data = self._ledger.payload(Digest(contribution.payload))
-        if data is None:
+        if data is None or digest_of(data) != contribution.payload:
+            what = "gone" if data is None else "damaged"
             raise StateGone(
-                "a state can't be computed", f"the bytes of a contribution for height {contribution.height} are gone"
+                "a state can't be computed", f"the bytes of a contribution for height {contribution.height} are {what}"
             )
         return data
 
@@ -146,6 +150,11 @@ class Replica:
         Raises:
             StorageError: the disk is full; the snapshots before are untouched.
         """
+        with self._lock:
+            self._write(state)
+            self._prune()
+
+    def _write(self, state: GlobalState) -> None:
         vectors = self._folder.vectors
         for vector in _vectors_of(state):
             vectors.save(vector.digest, vector.values)
@@ -153,7 +162,6 @@ class Replica:
         for vector in _vectors_of(state):
             self._blobs.hold_source(vector.manifest, vectors.source(vector.digest), SNAPSHOT)
         self._blobs.hold(state.manifest.encoded, SNAPSHOT)
-        self._prune()
 
     def serve_snapshots(self) -> None:
         """After a restart: offer the snapshots on disk again. Call `load` first: it checks them."""
@@ -187,26 +195,30 @@ class Replica:
             raise StorageError("a snapshot is incomplete", f"the vector {digest.hex()[:12]} is missing")
         return HashedVector(values)
 
-    def drop_snapshots(self, keep: Callable[[int, Digest], bool]) -> None:
-        """Forget the snapshots for whose (height, commit) `keep` is false: a rollback has left their branch."""
-        rows = [(row, StateManifest.decode(row.manifest)) for row in self._ledger.snapshots()]
-        self._ledger.drop_snapshots(row.state for row, m in rows if not keep(m.height, Digest(m.commit)))
-        self._prune()
+    def keep_branch(self, branch: Container[Digest]) -> None:
+        """A rollback has left a branch: forget the snapshots that were taken after other commits than these."""
+        with self._lock:
+            self._drop([row for row in self._ledger.snapshots() if _commit_of(row) not in branch])
+            self._prune()
+
+    def _drop(self, rows: Sequence[SnapshotRow]) -> None:
+        self._ledger.drop_snapshots(row.state for row in rows)
+        for row in rows:
+            self._blobs.release(row.state)
 
     def _prune(self) -> None:
-        with self._lock:
-            rows = self._ledger.snapshots()
-            horizon = rows[0].height - self._spec.limits.rollback_depth if rows else 0
-            count = sum(row.height > horizon for row in rows) + 1  # and one to replay from, for the deepest rollback
-            kept, old = rows[:count], rows[count:]
-            self._ledger.drop_snapshots(row.state for row in old)
-            needed = {Digest(d) for row in kept for pair in StateManifest.decode(row.manifest).vectors for d in pair}
-            for digest in [*self._folder.vectors.keep_only(needed), *(row.state for row in old)]:
+        rows = self._ledger.snapshots()
+        horizon = rows[0].height - self._spec.limits.rollback_depth if rows else 0
+        count = sum(row.height > horizon for row in rows) + 1  # and one to replay from, for the deepest rollback
+        kept = rows[:count]
+        self._drop(rows[count:])
+        needed = {Digest(d) for row in kept for pair in StateManifest.decode(row.manifest).vectors for d in pair}
+        for digest in self._folder.vectors.keep_only(needed):
+            self._blobs.release(digest)
+        if kept:
+            for digest in self._ledger.drop_payloads(kept[-1].height):
                 self._blobs.release(digest)
-            if kept:
-                for digest in self._ledger.drop_payloads(kept[-1].height):
-                    self._blobs.release(digest)
-            self._list_snapshots()
+        self._list_snapshots()
 
     def _list_snapshots(self) -> None:
         self.snapshots = tuple((row.height, row.state) for row in self._ledger.snapshots())
@@ -214,32 +226,48 @@ class Replica:
     # Starting ------------------------------------------------------------------------------------------------------
 
     def begin(self, position: Position) -> None:
-        """Start from a state that was made or fetched: save it, and the commits around it."""
+        """Start from a state that was made or fetched: save it, and the commits around it. Snapshots of any other
+        branch are forgotten."""
         for commit in (*position.history, *position.above):
             self._ledger.add_commit(commit.digest, commit.height, Digest(commit.parent), commit.encoded)
         self._remember(position.state)
-        self.save(position.state)
-        self.set_head(position.state.commit)
+        with self._lock:
+            self._write(position.state)
+            self.set_head(position.state.commit)
+            self.keep_branch({NO_DIGEST, position.state.commit, *(commit.digest for commit in position.history)})
 
     def restore(self) -> Position | None:
-        """Where this peer was when it stopped: the newest snapshot that is whole, and the commits around it.
+        """Where this peer was when it stopped: the newest snapshot on the head's branch that is whole, and the commits
+        around it.
 
         None if the folder holds no usable snapshot: then the peer joins like a newcomer.
         """
+        newest: GlobalState | None = None
         rows = self._ledger.snapshots()
-        for row in rows:
+        branch = self._branch_of_head(rows[-1].height if rows else 0)
+        for row in sorted(rows, key=lambda row: _commit_of(row) not in branch):
             try:
                 state = self.load(row)
+                newest = newest or state
             except StorageError as error:
                 log.warning("a snapshot of height %d can't be used: %s", row.height, error)
                 self._ledger.drop_snapshots([row.state])
-                continue
-            self._remember(state)
-            self.serve_snapshots()
-            commits = [Commit.decode(record) for record in self._ledger.commits(state.height - KEPT_HISTORY)]
-            history = _branch_below(state, commits)
-            return Position(state, tuple(history), tuple(c for c in commits if c.height > state.height))
-        return None
+        if newest is None:
+            return None
+        self._remember(newest)
+        self.serve_snapshots()
+        commits = [Commit.decode(record) for record in self._ledger.commits(newest.height - KEPT_HISTORY).values()]
+        history = _branch_below(newest, commits)
+        return Position(newest, tuple(history), tuple(c for c in commits if c.height > newest.height))
+
+    def _branch_of_head(self, lowest: int) -> set[Digest]:
+        """The commits from the head that was noted last down to a height."""
+        commit = Digest(self._ledger.fact("head") or NO_DIGEST)
+        branch = {NO_DIGEST, commit}
+        while (record := self._ledger.commit(commit)) is not None and Commit.decode(record).height > lowest:
+            commit = Digest(Commit.decode(record).parent)
+            branch.add(commit)
+        return branch
 
 
 def assemble(manifest: StateManifest, layout: Layout, vector: Callable[[Digest], HashedVector]) -> GlobalState:
@@ -264,6 +292,10 @@ def assemble(manifest: StateManifest, layout: Layout, vector: Callable[[Digest],
 
 def _vectors_of(state: GlobalState) -> list[HashedVector]:
     return [vector for part in state.fragments for vector in (part.theta, part.momentum)]
+
+
+def _commit_of(row: SnapshotRow) -> Digest:
+    return Digest(StateManifest.decode(row.manifest).commit)
 
 
 def _branch_below(state: GlobalState, commits: Sequence[Commit]) -> list[Commit]:

@@ -14,13 +14,14 @@ may. Peers see different moments and different live sets, so two leaders may com
     Quorum          half of the live trainers, rounded up
     Grace, attempt  adaptive, see `pace`
     Lonely bytes    after 30 s a contribution that only the leader holds may be listed too
-    Empty commit    after 10 minutes without a single listable contribution
+
+There are no empty commits: a height waits until somebody has contributed to it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -51,21 +52,19 @@ from p2ptrain.diloco.events import (
     Tick,
 )
 from p2ptrain.diloco.pace import Pace
+from p2ptrain.diloco.payloads import Payloads
 from p2ptrain.run import Digest, PeerId
 
 RECENT_COMMITS = 4
 LONELY_AFTER = 30.0
-EMPTY_AFTER = 600.0
 STUCK_AFTER = 15.0
 QUIET_AFTER_RESUMING = 5.0
 """A peer that was suspended first listens for two heartbeats."""
-RETRY_FETCH = 2.0
+RETRY_ASKING = 2.0
 AHEAD = 4
 """Contributions for heights up to AHEAD·P above the head are remembered."""
 MAX_BASES = 8
 """Rival bases for which contributions of one height are remembered."""
-MAX_CLAIMS = 16384
-"""Payloads of which it is remembered who says that he holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +113,7 @@ class Rounds:
         self._trainers: frozenset[PeerId] = frozenset()
         self._live: frozenset[PeerId] = frozenset()
         self._offers: dict[tuple[int, Digest], dict[PeerId, Contribution]] = defaultdict(dict)
-        self._holders: dict[Digest, set[PeerId]] = defaultdict(set)
-        self._stored: dict[Digest, bool] = {}
-        self._fetching: dict[Digest, float] = {}
+        self._payloads = Payloads()
         self._applying: set[Digest] = set()
         self._asked: dict[Digest, float] = {}
         self._proposed: set[Digest] = set()
@@ -140,19 +137,17 @@ class Rounds:
             case PeersChanged(trainers, live):
                 self._trainers, self._live = trainers, live
                 self._heads = {peer: head for peer, head in self._heads.items() if peer in live}
+                self._head_times = {peer: since for peer, since in self._head_times.items() if peer in live}
             case Offered(contribution):
                 self._offer(contribution)
             case Stored(payload, usable):
-                self._stored[payload] = usable
-                self._fetching.pop(payload, None)
+                self._payloads.arrived(payload, usable)
                 if usable:
                     actions.append(SayHolding(payload))
             case FetchFailed(payload):
-                self._fetching[payload] = now + RETRY_FETCH
+                self._payloads.failed(payload, now)
             case Holding(peer, payloads):
-                for payload in payloads:
-                    if payload in self._holders or len(self._holders) < MAX_CLAIMS:
-                        self._holders[payload].add(peer)
+                self._payloads.claimed(peer, payloads)
             case Committed(commit, source):
                 actions += self._committed(commit, source, now)
             case Applied(head):
@@ -177,15 +172,15 @@ class Rounds:
         """Whether this very contribution, or another one of its author for its height and base, is known."""
         return offer.author in self._offers.get((offer.height, Digest(offer.base)), {})
 
-    def holders(self, payload: Digest) -> set[PeerId]:
+    def holders(self, payload: Digest) -> Set[PeerId]:
         """Who says that he holds a payload."""
-        return self._holders.get(payload, set())
+        return self._payloads.holders(payload)
 
     def open_news(self) -> tuple[tuple[Contribution, ...], tuple[Digest, ...]]:
         """My open contributions, and the open payloads that are usable here: what heartbeats repeat."""
         offers = [part for _, parts in self._open_offers() for part in parts.values()]
         mine = tuple(part for part in offers if part.author == self.me)
-        return mine, tuple(Digest(part.payload) for part in offers if self._stored.get(Digest(part.payload)))
+        return mine, tuple(Digest(part.payload) for part in offers if self._payloads.is_usable(Digest(part.payload)))
 
     def is_idle(self) -> bool:
         """No commit waits to be applied."""
@@ -198,13 +193,16 @@ class Rounds:
         if not 0 < ahead <= AHEAD * self.rules.fragments:
             return
         key = contribution.height, Digest(contribution.base)
-        if key not in self._offers and sum(height == contribution.height for height, _ in self._offers) >= MAX_BASES:
+        rivals = sum(height == contribution.height for height, _ in self._offers)
+        if key not in self._offers and rivals >= MAX_BASES and key[1] != self.chain.base_for(key[0], self.head.commit):
             return
         # The first one counts: an author who signs two for one height only hurts himself.
         self._offers[key].setdefault(PeerId(contribution.author), contribution)
-        self._holders[Digest(contribution.payload)].add(PeerId(contribution.author))
+        self._payloads.claimed(PeerId(contribution.author), [Digest(contribution.payload)])
 
     def _committed(self, commit: Commit, source: PeerId, now: float) -> list[Action]:
+        if self.rules.last_height is not None and commit.height > self.rules.last_height:
+            return []
         verdict = self.chain.add(commit)
         if verdict is Verdict.ADDED and commit.parent == self.head.commit and self._round.extended_since is None:
             self._round.extended_since = now
@@ -218,8 +216,6 @@ class Rounds:
         self._applying.discard(head.commit)
         if head.commit not in self.chain:
             return []
-        if any(self._leads_to(head, other) for other in self._heads.values()):
-            self._apart_since = None  # on the way there
         depth = self.chain.fork_depth(head.commit)
         if not self.chain.applied(head):
             return []
@@ -238,9 +234,7 @@ class Rounds:
             del self._offers[key]
         needed = {Digest(part.payload) for offers in self._offers.values() for part in offers.values()}
         needed |= {Digest(part.payload) for commit in self.chain.commits() for part in commit.contributions}
-        self._stored = {payload: usable for payload, usable in self._stored.items() if payload in needed}
-        self._fetching = {payload: until for payload, until in self._fetching.items() if payload in needed}
-        self._holders = defaultdict(set, {d: peers for d, peers in self._holders.items() if d in needed})
+        self._payloads.keep_only(needed)
         self._hurried = {height for height in self._hurried if height > self.head.height}
         self._proposed = {parent for parent in self._proposed if parent in self.chain}
 
@@ -259,30 +253,30 @@ class Rounds:
         actions: list[Action] = []
         wanted = [part for _, offers in self._open_offers() for part in offers.values()]
         for commit in self.chain.ready():
-            absent = [part for part in commit.contributions if Digest(part.payload) not in self._stored]
+            absent = [part for part in commit.contributions if not self._payloads.is_here(Digest(part.payload))]
             wanted += absent
             if not absent and commit.digest not in self._applying:
                 self._applying.add(commit.digest)
                 actions.append(Apply(commit))
-        for contribution in wanted:
-            payload = Digest(contribution.payload)
-            if payload not in self._stored and now >= self._fetching.get(payload, now):
-                self._fetching[payload] = float("inf")
-                actions.append(FetchPayload(contribution))
-        return actions
+        return actions + [FetchPayload(part) for part in self._payloads.to_fetch(wanted, now)]
 
     def _follow_heads(self, now: float) -> list[Action]:
         """Ask for the commits behind heads that are not known here; start over where disagreement stays.
 
-        Disagreement ends by itself once everyone has applied the same commits. It stays where bytes can't be had any
-        more, where states differ, or where somebody joined from a snapshot above the fork and can't go back. Then the
-        smaller side gives in; of two equal sides, the lighter one.
+        Disagreement ends by itself once everyone has applied the same commits: a peer that is on its way to a head,
+        however slowly the bytes arrive, does not disagree with it. It stays where bytes can't be had any more, where
+        states differ, or where somebody joined from a snapshot above the fork and can't go back. Then the smaller
+        side gives in; of two equal sides, the lighter one.
         """
         actions: list[Action] = []
-        elsewhere = {peer: head for peer, head in self._heads.items() if self._is_elsewhere(peer, head, now)}
-        for peer, head in elsewhere.items():
-            if head.commit not in self.chain:
+        for peer, head in self._heads.items():
+            if head.commit not in self.chain and self._is_elsewhere(peer, head, now):
                 actions += self._ask_for(head.commit, peer, now)
+        elsewhere = {
+            peer: head
+            for peer, head in self._heads.items()
+            if self._is_elsewhere(peer, head, now) and not self._is_on_the_way_to(head)
+        }
         together = len(self._live | {self.me}) - len(elsewhere)
         best = max((head.rank for head in elsewhere.values()), default=self.head.rank)
         if (len(elsewhere), best) <= (together, self.head.rank):
@@ -299,24 +293,22 @@ class Rounds:
     def _is_elsewhere(self, peer: PeerId, head: Head, now: float) -> bool:
         """Whether a peer's head is not mine and not below it. One that lies too far back to be known, and does not
         move, is no mere laggard's."""
-        on_mine = self.is_on_my_branch(head)
+        on_mine = self.chain.is_on_branch(head)
         return not on_mine if on_mine is not None else now - self._head_times[peer] > STUCK_AFTER
 
-    def is_on_my_branch(self, head: Head) -> bool | None:
-        """Whether a head is mine or below it; None if it lies further back than is known here.
-
-        Height alone says little: a shorter branch can be the heavier one.
-        """
-        if head.height > self.head.height or self.chain.contradicts(head):
+    def _is_on_the_way_to(self, head: Head) -> bool:
+        """Whether commits lead there that are only waiting for their bytes or to be applied."""
+        path = self.chain.path_to(head.commit)
+        if not path or self.chain.contradicts(head):
             return False
-        mine = self.chain.ancestor(self.head.commit, head.height)
-        return None if mine is None else mine == head.commit
+        parts = (part for commit in path for part in commit.contributions)
+        return not any(self._payloads.is_failing(Digest(part.payload)) for part in parts)
 
     def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[Action]:
         if now < self._asked.get(tip, 0.0) or source == self.me:
             return []
         self._asked = {digest: until for digest, until in self._asked.items() if until > now}
-        self._asked[tip] = now + RETRY_FETCH
+        self._asked[tip] = now + RETRY_ASKING
         return [FetchCommits(tip, source)]
 
     def _close(self, now: float) -> list[Action]:
@@ -333,7 +325,8 @@ class Rounds:
         if leader(parent, attempt, self._candidates()) != self.me:
             return []
         self._proposed.add(parent)
-        chosen = sorted(listable, key=lambda part: part.author)[:MAX_CONTRIBUTIONS]
+        drawn = sorted(listable, key=lambda part: blake3(parent + part.author.encode()).digest())[:MAX_CONTRIBUTIONS]
+        chosen = sorted(drawn, key=lambda part: part.author)
         return [Propose(self.head.height + 1, parent, self.head.state, attempt, tuple(chosen))]
 
     def _may_close(self, listable: list[Contribution], now: float) -> bool:
@@ -348,8 +341,6 @@ class Rounds:
             state.counted |= authors
         if authors and authors >= self._trainers:
             return True
-        if now - state.since >= EMPTY_AFTER:
-            return True
         if self.rules.patient or state.quorum_since is None:
             return False
         return now - state.quorum_since >= self._pace.grace()
@@ -357,11 +348,12 @@ class Rounds:
     def _listable(self, now: float) -> list[Contribution]:
         lonely = not (self._trainers - {self.me}) or now - self._round.since > LONELY_AFTER
         others = self._live - {self.me}
-        return [
+        usable = [
             part
             for part in self._offers_for(self.head.height + 1).values()
-            if self._stored.get(Digest(part.payload)) and (lonely or self._holders[Digest(part.payload)] & others)
+            if self._payloads.is_usable(Digest(part.payload))
         ]
+        return [part for part in usable if lonely or self.holders(Digest(part.payload)) & others]
 
     def _offers_for(self, height: int) -> dict[PeerId, Contribution]:
         base = self.chain.base_for(height, self.head.commit)
@@ -377,12 +369,6 @@ class Rounds:
         """Most of the others are further: what this peer lacks is their commits, not one of its own."""
         further = sum(head.height > self.head.height for head in self._heads.values())
         return now < self._quiet_until or 2 * further > len(self._live - {self.me})
-
-    def _leads_to(self, position: Head, other: Head) -> bool:
-        """Whether `position` lies below somebody else's head, on a branch that is known here."""
-        if other.commit not in self.chain or self.is_on_my_branch(other) is not False:
-            return False
-        return position.height <= other.height and self.chain.ancestor(other.commit, position.height) == position.commit
 
     def _is_extended(self) -> bool:
         return any(commit.parent == self.head.commit for commit in self.chain.ready())

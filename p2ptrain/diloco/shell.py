@@ -9,6 +9,7 @@ import concurrent.futures
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.join import Joiner, serve_commits
+from p2ptrain.diloco.join import Joiner, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
 from p2ptrain.diloco.replica import CONTRIBUTION, Position, Replica, StateGone
@@ -26,7 +27,7 @@ from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.run import Digest, PeerId, short, short_peer
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
 from p2ptrain.state import Fetcher, FetchError
 from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run
@@ -35,6 +36,8 @@ from p2ptrain.swarm import GONE_AFTER, Membership, Presence, Vitals, monotonic
 TICK_SECONDS = 0.1
 HOLDING_DELAY = 0.03
 FETCH_PATIENCE = 10.0
+BRANCHES_AT_ONCE, BRANCH_SECONDS = 4, 60.0
+"""Peers that are asked for the commits of their branches at a time, and how long that may take."""
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +66,17 @@ class Shell:
         self._fetcher = Fetcher(self._swarm.rpc, run.blobs)
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-outer", initializer=_prepare_arithmetic)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-snapshots")
-        self.membership = Membership(self._swarm, run.id, self._vitals, self._news)
+        self.membership = Membership(self._swarm, run.id, self._vitals, self._news, run.remembered_addresses)
         self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder.genesis)
+        self._joiner.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
         self._rounds: Rounds
         self._view: View
         self._latest: GlobalState
         self._say: set[Digest] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._resyncing = False
-        self._left_below_root = False
+        self._resyncing = self._stopping = False
+        self._asking: set[PeerId] = set()
+        self._remembered: set[PeerId] = set()
         self._expected: set[PeerId] = set()
         self._started = monotonic()
         self.hurry = 0
@@ -83,13 +88,13 @@ class Shell:
         """Resume, found or join; returns when there is a state to start from."""
         base = initial.state
         self._show(initial)
-        await self._on_worker(self_test)
+        await self._on(self._worker, self_test)
         await serve_blobs(self._swarm.rpc, self._run.blobs)
         await serve_commits(self._swarm.rpc, self._find_commit)
-        position = await self._on_worker(self._replica.restore)
+        position = await self._on(self._worker, self._replica.restore)
         if position is None and self._run.founding:
             position = Position(base)
-            await self._on_worker(self._replica.begin, position)
+            await self._on(self._worker, self._replica.begin, position)
         if position is not None:
             self._begin(position)
         self.membership.listener = self
@@ -98,11 +103,17 @@ class Shell:
             self._expected = set(await self.membership.directory())
         if position is None:
             await self._join(base)
-        self._swarm.spawn(self._tick())
+        self.spawn(self._tick())
 
-    async def _join(self, base: GlobalState) -> None:
-        position = await self._joiner.find_position(base)
-        await self._on_worker(self._replica.begin, position)
+    async def _join(self, base: GlobalState, deepest: int | None = None) -> None:
+        position = await self._joiner.find_position(base, deepest)
+        if deepest is not None and parts_below(self._rounds.chain, position, deepest):
+            raise LedgerError(
+                f"the others' branch leaves this peer's more than {self._spec.limits.rollback_depth} heights back",
+                "the spec (limits.rollback_depth) forbids to give up that much by itself",
+                f"to follow the others, move {self._run.folder.path} away and join again",
+            )
+        await self._on(self._worker, self._replica.begin, position)
         self._begin(position)
 
     def _begin(self, position: Position) -> None:
@@ -122,6 +133,7 @@ class Shell:
 
     async def stop(self) -> None:
         """Say goodbye; nothing is heard or done any more."""
+        self._stopping = True
         self.membership.listener = None
         for task in self._tasks:
             task.cancel()
@@ -157,6 +169,9 @@ class Shell:
     def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
         self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *live})))
         self._show_view(self._view)  # whoever waits for peers looks again
+        if live.keys() - self._remembered:
+            self._remembered = set(live)
+            self.spawn(self._on(self._writer, self._run.remember_peers, list(live.values())))
 
     def resumed(self) -> None:
         self._feed(events.Resumed())
@@ -199,7 +214,7 @@ class Shell:
 
     async def offer(self, offer: Contribution, data: bytes) -> None:
         """Keep the trainer's contribution, take it into the round and announce it."""
-        await self._on_worker(self._replica.store_payload, offer, data, self._view.state)
+        await self._on(self._worker, self._replica.store_payload, offer, data, self._view.state)
         self._feed(events.Offered(offer))
         self._feed(events.Stored(Digest(offer.payload), usable=True))
         await self.membership.publish(offer)
@@ -216,7 +231,7 @@ class Shell:
     # Carrying out ----------------------------------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        if self._has_begun:
+        if self._has_begun and not self._stopping:
             for action in self._rounds.handle(event, monotonic()):
                 self._perform(action)
 
@@ -252,7 +267,7 @@ class Shell:
     async def _apply(self, commit: Commit) -> None:
         rounds = self._rounds
         try:
-            applied = await self._on_worker(self._replica.apply, commit)
+            applied = await self._on(self._worker, self._replica.apply, commit)
             event: events.Event = events.Applied(applied.state.head)
             self._latest = applied.state
             for part in applied.refused:
@@ -273,24 +288,18 @@ class Shell:
         if rolled_back:
             log.warning("%d commits were taken back: the others' branch is the heavier one", rolled_back)
             chain = self._rounds.chain
-            on_branch = {c.digest for c in chain.back_from(head.commit)} | {chain.root.commit}
-            self._writer.submit(self._replica.drop_snapshots, lambda _, commit: commit in on_branch)
-        self._worker.submit(self._replica.set_head, head.commit)
+            branch = {commit.digest for commit in chain.back_from(head.commit)} | {chain.root.commit, NO_DIGEST}
+            self.spawn(self._on(self._writer, self._replica.keep_branch, branch))
+        self.spawn(self._on(self._worker, self._replica.set_head, head.commit))
         if head.height % self._spec.method.snapshot_every == 0:
-            self.spawn(self._save(state))
+            self.spawn(self._on(self._writer, self._replica.save, state))
         commit = self._view.commits[head.height]
         self._tell("commit", {"commit": commit, "head": head, "rolled_back": rolled_back})
 
-    async def _save(self, state: GlobalState) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._replica.save, state)
-
     def _picture(self, state: GlobalState) -> View:
         """The view of a head, with as many commits as the trainer may ask for."""
-        commits: dict[int, Commit] = {}
-        for commit in self._rounds.chain.back_from(state.commit):
-            commits[commit.height] = commit
-            if len(commits) > 2 * self._spec.method.fragments:
-                break
+        recent = islice(self._rounds.chain.back_from(state.commit), 2 * self._spec.method.fragments + 1)
+        commits = {commit.height: commit for commit in recent}
         return View(state, self._view.rollbacks, commits, self._view.caught_up)
 
     def _show(self, view: View) -> None:
@@ -303,7 +312,7 @@ class Shell:
             data = await self._fetcher.fetch(
                 payload, lambda: self._holders(contribution), CONTRIBUTION, contribution.size, FETCH_PATIENCE
             )
-            usable = await self._on_worker(self._replica.store_payload, contribution, data, self._view.state)
+            usable = await self._on(self._worker, self._replica.store_payload, contribution, data, self._view.state)
             event: events.Event = events.Stored(payload, usable)
         except FetchError as error:
             log.info("%s", error)
@@ -320,9 +329,19 @@ class Shell:
 
     async def _fetch_commits(self, tip: Digest, source: PeerId) -> None:
         rounds = self._rounds
-        commits = await self._joiner.fetch_branch(tip, [source], rounds.chain.__contains__, rounds.chain.root.height)
+        if source in self._asking or len(self._asking) >= BRANCHES_AT_ONCE:
+            return  # the state machine asks again
+        self._asking.add(source)
+        try:
+            async with asyncio.timeout(BRANCH_SECONDS):
+                known, floor = rounds.chain.__contains__, rounds.chain.root.height
+                commits = await self._joiner.fetch_branch(tip, [source], known, floor)
+        except TimeoutError:
+            log.info("%s was too slow in handing out the commits of its branch", short_peer(source))
+            return
+        finally:
+            self._asking.discard(source)
         if commits and Digest(commits[0].parent) not in rounds.chain:
-            self._left_below_root |= commits[0].height <= rounds.chain.root.height + 1
             log.warning("the branch of %s does not lead from what is known here", short_peer(source))
             return
         for commit in commits:
@@ -333,19 +352,13 @@ class Shell:
         """Start over from the others' snapshot; only commits beyond the spec's depth forbid it."""
         if self._resyncing:
             return
-        head, root, depth = self._view.head, self._rounds.chain.root, self._spec.limits.rollback_depth
-        if self._left_below_root and head.height - root.height >= depth:
-            raise LedgerError(
-                f"the others' branch leaves this peer's more than {depth} heights back",
-                "the spec (limits.rollback_depth) forbids to give up that much by itself",
-                f"to follow the others, move {self._run.folder.path} away and join again",
-            )
+        head = self._view.head
         log.error("at height %d (%s): %s; fetching the swarm's state anew", head.height, short(head.state), reason)
         self._tell("resync", {"reason": reason, "head": head})
-        self._resyncing, self._left_below_root = True, False
+        self._resyncing = True
         try:
             self._show(replace(self._view, caught_up=False))
-            await self._join(self._view.state)
+            await self._join(self._view.state, head.height - self._spec.limits.rollback_depth)
         finally:
             self._resyncing = False
 
@@ -357,19 +370,22 @@ class Shell:
                 self._show(replace(self._view, caught_up=True))
 
     def _has_caught_up(self) -> bool:
-        """Nobody who trains is more than one commit ahead, and those whom the directory knows have been heard."""
+        """No more than half of those who train (one liar is not enough) are ahead by more than one commit, and those
+        whom the directory knows have been heard."""
         live, mine = self.membership.live, self._view.head.height
         unheard = self._expected - live.keys() and monotonic() - self._started < GONE_AFTER
         if self._resyncing or unheard or not self._rounds.is_idle():
             return False
-        return all(seen.height <= mine + 1 for seen in live.values() if seen.phase == "training")
+        ahead = [seen.height > mine + 1 for seen in live.values() if seen.phase == "training"]
+        return 2 * sum(ahead) <= len(ahead)
 
     def _find_commit(self, digest: Digest) -> bytes | None:
         commit = self._rounds.chain.commit(digest) if self._has_begun else None
         return commit.encoded if commit else self._run.folder.ledger.commit(digest)
 
-    async def _on_worker(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+    @staticmethod
+    async def _on(thread: concurrent.futures.Executor, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
     def save_and_end(self) -> None:
         """After `stop`, on any thread: write a snapshot of the head and end the workers."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from p2ptrain.diloco.chain import Commit, Head
 from p2ptrain.diloco.state import GlobalState
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import NO_DIGEST, Digest, PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,17 @@ class View:
         below = height - fragments
         return self.commits[below].digest if below > 0 else NO_DIGEST
 
-    def lists(self, height: int, payload: Digest) -> bool:
-        """Whether the commit of that height lists that contribution."""
+    def newest(self, index: int) -> int:
+        """The last height that averaged this fragment; 0 or less if none has."""
+        return self.head.height - (self.head.height - index) % len(self.state.fragments)
+
+    def may_list(self, height: int, base: Digest) -> bool:
+        """Whether a contribution for that height and base can still enter this branch."""
+        fragments = len(self.state.fragments)
+        return 0 < height - self.head.height <= fragments and self.base_for(height, fragments) == base
+
+    def payload_of(self, height: int, author: PeerId) -> Digest | None:
+        """What the commit of that height lists of that author."""
         commit = self.commits.get(height)
-        return commit is not None and any(part.payload == payload for part in commit.contributions)
+        parts = commit.contributions if commit else ()
+        return next((Digest(part.payload) for part in parts if part.author == author), None)

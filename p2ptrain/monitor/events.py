@@ -16,6 +16,25 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """What happens now, before this peer has its place in the run."""
+
+    name: ClassVar[str] = "preparing"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching(Event):
+    """The run's state on its way here, about once a second."""
+
+    name: ClassVar[str] = "fetching"
+    bytes_here: int
+    bytes_total: int
+    seconds: float
+    """Since the first bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started(Event):
     """The peer has its place in the run: what others need to join, and where its files are."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -12,7 +13,18 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from p2ptrain.monitor.events import Committed, Evaluated, Event, Progress, Started, Stopped, Training, Warned
+from p2ptrain.monitor.events import (
+    Committed,
+    Evaluated,
+    Event,
+    Fetching,
+    Preparing,
+    Progress,
+    Started,
+    Stopped,
+    Training,
+    Warned,
+)
 from p2ptrain.monitor.table import number, peers_table, size
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
@@ -38,7 +50,8 @@ class JsonReporter:
         self._out = out or sys.stdout
 
     def emit(self, event: Event) -> None:
-        print(json.dumps({"event": event.name, **asdict(event)}), file=self._out, flush=True)
+        fields = {key: value if is_json(value) else None for key, value in asdict(event).items()}
+        print(json.dumps({"event": event.name, **fields}), file=self._out, flush=True)
 
     def watch(self, me: str, peers: Peers) -> None:
         pass
@@ -48,17 +61,18 @@ class JsonReporter:
 
 
 class PlainReporter:
-    """One line for each event that a reader of a log wants; progress every ten seconds."""
+    """One line for each event that a reader of a log wants; progress of either kind every ten seconds."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        self._last_progress = -10.0
+        self._last: dict[type[Event], float] = {}
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            if event.seconds - self._last_progress < 10:
+        if isinstance(event, Progress | Fetching):
+            is_last = isinstance(event, Fetching) and event.bytes_here == event.bytes_total
+            if not is_last and event.seconds - self._last.get(type(event), -10.0) < 10:
                 return
-            self._last_progress = event.seconds
+            self._last[type(event)] = event.seconds
         for line in describe(event):
             print(line, file=self._out, flush=True)
 
@@ -76,6 +90,7 @@ class LiveReporter:
         self._console = console or Console()
         self._live: Live | None = None
         self._me, self._peers = "", list[Presence]
+        self._fetching: Fetching | None = None
         self._progress: Progress | None = None
         self._evaluation: Evaluated | None = None
 
@@ -83,6 +98,11 @@ class LiveReporter:
         if isinstance(event, Progress):
             self._progress = event
             return
+        if isinstance(event, Fetching) and event.bytes_here < event.bytes_total:
+            self._fetching = event
+            self._start()
+            return
+        self._fetching = None
         if isinstance(event, Evaluated):
             self._evaluation = event
         if isinstance(event, Committed) and not event.rolled_back:
@@ -94,8 +114,12 @@ class LiveReporter:
 
     def watch(self, me: str, peers: Peers) -> None:
         self._me, self._peers = me, peers  # type: ignore[assignment]
-        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
-        self._live.start()
+        self._start()
+
+    def _start(self) -> None:
+        if self._live is None:
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
+            self._live.start()
 
     def close(self) -> None:
         if self._live is not None:
@@ -103,6 +127,8 @@ class LiveReporter:
             self._live = None
 
     def _render(self) -> RenderableType:
+        if self._fetching is not None:
+            return Text(describe(self._fetching)[0])
         table = peers_table(self._peers(), self._me)
         if self._progress is None:
             return table
@@ -116,6 +142,11 @@ class LiveReporter:
 def describe(event: Event) -> list[str]:
     """An event in words."""
     match event:
+        case Preparing():
+            return [event.text]
+        case Fetching():
+            rate = f", {size(event.bytes_here / event.seconds)}/s" if event.seconds else ""
+            return [f"fetching the state: {size(event.bytes_here)} of {size(event.bytes_total)}{rate}"]
         case Started():
             lines = [
                 f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}, "
@@ -145,6 +176,11 @@ def describe(event: Event) -> list[str]:
             ]
             return [*lines, "go on with:", f"  {event.resume}"] if event.resume else lines
     raise TypeError(f"no words for {type(event).__name__}")
+
+
+def is_json(value: object) -> bool:
+    """JSON has no word for NaN and infinity."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def make_reporter(json_lines: bool) -> Reporter:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.state.run import MAX_INVITED, open_identity
-from p2ptrain.swarm import Invite, NodeConfig, Swarm
+from p2ptrain.swarm import Invite, NodeConfig, Swarm, monotonic
 
 LOOK_SECONDS = 0.5
+REPORT_SECONDS = 10.0
 
 
 def run_bootstrap(home: Path, identity: Path | None, config: NodeConfig, json_lines: bool) -> None:
@@ -27,6 +28,11 @@ def run_bootstrap(home: Path, identity: Path | None, config: NodeConfig, json_li
         else:
             print(f"bootstrap node {swarm.peer_id}\nstart a run in this swarm with:", flush=True)
             print(f"  p2ptrain peer RUN --bootstrap {invite}", flush=True)
+        reported = monotonic()
         while not stopping.requested():
             swarm.check()
+            if json_lines and monotonic() - reported > REPORT_SECONDS:  # also notices when nobody reads any more
+                reported = monotonic()
+                connected = len(swarm.run(swarm.node.connected()))
+                print(json.dumps({"event": "connected", "peers": connected}), flush=True)
             time.sleep(LOOK_SECONDS)

@@ -28,7 +28,8 @@ class Child:
     ) -> None:
         self.name = name
         self.error_file = home / f"{name}.err"
-        environment = {**os.environ, "P2PTRAIN_HOME": str(home)}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("P2PTRAIN_")}
+        environment = {**own, "P2PTRAIN_HOME": str(home)}  # the user's identity or port can be one peer's only
         with self.error_file.open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "p2ptrain", *arguments, "--json"],
@@ -66,7 +67,7 @@ class Child:
 
 
 class Children:
-    """Several of them; use it in a `with` block, which ends them all."""
+    """Several of them; use it in a `with` block on the main thread, which ends them all, also after SIGTERM."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -89,6 +90,8 @@ class Children:
                 raise P2PTrainError(
                     "the processes went silent", f"no line for {timeout:.0f} s", "look at *.err"
                 ) from None
+            if name not in self._children:
+                continue  # it was stopped
             if line["event"] == "ended" and line["code"] not in (0, -signal.SIGTERM):
                 told = self._children[name].error_file.read_text().strip()
                 raise P2PTrainError(f"the process {name!r} failed", told or f"exit code {line['code']}")
@@ -101,7 +104,9 @@ class Children:
             self._children.pop(name).reap()
 
     def __enter__(self) -> Children:
+        self._handler = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop(*self._children)
+        signal.signal(signal.SIGTERM, self._handler)

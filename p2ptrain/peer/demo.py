@@ -6,6 +6,7 @@ then the swarm's; what each peer sent, where it entered the streams; and that al
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from p2ptrain.errors import LedgerError, StorageError, TrainingError
+from p2ptrain.errors import LedgerError, SpecError, StorageError, TrainingError
 from p2ptrain.monitor import size
 from p2ptrain.peer.children import Children, Line
 from p2ptrain.peer.export import export_run
@@ -50,11 +51,18 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     """Train `run` with so many peers in `folder` and print a summary.
 
     Raises:
+        SpecError: the run never begins with so few peers.
         LedgerError: the peers did not end with the same head.
         TrainingError: the held-out loss did not get below the text's bigram entropy.
         P2PTrainError: a process failed.
     """
     spec = load_spec(run)
+    if peers < spec.swarm.min_peers:
+        raise SpecError(
+            f"{peers} {'peer is' if peers == 1 else 'peers are'} too few for the run {spec.run.name!r}",
+            f"it begins when {spec.swarm.min_peers} are ready (swarm.min_peers)",
+            f"give --peers {spec.swarm.min_peers} or more, or --run with a TOML file that asks for fewer",
+        )
     _empty(folder)
     console = Console(stderr=json_lines)
     threads = str(max(1, (os.cpu_count() or 1) // peers))
@@ -63,7 +71,8 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
         f"{spec.run.name}: {peers} peers on {os.cpu_count()} cores, {threads} thread(s) each", highlight=False
     )
     with Children(folder) as children:
-        alone = _measure_alone(children, run, peers, threads, console)
+        console.print(f"measuring each peer's speed alone, {ALONE_SECONDS:.0f} s", highlight=False)
+        alone = measure_alone(children, run, peers, threads, ALONE_SECONDS)
         ends, parameters = _train(children, run, peers, threads, console)
     together = sum(end["steps"] / end["seconds"] for end in ends.values()) / peers
     outcome = Outcome(alone, together, ends, parameters)
@@ -76,7 +85,7 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     else:
         _summarize(console, spec, outcome, loss, bigram, time.monotonic() - began)
         _show_sample(console, exported)
-    if bigram is not None and loss >= bigram:
+    if bigram is not None and not loss < bigram:  # nor if it is NaN
         raise TrainingError(
             "the model did not learn enough",
             f"held-out loss {loss:.3f}, bigram entropy {bigram:.3f}",
@@ -86,7 +95,7 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
 
 def _empty(folder: Path) -> None:
     marker = folder / ".p2ptrain-demo"
-    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
         raise StorageError(
             f"{folder} holds something else", "the demo empties its folder first", "choose another one with --folder"
         )
@@ -95,9 +104,8 @@ def _empty(folder: Path) -> None:
     marker.touch()
 
 
-def _measure_alone(children: Children, run: str, peers: int, threads: str, console: Console) -> float:
+def measure_alone(children: Children, run: str, peers: int, threads: str, seconds: float) -> float:
     """Steps per second of a peer with no network, while as many others do the same: the swarm's fair comparison."""
-    console.print(f"measuring each peer's speed alone, {ALONE_SECONDS:.0f} s", highlight=False)
     names = [f"alone-{number}" for number in range(1, peers + 1)]
     for name in names:
         children.start(name, "speed", run, "--seconds", "600", "--threads", threads)
@@ -106,7 +114,7 @@ def _measure_alone(children: Children, run: str, peers: int, threads: str, conso
         heard[name].append(line)
         # Only the time in which all of them were training counts.
         since = max((lines[0]["at"] if lines else float("inf")) for lines in heard.values())
-        if all(lines and lines[-1]["at"] - since >= ALONE_SECONDS for lines in heard.values()):
+        if all(lines and lines[-1]["at"] - since >= seconds for lines in heard.values()):
             break
     children.stop(*names)
     total = 0.0
@@ -165,12 +173,12 @@ class _Board:
         row = self._rows.setdefault(name, {})
         row.update({key: line[key] for key in _COLUMNS if key in line})
         if line["event"] == "evaluation":
-            row["held_out"] = f"{line['loss']:.3f} @{line['height']}"
+            row["held_out"] = f"{_number(line['loss'])} @{line['height']}"
         elif line["event"] == "warning":
             self._console.print(f"{name}: {line['text']}", highlight=False, markup=False)
         if self._live is None and time.monotonic() - self._printed >= REPORT_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(self._line(), highlight=False, markup=False)
+            self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table()
@@ -186,7 +194,8 @@ class _Board:
 
     def _line(self) -> str:
         parts = [
-            f"{name} height {row.get('height', 0)} loss {_number(row.get('loss'))}" for name, row in self._rows.items()
+            f"{name} height {row.get('height', 0)} loss {_number(row.get('loss')) or '-'}"
+            for name, row in self._rows.items()
         ]
         return "   ".join(parts) or "starting"
 
@@ -224,8 +233,9 @@ def _evaluate(spec: RunSpec, exported: Path) -> tuple[float, float | None]:
     return loss, byte_bigram_entropy(texts)
 
 
-def _fewer(outcome: Outcome) -> tuple[float, float]:
-    """Bytes that one peer sent (mean), and how many times fewer that is than fp32 ring all-reduce at every step."""
+def _fewer(outcome: Outcome) -> tuple[float, float | None]:
+    """Bytes that one peer sent (mean), and how many times fewer that is than fp32 ring all-reduce at every step; None
+    where there is nothing to compare: a peer alone has nobody to send to."""
     peers = len(outcome.ends)
     # A gossip message enters one stream and is passed on until every other peer has it once.
     sent = sum(
@@ -234,7 +244,7 @@ def _fewer(outcome: Outcome) -> tuple[float, float]:
     )
     steps = sum(end["steps"] for end in outcome.ends.values()) / peers
     ring = 2 * (peers - 1) / peers * 4 * outcome.parameters * steps
-    return sent / peers, ring / (sent / peers) if sent else float("inf")
+    return sent / peers, ring / (sent / peers) if sent and peers > 1 else None
 
 
 def _print_json(outcome: Outcome, loss: float, bigram: float | None) -> None:
@@ -242,8 +252,8 @@ def _print_json(outcome: Outcome, loss: float, bigram: float | None) -> None:
 
     sent, fewer = _fewer(outcome)
     facts = {
-        "event": "summary", "held_out_loss": loss, "bigram_entropy": bigram, "bytes_sent_per_peer": sent,
-        "times_fewer_than_ring": fewer, "steps_per_second_alone": outcome.alone,
+        "event": "summary", "held_out_loss": loss if math.isfinite(loss) else None, "bigram_entropy": bigram,
+        "bytes_sent_per_peer": sent, "times_fewer_than_ring": fewer, "steps_per_second_alone": outcome.alone,
         "steps_per_second_together": outcome.together, "lost_share": 1 - outcome.together / outcome.alone,
     }  # fmt: skip
     print(json.dumps(facts), file=sys.stdout, flush=True)
@@ -266,12 +276,13 @@ def _summarize(
     sent_each, fewer = _fewer(outcome)
     end = next(iter(outcome.ends.values()))
     lost = 1 - outcome.together / outcome.alone
+    compared = [] if fewer is None else [f"{fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step"]
     lines = [
         f"agreement        all {len(outcome.ends)} peers at height {end['height']}, state {end['state'][:16]}",
         f"held-out loss    {loss:.3f} nats per byte"
         + ("" if bigram is None else f" (bigram entropy of that text: {bigram:.3f})"),
-        f"sent per peer    {size(sent_each)} with all framing, gossip counted once for each receiver",
-        f"                 {fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step",
+        f"sent per peer    {size(sent_each)} with framing, gossip counted once for each receiver",
+        *(" " * 17 + line for line in compared),
         f"lost share       {lost:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm, "
         f"{outcome.alone:.2f} alone",
         f"settings         {outcome.parameters:,} parameters, H = {spec.method.inner_steps}, "
@@ -293,4 +304,4 @@ def _show_sample(console: Console, exported: Path) -> None:
     inputs = tokenizer("def read_", return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=160, do_sample=True, temperature=0.6)
     console.print(f"\na sample of {exported}, loaded with AutoModelForCausalLM and AutoTokenizer:\n", highlight=False)
-    console.print(tokenizer.decode(output[0]), highlight=False, markup=False, style="green")
+    console.print(tokenizer.decode(output[0]).rstrip(), highlight=False, markup=False, style="green")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
-from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.replica import Replica
+from p2ptrain.diloco.audit import branch_of
+from p2ptrain.diloco.fragments import Layout, shared_parameters
+from p2ptrain.diloco.replica import Replica, StateGone
 from p2ptrain.errors import StorageError
+from p2ptrain.peer.provenance import Provenance
 from p2ptrain.peer.session import prepare_torch
-from p2ptrain.run import Digest
+from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Blobs, RunFolder
-from p2ptrain.swarm import version
 from p2ptrain.tasks import CausalLM, LocalOptions
 
 
-def export_run(run_dir: Path, out: Path, model: str | None) -> str:
-    """Write the newest state that the folder's ledger leads to; works beside a running peer.
+def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = None) -> str:
+    """Write the newest state that the folder's ledger leads to, or that of height `at`; works beside a running peer.
 
     Returns:
         One line that says what was written.
@@ -26,33 +26,45 @@ def export_run(run_dir: Path, out: Path, model: str | None) -> str:
     Raises:
         StorageError: no run folder, no usable snapshot in it, or `out` can't be written.
     """
-    if out.exists() and any(out.iterdir()):
-        raise StorageError(f"{out} is not empty", "an export never overwrites anything", "give a new folder")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
+        raise StorageError(what, "an export never overwrites anything", "give a new folder")
     prepare_torch(None)
     folder = RunFolder.open(run_dir, lock=False)
     try:
         task = CausalLM(folder.spec, LocalOptions(device="cpu", model=model))
-        tensors = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+        tensors = shared_parameters(task.model)
         layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.method.fragments)
         head = folder.ledger.fact("head")
         if head is None:
-            raise StorageError(f"{run_dir} holds no state yet", "the peer stopped before its first snapshot")
-        state = Replica(folder, layout, Blobs()).state_at(Digest(head))
+            raise StorageError(
+                f"{run_dir} holds no state yet", "the peer stopped before its first snapshot", "start the peer again"
+            )
+        state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, Digest(head), at))
         parameters = layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments])
         task.export(parameters, out)
-        provenance = {
-            "run": folder.run.hex(),
-            "name": folder.spec.run.name,
-            "height": state.height,
-            "commit": state.commit.hex(),
-            "state": state.digest.hex(),
-            "tokens": state.weight,
-            "founder": folder.genesis.author,
-            "software": f"p2ptrain {version()}",
-        }
-        (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+        Provenance.of(folder, state).write(out)
+    except StateGone as error:
+        raise StorageError(
+            f"{'the newest state' if at is None else f'the state of height {at}'} can't be computed in {run_dir}",
+            error.why,
+            "start the peer again: it fetches what is missing" if at is None else "choose a later height",
+        ) from None
     except OSError as error:
         raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
     finally:
         folder.close()
     return f"wrote {out}: height {state.height}, state {state.digest.hex()[:12]}"
+
+
+def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:
+    """The commit of a height on the head's branch; None: the head."""
+    if height is None:
+        return head
+    if height == 0:
+        return NO_DIGEST
+    by_height = {commit.height: commit.digest for commit in branch_of(folder, head)}
+    if height not in by_height:
+        known = f"it knows heights {min(by_height)} to {max(by_height)}" if by_height else "it knows none"
+        raise StorageError(f"{folder.path} has no commit of height {height}", known, "choose another height with --at")
+    return by_height[height]

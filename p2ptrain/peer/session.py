@@ -16,9 +16,10 @@ from p2ptrain.errors import TrainingError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.peer.trainer import Trainer
-from p2ptrain.run import short
+from p2ptrain.run import RunSpec, short
+from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.state.run import Run, default_home
-from p2ptrain.swarm import NodeConfig
+from p2ptrain.swarm import NodeConfig, version
 from p2ptrain.tasks import CausalLM, LocalOptions, shard_seed
 
 FINISH_SECONDS = 60.0
@@ -51,14 +52,18 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
     stopping = Stopping()
     prepare_torch(options.threads)
     with contextlib.ExitStack() as stack:
+        reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
+        reporter.emit(events.Preparing(f"run {run.spec.run.name}: {_contents(run.spec)}; loading them"))
         task = CausalLM(run.spec, options.local)
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
         trainer = Trainer(run, task, reporter, stopping.requested)
-        stack.enter_context(_log_to(run.folder.log, trainer.warn))
-        stack.callback(trainer.diloco.close)
+        stack.enter_context(_log_to(run, trainer.warn))
+        stack.callback(trainer.close)
         stack.callback(reporter.close)
+        reporter.emit(events.Preparing("founding the run" if run.founding else "joining the others"))
+        trainer.connect()
         _introduce(run, task, trainer, reporter)
         trainer.begin()
         reporter.emit(_training(trainer))
@@ -66,6 +71,7 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
             trainer.train()
         except TrainingError:
             log.exception("training can't go on")
+            run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer may be on the way to the same end
             raise
         complete = trainer.diloco.is_complete
         trainer.diloco.finish(FINISH_SECONDS if complete else 0.0)
@@ -84,8 +90,20 @@ def prepare_torch(threads: int | None) -> None:
     transformers_logging.disable_progress_bar()
 
 
+def _contents(spec: RunSpec) -> str:
+    """What is trained on what, in a few words."""
+    model = spec.model.pretrained or f"a new {spec.model.architecture}"
+    match spec.data:
+        case DatasetData():
+            return f"{model} on {spec.data.dataset}"
+        case FilesData():
+            return f"{model} on {', '.join(spec.data.paths)}"
+    return f"{model} on {spec.data.source}"
+
+
 def _introduce(run: Run, task: CausalLM, trainer: Trainer, reporter: Reporter) -> None:
     diloco = trainer.diloco
+    log.info("p2ptrain %s, run %s, peer %s on %s", version(), short(run.id), run.swarm.peer_id, diloco.vitals.device)
     reporter.emit(
         events.Started(
             run_name=run.spec.run.name,
@@ -144,10 +162,9 @@ def accounts(run: Run) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _log_to(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
+def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
     """Write this process's log to the run folder, and show its warnings to the user."""
-    file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file = _LogFile(run)
     shown = _Shown(warn)
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)
@@ -160,6 +177,26 @@ def _log_to(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
         for handler in (file, shown):
             logger.removeHandler(handler)
         file.close()
+
+
+class _LogFile(logging.handlers.MemoryHandler):
+    """log.txt in the run folder. A founder's is made when the model is known: what is logged before that waits."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(capacity=0)
+        self._run = run
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:
+        if self.target is None and self._run.has_folder:
+            self.target = logging.handlers.RotatingFileHandler(self._run.folder.log, maxBytes=LOG_BYTES, backupCount=2)
+            self.target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        return self.target is not None
+
+    def close(self) -> None:
+        file = self.target
+        super().close()
+        if file is not None:
+            file.close()
 
 
 class _Shown(logging.Handler):

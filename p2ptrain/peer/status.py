@@ -24,7 +24,9 @@ def show_status(invite: Invite, json_lines: bool) -> None:
     """
     if invite.run is None:
         raise InviteError(
-            "this invite is a bootstrap node's and names no run", "", "use the invite that a peer of the run printed"
+            "this invite is a bootstrap node's, not a run's",
+            "it leads to a swarm but names no run in it",
+            "use the invite that a peer of the run printed",
         )
     presences = list(read_directory(invite, invite.run).values())
     if json_lines:

@@ -10,6 +10,7 @@ from types import FrameType
 
 TERM_DEADLINE = 25.0
 QUIT_CODE = 130
+SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stopping:
@@ -38,4 +39,6 @@ class Stopping:
 
 def quit_now() -> None:
     """End without saving. p2pd ends by itself as soon as its control connection is gone."""
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), SHOW_CURSOR)  # a live table hides it, and is not asked any more
     os._exit(QUIT_CODE)

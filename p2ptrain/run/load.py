@@ -27,7 +27,8 @@ def load_spec(name_or_path: str) -> RunSpec:
             found and what is allowed.
     """
     path = Path(name_or_path)
-    if not path.suffix and not path.exists():
+    # The demo's own folder is called demo, too: a folder is never meant where there is a recipe of that name.
+    if not path.suffix and (not path.exists() or (path.is_dir() and name_or_path in recipes())):
         path = _recipe_path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")

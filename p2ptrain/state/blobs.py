@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from p2ptrain.run import CHUNK_BYTES, Digest, Manifest
+from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, digest_of
 from p2ptrain.run.digest import Buffer
 
 
@@ -77,6 +78,18 @@ class Blobs:
 
     def get(self, digest: Digest) -> Blob | None:
         return self._held.get(digest)
+
+    def read(self, digest: Digest) -> bytes | None:
+        """A blob's bytes, checked. None if it is not here, or is no more what it was: then it is not served either."""
+        blob = self._held.get(digest)
+        if blob is None:
+            return None
+        with contextlib.suppress(OSError):
+            data = blob.read_all()
+            if digest_of(data) == digest:
+                return data
+        self.release(digest)
+        return None
 
     def __contains__(self, digest: Digest) -> bool:
         return digest in self._held

@@ -2,8 +2,9 @@
 
 The caller knows a digest and who may have it. The first answer brings the blob's manifest, which the digest proves;
 from then on every chunk is checked alone, so chunks may come from several peers at once and a bad one costs nothing
-but itself: its sender is dropped and named, its chunks are asked of the others. What has arrived stays when sources
-fail; the fetch goes on as soon as `sources` names somebody else.
+but itself: its sender is dropped and named, its chunks are asked of the others. Who falls silent in the middle keeps
+nobody waiting either: the same chunks are asked of another source as well, and whichever answer comes first counts.
+What has arrived stays when sources fail, also for the next `fetch` of the same digest.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -25,11 +27,16 @@ from p2ptrain.state.blobs import Blobs, MemorySource
 from p2ptrain.swarm import Refused, Rpc, RpcError
 
 METHOD = "blob"
-MAX_BLOB_BYTES = 8 * 2**30
+MAX_BLOB_BYTES = 8 * 2**30 - CHUNK_BYTES
 CHUNKS_PER_CALL = 16
 SOURCES_AT_ONCE = 4
 TRIES_PER_SOURCE = 2
 RETRY_SECONDS = 0.5
+STALL_SECONDS = 3.0
+"""A source from which nothing has come for so long is worked around."""
+MAX_UNFINISHED = 8
+"""Blobs of which a part is kept after a fetch has failed."""
+_BAD_CHUNK = "bad chunk"
 _MANIFEST_FRAME = 1024 * 1024
 """A manifest travels in frames of this size; the largest blob's takes one."""
 
@@ -67,46 +74,62 @@ async def serve(rpc: Rpc, blobs: Blobs) -> None:
             yield data
         for index in range(request.first, min(request.first + request.count, len(blob.manifest.chunks))):
             chunk = blob.chunk(index)
+            if chunk_digest(chunk) != blob.manifest.chunks[index]:  # or this peer would look like a liar
+                blobs.release(blob.manifest.digest)
+                raise Refused("damaged here")
             blobs.sent[blob.purpose] += len(chunk) + 5
             yield chunk
 
     await rpc.serve_stream(METHOD, BlobRequest, answer)
 
 
+@dataclass(slots=True)
+class _Call:
+    """What one source is busy with."""
+
+    heard: float
+    """When something last came from it."""
+    pending: deque[int] = field(default_factory=deque)
+    """Chunks that it still owes, in order."""
+
+
 class Fetch:
     """One blob on its way here."""
 
-    def __init__(
-        self,
-        rpc: Rpc,
-        digest: Digest,
-        sources: Callable[[], Iterable[PeerId]],
-        max_bytes: int = MAX_BLOB_BYTES,
-        progress: Progress | None = None,
-    ) -> None:
-        self._rpc, self.digest, self._sources = rpc, digest, sources
-        self._max_bytes, self._progress = max_bytes, progress
-        self._failures: dict[PeerId, list[str]] = {}
-        self._busy: set[PeerId] = set()
-        self._manifest: Manifest | None = None
+    def __init__(self, rpc: Rpc, digest: Digest, max_bytes: int = MAX_BLOB_BYTES) -> None:
+        self._rpc, self.digest, self._max_bytes = rpc, digest, max_bytes
+        self._sources: Callable[[], Iterable[PeerId]] = tuple
+        self._progress: Progress | None = None
+        self._tries: Counter[PeerId] = Counter()
+        """In vain, since all were last forgiven."""
+        self._reasons: dict[PeerId, str] = {}
+        """How a source has failed last."""
+        self._busy: dict[PeerId, _Call] = {}
+        self.manifest: Manifest | None = None
         self._data = bytearray()
+        self._here = bytearray()
+        """One byte for each chunk: whether it has arrived."""
         self._missing: deque[int] = deque()
-        self._arrived = 0
+        """Chunks that nobody is being asked for."""
 
-    async def run(self, patience: float) -> bytearray:
-        """Fetch the blob.
+    async def run(
+        self, sources: Callable[[], Iterable[PeerId]], patience: float, progress: Progress | None = None
+    ) -> bytearray:
+        """Fetch the blob, or what is missing of it since the last try.
 
         Args:
+            sources: who may have it, the likeliest first; asked again and again.
             patience: seconds without any progress after which to give up.
 
         Raises:
             FetchError: that time passed.
         """
+        self._sources, self._progress = sources, progress
         workers: set[asyncio.Task[None]] = set()
         last, last_arrived = asyncio.get_running_loop().time(), -1
         try:
             while not self._complete:
-                for peer in self._free_sources(SOURCES_AT_ONCE - len(workers)):
+                for peer in self._free_sources():
                     workers.add(asyncio.create_task(self._pull(peer)))
                 if workers:
                     done, workers = await asyncio.wait(
@@ -116,7 +139,7 @@ class Fetch:
                         worker.result()
                 else:
                     await asyncio.sleep(RETRY_SECONDS)
-                    self._forgive()
+                    self._tries.clear()  # everyone failed: whoever did not lie may be tried again
                 now = asyncio.get_running_loop().time()
                 if self._arrived != last_arrived:
                     last, last_arrived = now, self._arrived
@@ -129,46 +152,58 @@ class Fetch:
         return self._data
 
     @property
-    def _complete(self) -> bool:
-        return self._manifest is not None and self._arrived == len(self._manifest.chunks)
+    def _arrived(self) -> int:
+        return sum(self._here)
 
-    def _free_sources(self, count: int) -> list[PeerId]:
-        if self._manifest is None:
-            count = min(count, 1 - len(self._busy))  # one peer tells the manifest; then all can help
-        elif not self._missing:
+    @property
+    def _complete(self) -> bool:
+        return self.manifest is not None and self._arrived == len(self.manifest.chunks)
+
+    def _stalled(self) -> list[_Call]:
+        now = asyncio.get_running_loop().time()
+        return [call for call in self._busy.values() if now - call.heard > STALL_SECONDS]
+
+    def _free_sources(self) -> list[PeerId]:
+        """Whom to ask as well now: those that have failed least first."""
+        working = len(self._busy) - len(self._stalled())
+        if self.manifest is None:
+            count = 1 - working  # one peer tells the manifest; then all can help
+        elif self._missing or self._stalled():
+            count = SOURCES_AT_ONCE - working
+        else:
             count = 0
-        usable = (
+        usable = [
             peer
             for peer in dict.fromkeys(self._sources())
-            if peer not in self._busy and len(self._failures.get(peer, ())) < TRIES_PER_SOURCE
-        )
-        chosen = [peer for peer, _ in zip(usable, range(count), strict=False)]
-        self._busy.update(chosen)
+            if peer not in self._busy and self._tries[peer] < TRIES_PER_SOURCE and self._reasons.get(peer) != _BAD_CHUNK
+        ]
+        chosen = sorted(usable, key=lambda peer: peer in self._reasons)[: max(0, count)]
+        for peer in chosen:
+            self._busy[peer] = _Call(asyncio.get_running_loop().time())
         return chosen
-
-    def _forgive(self) -> None:
-        """Everyone failed: whoever was only unreachable may be tried again."""
-        self._failures = {peer: texts for peer, texts in self._failures.items() if "bad chunk" in texts}
 
     async def _pull(self, peer: PeerId) -> None:
         """Fetch from one peer until nothing is missing or it fails."""
         try:
             while not self._complete:
-                if self._manifest is None:
-                    await self._call(peer, range(0, CHUNKS_PER_CALL))
-                elif indices := self._take():
-                    await self._call(peer, indices)
-                else:
+                indices = range(CHUNKS_PER_CALL) if self.manifest is None else self._take()
+                if not indices:
                     return
+                await self._call(peer, indices)
         except (RpcError, MalformedError) as error:
             reason = error.what if isinstance(error, MalformedError) else str(error)
-            self._failures.setdefault(peer, []).append(reason)
+            self._reasons[peer] = reason
+            self._tries[peer] += 1
             log.debug("fetching %s from %s failed: %s", short(self.digest), short_peer(peer), reason)
         finally:
-            self._busy.discard(peer)
+            del self._busy[peer]
 
     def _take(self) -> range:
-        """The next run of consecutive missing chunks; they are missing no more until they fail."""
+        """The next run of consecutive missing chunks; they are missing no more until they fail. If all are asked for,
+        those that a stalled source owes."""
+        if not self._missing:
+            owed = [index for call in self._stalled() for index in call.pending if not self._here[index]]
+            self._missing.extend(sorted(set(owed)))
         if not self._missing:
             return range(0)
         first = self._missing.popleft()
@@ -179,53 +214,56 @@ class Fetch:
         return range(first, stop)
 
     async def _call(self, peer: PeerId, indices: range) -> None:
-        wants_manifest = self._manifest is None
+        wants_manifest = self.manifest is None
         request = BlobRequest(blob=self.digest, first=indices.start, count=len(indices), manifest=wants_manifest)
-        pending = deque(indices)
+        call = self._busy[peer]
+        call.pending = deque() if wants_manifest else deque(indices)
         frames = self._rpc.stream(peer, METHOD, request, _MANIFEST_FRAME)
         try:
             async with contextlib.aclosing(frames):
                 async for frame in frames:
-                    if self._manifest is None:
-                        self._begin(frame)
-                        pending = deque(index for index in indices if index < len(self._missing))
-                        for index in pending:
-                            self._missing.remove(index)
-                    elif pending:
-                        self._store(peer, pending[0], frame)
-                        pending.popleft()
+                    call.heard = asyncio.get_running_loop().time()
+                    if wants_manifest:
+                        wants_manifest = False
+                        call.pending = deque(index for index in indices if index < self._begin(frame))
+                        self._missing = deque(index for index in self._missing if index not in call.pending)
+                    elif call.pending:
+                        self._store(peer, call.pending[0], frame)
+                        call.pending.popleft()
                     else:
                         raise MalformedError("more chunks than were asked for")
-            if pending:
+            if wants_manifest or call.pending:
                 raise MalformedError("fewer chunks than were asked for")
         finally:
-            if self._manifest is not None:
-                self._missing.extendleft(reversed(pending))
+            self._missing.extendleft(index for index in reversed(call.pending) if not self._here[index])
+            call.pending.clear()
 
-    def _begin(self, frame: bytes) -> None:
+    def _begin(self, frame: bytes) -> int:
+        """Take in the manifest, whoever tells it first; returns the number of chunks."""
         manifest = Manifest.from_bytes(frame, self.digest)
         if manifest.size > self._max_bytes:
             raise MalformedError("a blob is larger than it may be", f"{manifest.size} bytes")
-        self._manifest = manifest
-        self._data = bytearray(manifest.size)
-        self._missing = deque(range(len(manifest.chunks)))
+        if self.manifest is None:
+            self.manifest = manifest
+            self._data, self._here = bytearray(manifest.size), bytearray(len(manifest.chunks))
+            self._missing = deque(range(len(manifest.chunks)))
+        return len(manifest.chunks)
 
     def _store(self, peer: PeerId, index: int, chunk: bytes) -> None:
-        assert self._manifest is not None
-        if chunk_digest(chunk) != self._manifest.chunks[index]:
-            self._failures.setdefault(peer, []).append("bad chunk")
+        assert self.manifest is not None
+        if chunk_digest(chunk) != self.manifest.chunks[index]:
             log.warning("%s sent bytes that do not match their digest; it is not asked again", peer)
-            raise MalformedError("bad chunk")
+            raise MalformedError(_BAD_CHUNK)
         start = index * CHUNK_BYTES
         self._data[start : start + len(chunk)] = chunk
-        self._arrived += 1
+        self._here[index] = 1
         if self._progress is not None:
             self._progress(min(self._arrived * CHUNK_BYTES, len(self._data)), len(self._data))
 
     def _account(self) -> str:
-        if not self._failures:
+        if not self._reasons:
             return f"nobody offers {short(self.digest)}"
-        told = "; ".join(f"{short_peer(peer)}: {texts[-1]}" for peer, texts in self._failures.items())
+        told = "; ".join(f"{short_peer(peer)}: {reason}" for peer, reason in self._reasons.items())
         return f"nobody could hand out {short(self.digest)} ({told})"
 
 
@@ -234,6 +272,7 @@ class Fetcher:
 
     def __init__(self, rpc: Rpc, blobs: Blobs) -> None:
         self._rpc, self._blobs = rpc, blobs
+        self._unfinished: OrderedDict[Digest, Fetch] = OrderedDict()
 
     async def fetch(
         self,
@@ -249,11 +288,21 @@ class Fetcher:
         Raises:
             FetchError: nobody could hand it out within `patience` seconds of the last progress.
         """
-        held = self._blobs.get(digest)
+        held = self._blobs.read(digest)
         if held is not None:
-            return held.read_all()
-        fetch = Fetch(self._rpc, digest, sources, max_bytes, progress)
-        data = await fetch.run(patience)
-        assert fetch._manifest is not None
-        self._blobs.hold_source(fetch._manifest, MemorySource(data), purpose)
+            return held
+        fetch = self._unfinished.pop(digest, None) or Fetch(self._rpc, digest, max_bytes)
+        try:
+            data = await fetch.run(sources, patience, progress)
+        except FetchError:
+            self._unfinished[digest] = fetch
+            if len(self._unfinished) > MAX_UNFINISHED:
+                self._unfinished.popitem(last=False)
+            raise
+        assert fetch.manifest is not None
+        self._blobs.hold_source(fetch.manifest, MemorySource(data), purpose)
         return data
+
+    def release(self, digest: Digest) -> None:
+        """What was fetched is not needed after all."""
+        self._blobs.release(digest)

@@ -73,10 +73,14 @@ class RunFolder:
             if digest_of(canonical) != genesis.spec:
                 raise MalformedError("spec.json is not the run's spec", "its digest differs from the genesis")
             return cls(path, genesis, spec_from_canonical(canonical), held)
-        except (MalformedError, OSError) as error:
+        except BaseException as error:
             if held is not None:
                 held.release()
-            raise StorageError(f"the run folder {path} is damaged", str(error), "move it away and join again") from None
+            if isinstance(error, MalformedError | OSError):
+                raise StorageError(
+                    f"the run folder {path} is damaged", str(error), "move it away and join again"
+                ) from None
+            raise
 
     def close(self) -> None:
         self.ledger.close()

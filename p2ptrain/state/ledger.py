@@ -1,7 +1,8 @@
 """One run's ledger on disk: commits, contributions' bytes, snapshots and where the head is, in SQLite.
 
-The ledger knows digests, heights and bytes; what they mean is the method's business. Any thread may call it; calls
-wait for one another. A write is one transaction: after a crash it is there whole or not at all.
+The ledger knows digests, heights and bytes; what they mean is the method's business. Any thread may call it. Writes
+wait for one another and are one transaction each: after a crash a write is there whole or not at all. Reads have a
+connection of their own and wait for no write, so that the network thread may read.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -57,6 +58,7 @@ class Ledger:
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
             if found == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise self._broken(error) from None
         if found not in (0, FORMAT):
@@ -65,7 +67,8 @@ class Ledger:
             )
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
     def add_commit(self, digest: Digest, height: int, parent: Digest, record: bytes) -> None:
@@ -74,29 +77,33 @@ class Ledger:
 
     def add_payload(self, digest: Digest, height: int, data: bytes | bytearray) -> None:
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
+            # Replaced if it is there: what is stored again may have been damaged.
+            db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
 
     def commit(self, digest: Digest) -> bytes | None:
         return self._one("SELECT record FROM commits WHERE digest = ?", digest)
 
-    def commits(self, above: int) -> list[bytes]:
-        """The records of all heights above this one, on any branch, lowest height first."""
-        with self._transaction() as db:
-            query = "SELECT record FROM commits WHERE height > ? ORDER BY height"
-            return [record for (record,) in db.execute(query, (above,))]
+    def commits(self, above: int) -> dict[Digest, bytes]:
+        """The records of all heights above this one by digest, on any branch, lowest height first."""
+        with self._read() as db:
+            query = "SELECT digest, record FROM commits WHERE height > ? ORDER BY height"
+            return {Digest(digest): record for digest, record in db.execute(query, (above,))}
 
     def payload(self, digest: Digest) -> bytes | None:
         return self._one("SELECT bytes FROM payloads WHERE digest = ?", digest)
 
     def payload_part(self, digest: Digest, start: int, stop: int) -> bytes:
         """Some bytes of a payload, empty if it is not there any more."""
-        with self._transaction() as db:
-            query = "SELECT substr(bytes, ?, ?) FROM payloads WHERE digest = ?"
-            row = db.execute(query, (start + 1, stop - start, digest)).fetchone()
-        return b"" if row is None else bytes(row[0])
+        with self._read() as db:
+            row = db.execute("SELECT rowid FROM payloads WHERE digest = ?", (digest,)).fetchone()
+            if row is None:
+                return b""
+            with db.blobopen("payloads", "bytes", row[0], readonly=True) as blob:  # `substr` would read the whole of it
+                blob.seek(min(start, len(blob)))
+                return blob.read(stop - start)
 
     def payload_digests(self) -> list[Digest]:
-        with self._transaction() as db:
+        with self._read() as db:
             return [Digest(digest) for (digest,) in db.execute("SELECT digest FROM payloads")]
 
     def drop_payloads(self, height: int) -> list[Digest]:
@@ -111,7 +118,7 @@ class Ledger:
 
     def snapshots(self) -> list[SnapshotRow]:
         """Newest first."""
-        with self._transaction() as db:
+        with self._read() as db:
             rows = db.execute("SELECT state, height, manifest FROM snapshots ORDER BY height DESC").fetchall()
         return [SnapshotRow(Digest(state), height, manifest) for state, height, manifest in rows]
 
@@ -128,9 +135,17 @@ class Ledger:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def _one(self, query: str, key: object) -> bytes | None:
-        with self._transaction() as db:
+        with self._read() as db:
             row = db.execute(query, (key,)).fetchone()
         return None if row is None else bytes(row[0])
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._reading:
+            try:
+                yield self._reader
+            except sqlite3.Error as error:
+                raise self._broken(error) from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -139,19 +154,17 @@ class Ledger:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
-                except BaseException:
-                    self._db.execute("ROLLBACK")
-                    raise
-                self._db.execute("COMMIT")
+                    self._db.execute("COMMIT")
+                finally:
+                    if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
+                        self._db.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise self._broken(error) from None
 
     def _broken(self, error: sqlite3.Error) -> StorageError:
-        full = "full" in str(error) or "disk I/O" in str(error)
-        return StorageError(
-            f"the ledger {self._path} can't be used",
-            str(error),
-            "free some disk space and start the peer again: nothing that was saved is lost"
-            if full
-            else "move the run folder away and join again: the swarm has everything",
-        )
+        next_step = "move the run folder away and join again: the swarm has everything"
+        if "full" in str(error) or "disk I/O" in str(error):
+            next_step = "free some disk space and start the peer again: nothing that was saved is lost"
+        elif "locked" in str(error):
+            next_step = "end the other process that has it open, and try again"
+        return StorageError(f"the ledger {self._path} can't be used", str(error), next_step)

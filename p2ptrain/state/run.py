@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -22,11 +23,12 @@ from p2ptrain.state.blobs import Blobs
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, version
+from p2ptrain.swarm.node import check_port
 
 MAX_INVITED = 4
-REMEMBERED_PEERS = 16
+REMEMBERED_ADDRESSES = 32
 LOOK_FOR_PEERS = 10.0
-_PEERS = "peers"
+_PEERS, _PORT = "peers", "port"
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,10 @@ class Run:
         swarm = Swarm.start(open_identity(home, identity, config), config)
         try:
             genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
-            return cls(swarm, spec, home, RunFolder.create(home, genesis, spec, swarm.peer_id))
+            folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
+            _remember(folder, invite.addresses)
+            _note_port(folder, swarm)
+            return cls(swarm, spec, home, folder)
         except BaseException:
             swarm.close()
             raise
@@ -113,8 +118,9 @@ class Run:
         try:
             known = folder.ledger.fact("identity")
             key = Identity.open(identity or Path(known.decode() if known else home / "identities" / "1.key"))
-            remembered = json.loads(folder.ledger.fact(_PEERS) or b"[]")
-            swarm = _start_or_go_alone(key, config or NodeConfig(), tuple(remembered))
+            config = _at_the_same_port(config or NodeConfig(), folder)
+            swarm = _start_or_go_alone(key, config, tuple(_remembered(folder)))
+            _note_port(folder, swarm)
             return cls(swarm, folder.spec, home, folder)
         except BaseException:
             folder.close()
@@ -123,6 +129,11 @@ class Run:
     @property
     def id(self) -> Digest:
         return self.folder.run
+
+    @property
+    def has_folder(self) -> bool:
+        """False for a founder until its genesis is signed."""
+        return self._folder is not None
 
     @property
     def folder(self) -> RunFolder:
@@ -137,6 +148,8 @@ class Run:
             software = f"p2ptrain {version()}"
             genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key)
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
+            _remember(self._folder, self.swarm.bootstrap)
+            _note_port(self._folder, self.swarm)
             self._offer_records()
         self.folder.ledger.set_fact("identity", str(self.swarm.identity_path.resolve()).encode())
 
@@ -145,10 +158,12 @@ class Run:
         return Invite(self.id, tuple(self.swarm.addresses()[:MAX_INVITED]))
 
     def remember_peers(self, peers: list[Presence]) -> None:
-        """Note where others were reachable, for the next start."""
-        addresses = [address for seen in peers for address in seen.addresses][:REMEMBERED_PEERS]
-        if addresses:
-            self.folder.ledger.set_fact(_PEERS, json.dumps(addresses).encode())
+        """Note where others are reachable, for the next start; where they were before comes last."""
+        _remember(self.folder, [address for seen in peers for address in seen.addresses])
+
+    def remembered_addresses(self) -> list[str]:
+        """Where others were reachable, the latest first."""
+        return _remembered(self.folder)
 
     def close(self) -> None:
         self.swarm.close()
@@ -165,6 +180,36 @@ class Run:
         if self._folder is not None:
             self.blobs.hold(self._folder.genesis.encoded, "record")
             self.blobs.hold(self.spec.canonical(), "record")
+
+
+def _remembered(folder: RunFolder) -> list[str]:
+    return list(json.loads(folder.ledger.fact(_PEERS) or b"[]"))
+
+
+def _remember(folder: RunFolder, addresses: Sequence[str]) -> None:
+    latest = list(dict.fromkeys([*addresses, *_remembered(folder)]))[:REMEMBERED_ADDRESSES]
+    folder.ledger.set_fact(_PEERS, json.dumps(latest).encode())
+
+
+def _note_port(folder: RunFolder, swarm: Swarm) -> None:
+    """For the next start: then what others remember of this peer, and its invite, still hold."""
+    ports = [address.split("/tcp/")[1].split("/")[0] for address in swarm.addresses() if "/tcp/" in address]
+    if ports:
+        folder.ledger.set_fact(_PORT, ports[0].encode())
+
+
+def _at_the_same_port(config: NodeConfig, folder: RunFolder) -> NodeConfig:
+    """Where any port would do, the one of last time, if it is free."""
+    port = (folder.ledger.fact(_PORT) or b"0").decode()
+    same = tuple(
+        f"{address.removesuffix('/0')}/{port}" if address.endswith("/tcp/0") else address for address in config.listen
+    )
+    try:
+        for address in same:
+            check_port(address)
+    except NetworkError:
+        return config
+    return replace(config, listen=same)
 
 
 def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
@@ -201,5 +246,7 @@ async def _fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
         ) from None
     except MalformedError as error:
         raise NetworkError(
-            f"the run {short(run)} can't be joined", f"{error.what}: {error.why}", error.next_step
+            f"the run {short(run)} can't be joined",
+            f"{error.what}: {error.why}" if error.why else error.what,
+            error.next_step or "ask for another invite",
         ) from None

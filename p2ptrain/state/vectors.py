@@ -32,15 +32,15 @@ class Vectors:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, digest: Digest, values: NDArray[np.float32]) -> None:
-        """Write a vector unless it is there.
+        """Write a vector unless it is there and whole.
 
         Raises:
             StorageError: the disk is full or not writable; nothing half-written is left under the vector's name.
         """
-        path = self._path(digest)
-        if path.exists():
-            return
-        write_whole(path, save({_NAME: values}))
+        with contextlib.suppress(StorageError):  # damaged: written anew
+            if self.load(digest) is not None:
+                return
+        write_whole(self._path(digest), save({_NAME: values}))
 
     def load(self, digest: Digest) -> NDArray[np.float32] | None:
         """Read a vector and check it; None if it is not there.

@@ -34,6 +34,7 @@ def adopt(times: Sequence[tuple[float, float]]) -> float:
 
 def _install() -> None:
     """Give swarm time to every module of hivemind that asks for the time: they import the function by its name."""
-    for name, module in list(sys.modules.items()):
+    # copy() is one step; a list of items is not: it allocates, and meanwhile another thread may import something.
+    for name, module in sys.modules.copy().items():
         if name.startswith("hivemind") and getattr(module, "get_dht_time", None) not in (None, swarm_time):
             module.get_dht_time = swarm_time  # type: ignore[attr-defined]

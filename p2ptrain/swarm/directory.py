@@ -14,6 +14,7 @@ import msgpack
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
+from hivemind.p2p import PeerID
 
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import Digest, PeerId
@@ -63,6 +64,10 @@ class Directory:
             subkey=presence.author,
         )
         return bool(stored)
+
+    async def meet(self, peer: PeerId) -> None:
+        """Make this part of the DHT and a connected peer's one, where they were apart."""
+        await self._dht.protocol.call_ping(PeerID.from_base58(peer))
 
     async def peers(self, run: Digest) -> dict[PeerId, Presence]:
         """Everyone who has announced themselves in the run within the last minute."""

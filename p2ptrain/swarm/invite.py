@@ -59,7 +59,7 @@ class Invite:
             raise InviteError(
                 f"the invite is of version {version[:20]!r}",
                 f"this p2ptrain reads version {VERSION}",
-                "update p2ptrain" if version.isdigit() and int(version) > int(VERSION) else _NEXT,
+                "update p2ptrain" if version.isdecimal() and int(version) > int(VERSION) else _NEXT,
             )
         try:
             data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -11,10 +11,10 @@ import contextlib
 import ipaddress
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgpack
 
@@ -70,9 +70,17 @@ class Listener(Protocol):
 class Membership:
     """This peer among the peers of a run."""
 
-    def __init__(self, swarm: Swarm, run: Digest, describe: Callable[[], Vitals], news: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        swarm: Swarm,
+        run: Digest,
+        describe: Callable[[], Vitals],
+        news: Callable[[], bytes],
+        acquaintances: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`acquaintances`: addresses of peers that were there once, to try while nobody is."""
         self._swarm, self.run = swarm, run
-        self._describe, self._news = describe, news
+        self._describe, self._news, self._acquaintances = describe, news, acquaintances
         self._topic = f"p2ptrain/{PROTOCOL}/{run.hex()}"
         self._table = PeerTable(monotonic())
         self._session = secrets.token_bytes(8)
@@ -82,7 +90,7 @@ class Membership:
         self._tasks: list[asyncio.Task[None]] = []
         self._live: dict[PeerId, Presence] = {}
         self.listener: Listener | None = None
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[Literal["too many messages", "malformed"]] = Counter()
         """Messages that were not used, by reason."""
 
     async def start(self) -> None:
@@ -160,6 +168,8 @@ class Membership:
                 if not await self._swarm.directory.announce(self._presence()):
                     log.debug("no DHT node took this peer's record")
                 await self._meet_neighbours()
+                if not self._live:
+                    await self._meet_acquaintances()
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
             await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
@@ -168,11 +178,27 @@ class Membership:
         connected = await self._swarm.node.connected()
         found = await self.directory()
         strangers = [presence for peer, presence in found.items() if peer not in connected]
-        for presence in strangers[: max(0, NEIGHBOURS - len(connected & set(found)))]:
-            try:
-                await self._swarm.node.connect(PeerId(presence.author), presence.addresses)
-            except NetworkError as error:
-                log.debug("%s", error)
+        places = max(0, NEIGHBOURS - len(connected & set(found)))
+        # At once: some of them may be unreachable, and the next announcement is due.
+        await asyncio.gather(*(self._meet(PeerId(seen.author), seen.addresses) for seen in strangers[:places]))
+
+    async def _meet_acquaintances(self) -> None:
+        by_peer: dict[PeerId, list[str]] = defaultdict(list)
+        for address in self._acquaintances():
+            by_peer[PeerId(address.rpartition("/p2p/")[2])].append(address)
+        by_peer.pop(self._swarm.peer_id, None)
+        met = await asyncio.gather(*(self._meet(peer, addresses) for peer, addresses in by_peer.items()))
+        for peer, there in zip(by_peer, met, strict=True):
+            if there:
+                await self._swarm.directory.meet(peer)
+
+    async def _meet(self, peer: PeerId, addresses: Sequence[str]) -> bool:
+        try:
+            await self._swarm.node.connect(peer, addresses)
+        except NetworkError as error:
+            log.debug("%s", error)
+            return False
+        return True
 
     async def _listen(self) -> None:
         async for message in self._swarm.node.subscribe(self._topic):
@@ -184,8 +210,8 @@ class Membership:
             try:
                 self._take(message)
             except MalformedError as error:
-                self.dropped[error.what] += 1
                 log.debug("dropped a message of %s: %s", message.origin, error)
+                self.dropped["malformed"] += 1
 
     def _take(self, message: Gossip) -> None:
         kind = _kind_of(message.data)

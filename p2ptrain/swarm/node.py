@@ -89,7 +89,6 @@ class Node:
         self._daemon, self.peer_id, self._sockets = daemon, peer_id, sockets
         self.sent: Counter[str] = Counter()
         """Bytes that entered streams and gossip, by what they were for."""
-        self.received: Counter[str] = Counter()
 
     @classmethod
     async def start(cls, identity: Identity, config: NodeConfig) -> Node:
@@ -99,7 +98,7 @@ class Node:
             NetworkError: can't listen at an address, p2pd does not start, or nobody answers.
         """
         for address in config.listen:
-            _check_port(address)
+            check_port(address)
         sockets = _SocketFolder.make()
         local = all(_is_loopback(address) for address in config.listen)
         daemon_type: Any = type("Daemon", (_Daemon,), {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/"})
@@ -278,7 +277,6 @@ class Node:
                 except ValueError:
                     continue
                 if len(message.data) <= MAX_GOSSIP_BYTES:
-                    self.received["gossip"] += len(message.data)
                     yield Gossip(origin, message.data)
 
 
@@ -331,8 +329,9 @@ def _is_loopback(address: str) -> bool:
     return parts is not None and ipaddress.ip_address(parts[0]).is_loopback
 
 
-def _check_port(address: str) -> None:
-    """libp2p listens with SO_REUSEPORT, so a second process on a port would silently take half its connections."""
+def check_port(address: str) -> None:
+    """Raises NetworkError if this machine can't listen there. libp2p listens with SO_REUSEPORT, so a second process on
+    a port would silently take half its connections."""
     parts = _address_parts(address)
     if parts is None:
         raise NetworkError(

@@ -21,7 +21,7 @@ GONE_AFTER = 6.0
 STALLED_AFTER = 3.0
 MAX_NEWS_BYTES = 40 * 1024
 
-Phase = Literal["starting", "joining", "ready", "training", "complete", "halted", "observing", "leaving"]
+Phase = Literal["starting", "joining", "ready", "training", "complete", "halted", "leaving"]
 """ready: loaded and waiting for others. complete: the run has reached its end. halted: can't go on, e.g. NaN."""
 
 Reachability = Literal["unknown", "loopback", "private network", "public"]

@@ -182,7 +182,6 @@ class Rpc:
             await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT)
             while True:
                 kind, frame = await asyncio.wait_for(_read_frame(reader, max_frame), IDLE_TIMEOUT)
-                self._node.received[method] += 5 + len(frame)
                 if kind == _END:
                     return
                 if kind == _ERROR:

@@ -29,7 +29,7 @@ from p2ptrain.swarm.node import Node, NodeConfig
 from p2ptrain.swarm.rpc import Rpc, RpcError
 
 START_TIMEOUT = 60.0
-LARGEST_CLOCK_ERROR = 3600.0
+NOTABLE_CLOCK_ERROR = 300.0
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -89,6 +89,11 @@ class Swarm:
     @property
     def peer_id(self) -> PeerId:
         return self._identity.peer_id
+
+    @property
+    def bootstrap(self) -> tuple[str, ...]:
+        """Where this peer found the swarm."""
+        return self._config.bootstrap
 
     @property
     def identity_path(self) -> Path:
@@ -175,9 +180,9 @@ class Swarm:
     async def _stop(self) -> None:
         if hasattr(self, "directory"):
             await self.directory.close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if hasattr(self, "node"):
             await self.node.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -219,8 +224,8 @@ class Swarm:
                 "update the older of the two",
             )
         offset = clock.adopt([(answer.time, now) for answer in speakers])
-        if abs(offset) > LARGEST_CLOCK_ERROR * 1.5:
-            log.warning("this machine's clock differs from the swarm's by %.1f hours", offset / 3600)
+        if abs(offset) > NOTABLE_CLOCK_ERROR:
+            log.warning("this machine's clock differs from the swarm's by %.0f minutes", offset / 60)
 
 
 def version() -> str:

@@ -61,6 +61,8 @@ class CausalLM:
         self.device = _device(options)
         self.tokenizer: Tokenizer = load_tokenizer(self._data.tokenizer)
         self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
+        if options.compile:
+            _check_compiler(self.device)
         self._forward: Any = torch.compile(self.model) if options.compile else self.model
         self.sequences: Sequences
 
@@ -85,9 +87,9 @@ class CausalLM:
         """Mean cross-entropy, nats per token, on this peer's `index`-th batch; differentiable."""
         return self._loss(self._forward, self.sequences.batch(index, self._options.batch_size))
 
-    def evaluate(self, parameters: Mapping[str, torch.Tensor], limit: int | None = None) -> float:
+    def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> float:
         """Held-out loss in nats per token, with these weights instead of the model's own, which stay as they are."""
-        rows = self.sequences.held_out[:limit]
+        rows = self.sequences.held_out
         was_training = self.model.training
         self.model.eval()
         total = 0.0
@@ -162,3 +164,15 @@ def _device(options: LocalOptions) -> torch.device:
     if options.autocast and not torch.amp.is_autocast_available(device.type):
         raise SpecError(f"--autocast: the device {name!r} has no bf16 autocast", "", "leave --autocast out")
     return device
+
+
+def _check_compiler(device: torch.device) -> None:
+    """torch.compile works when the first batch is there, which is too late to find that it can't."""
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.zeros(8, device=device))
+    except RuntimeError as error:  # torch's base of everything that goes wrong there
+        raise DataError(
+            "--compile: torch.compile does not work on this machine",
+            str(error).splitlines()[0],
+            "install a C++ compiler (g++ or clang), or leave --compile out",
+        ) from None

@@ -38,7 +38,7 @@ class ByteTokenizer:
         return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int32)
 
     def save(self, folder: Path) -> None:
-        """As a byte-level BPE without merges, which gives the same ids."""
+        """As a byte-level BPE without merges, which gives the same ids, also for a text that names the end token."""
         from tokenizers import Tokenizer as FastTokenizer
         from tokenizers import decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
@@ -48,7 +48,9 @@ class ByteTokenizer:
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         fast.decoder = decoders.ByteLevel()
         fast.add_special_tokens([END_OF_TEXT])
-        PreTrainedTokenizerFast(tokenizer_object=fast, eos_token=END_OF_TEXT).save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=fast, eos_token=END_OF_TEXT, split_special_tokens=True
+        ).save_pretrained(folder)
 
 
 class HubTokenizer:

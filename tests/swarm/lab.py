@@ -159,9 +159,7 @@ class Peer:
 
     def daemon(self) -> int:
         """The process id of its p2pd."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        del children
         ids = [int(child) for path in tasks for child in path.read_text().split()]
         assert len(ids) == 1, ids
         return ids[0]

@@ -130,6 +130,7 @@ def test_what_is_in_use_is_said_so(lab: Lab) -> None:
     assert_explained(taken, 8, "is in use")
 
 
+@pytest.mark.long
 def test_an_invite_that_leads_nowhere_is_explained(lab: Lab) -> None:
     peer = lab.found(write_spec(lab.home))
     invite = peer.invite
@@ -150,6 +151,7 @@ def _with_other_run(link: str) -> str:
     return str(Invite(digest_of(b"another run"), Invite.parse(link).addresses))
 
 
+@pytest.mark.long
 def test_bad_specs_data_and_models_are_explained(lab: Lab) -> None:
     spec = write_spec(lab.home)
     text = spec.read_text()

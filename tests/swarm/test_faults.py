@@ -40,13 +40,21 @@ def test_an_ordinary_peer_is_killed(lab: Lab) -> None:
     assert wait_until_gone(daemon, 5.0), "p2pd outlived its peer"
 
 
-@pytest.mark.parametrize("fault", ["die_before_commit", "die_after_commit", "die_while_serving"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("die_before_commit", marks=pytest.mark.long),
+        "die_after_commit",
+        pytest.param("die_while_serving", marks=pytest.mark.long),
+    ],
+)
 def test_a_peer_is_killed_at_the_worst_moment(lab: Lab, fault: str) -> None:
     first, second, third = three_peers(lab, fault)
     assert third.exit_code(timeout=90) == -signal.SIGKILL
     assert_others_go_on(first, second)
 
 
+@pytest.mark.long
 def test_stopped_peers_neither_block_the_others_nor_come_back_different(lab: Lab) -> None:
     """SIGSTOP for 20 s: one peer alone, another one together with its p2pd."""
     first = lab.found(write_spec(lab.home, min_peers=4), fault="steady")
@@ -80,6 +88,7 @@ def test_a_peer_whose_clock_is_an_hour_off_trains_with_the_rest(lab: Lab) -> Non
     assert_agreement(first, second, third, late)
 
 
+@pytest.mark.long
 def test_two_peers_one_four_times_slower_both_contribute(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home, min_peers=2), fault="steady")
     second = lab.join(first, fault="steady+slow")
@@ -92,6 +101,7 @@ def test_two_peers_one_four_times_slower_both_contribute(lab: Lab) -> None:
     assert_agreement(first, second)
 
 
+@pytest.mark.long
 def test_a_peer_whose_loss_becomes_nan_says_so_and_leaves_the_others_alone(lab: Lab) -> None:
     first, second, third = three_peers(lab, "nan")
     assert third.exit_code(timeout=90) == 9
@@ -100,6 +110,7 @@ def test_a_peer_whose_loss_becomes_nan_says_so_and_leaves_the_others_alone(lab: 
     assert_others_go_on(first, second)
 
 
+@pytest.mark.long
 def test_a_peer_that_finds_itself_different_says_so_and_refetches(lab: Lab) -> None:
     first, second, third = three_peers(lab, "flip_a_bit")
     warning = third.wait_for("warning", lambda event: "differs from the others'" in event["text"], timeout=90)

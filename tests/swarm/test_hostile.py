@@ -92,6 +92,7 @@ def elements(peer: Peer) -> int:
     return int(peer.wait_for("started")["parameters"])
 
 
+@pytest.mark.long
 def test_contributions_with_numbers_that_are_not_finite_are_refused(swarm: tuple[Peer, Peer, Intruder]) -> None:
     first, second, intruder = swarm
     poison = np.full(elements(first), np.nan, dtype=np.float32).tobytes()
@@ -106,6 +107,7 @@ def test_contributions_with_numbers_that_are_not_finite_are_refused(swarm: tuple
     assert_untouched(first, second, intruder)
 
 
+@pytest.mark.long
 def test_malformed_messages_are_dropped(swarm: tuple[Peer, Peer, Intruder]) -> None:
     first, second, intruder = swarm
     head = intruder.head(first)
@@ -125,6 +127,7 @@ def test_malformed_messages_are_dropped(swarm: tuple[Peer, Peer, Intruder]) -> N
     assert_untouched(first, second, intruder)
 
 
+@pytest.mark.long
 def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Intruder]) -> None:
     first, second, intruder = swarm
     for _ in range(4):
@@ -145,6 +148,7 @@ def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Int
                 and "anew" in event["text"]]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_flood_does_not_stop_the_others(swarm: tuple[Peer, Peer, Intruder]) -> None:
     first, second, intruder = swarm
     head = intruder.head(first)

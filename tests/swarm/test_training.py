@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
-from tests.swarm.lab import Lab, assert_agreement, write_spec
+import pytest
+
+from p2ptrain.diloco.state import StateManifest
+from p2ptrain.state import RunFolder
+from tests.swarm.lab import LOOPBACK, Lab, assert_agreement, write_spec
 
 
 def test_three_peers_train_and_end_with_the_same_state(lab: Lab) -> None:
@@ -50,3 +55,35 @@ def test_ctrl_c_saves_and_the_printed_command_resumes(lab: Lab) -> None:
     assert (began["height"], began["state"]) >= (end["height"], "")
     assert again.id == first.id
     assert again.wait_for_height(end["height"] + 3)["height"] > end["height"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_swarm_of_one_that_was_stopped_ends_with_the_same_bits_as_one_that_was_not(lab: Lab, dropout: float) -> None:
+    spec = write_spec(lab.home, inner_steps=8, fragments=1, overlap=0, merge="overwrite", total_steps=160)
+    if dropout:
+        spec.write_text(spec.read_text().replace("[model.config]", f"[model.config]\nattention_dropout = {dropout}"))
+    identity = lab.home / "me.key"
+    first = lab.found(spec, "--identity", str(identity))
+    whole = first.wait_for("stopped")
+    assert first.exit_code() == 0
+    second = lab.found(spec, "--identity", str(identity))
+    second.wait_for_height(6)
+    second.signal(signal.SIGINT)
+    half = second.wait_for("stopped")
+    assert second.exit_code() == 0
+    assert 6 <= half["height"] < 20
+    third = lab.start("peer", half["folder"], "--listen", LOOPBACK, "--threads", "1")
+    end = third.wait_for("stopped")
+    assert third.exit_code() == 0
+    assert (end["height"], end["steps"] + half["steps"]) == (whole["height"], whole["steps"])
+    assert final_vectors(Path(end["folder"])) == final_vectors(Path(whole["folder"]))
+
+
+def final_vectors(folder: Path) -> tuple[tuple[bytes, bytes], ...]:
+    """Digests of the newest snapshot's θ and momenta."""
+    opened = RunFolder.open(folder)
+    try:
+        return StateManifest.decode(opened.ledger.snapshots()[0].manifest).vectors
+    finally:
+        opened.close()

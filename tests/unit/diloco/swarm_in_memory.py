@@ -192,7 +192,7 @@ class World:
         source = max(
             (other.rounds for other in others),
             key=lambda rounds: (
-                sum(o.rounds.is_on_my_branch(rounds.head) is not False for o in others),
+                sum(o.rounds.chain.is_on_branch(rounds.head) is not False for o in others),
                 rounds.head.rank,
             ),
         )

@@ -1,0 +1,20 @@
+"""p2ptrain history RUN_DIR"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from p2ptrain.cli import options as o
+
+
+def history(
+    run_dir: Annotated[Path, typer.Argument(help="The run folder that the peer printed at its start.")],
+    json_lines: o.Json = False,
+) -> None:
+    """Show a run's commits, and who contributed how much."""
+    from p2ptrain.peer.verify import history as run
+
+    run(run_dir, json_lines)

@@ -1,0 +1,164 @@
+"""What a peer keeps for each fragment between rounds: the global weights that it merged last, its error feedback, and
+the tokens and steps behind its contributions until a commit lists them. No network and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from p2ptrain.diloco.schedule import fragment_of
+from p2ptrain.diloco.state import GlobalState, HashedVector
+from p2ptrain.diloco.view import View
+from p2ptrain.run import Digest, PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A contribution on its way into a commit."""
+
+    height: int
+    base: Digest
+    payload: Digest
+    residual: torch.Tensor | None
+    """The fragment's error feedback once a commit lists this."""
+    local: torch.Tensor | None
+    """The training weights at the contribution, for merge = "carry"."""
+    tokens: int
+    steps: int
+    at_step: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """One fragment's part."""
+
+    theta: HashedVector
+    """The global θ_f that the training weights last merged."""
+    residual: torch.Tensor | None = None
+    """Error feedback e_f: what the codec lost, added to the next pseudo-gradient; on the training device."""
+    tokens: int = 0
+    """Since the fragment's last contribution that was listed or still may be."""
+    steps: int = 0
+
+    def give_back(self, pending: Pending) -> None:
+        """A contribution came to nothing: its work counts in the next one."""
+        self.tokens += pending.tokens
+        self.steps += pending.steps
+
+
+class Lanes:
+    """One lane for each fragment, and what is pending.
+
+    Args:
+        author: this peer.
+        state: the global state whose weights the training weights are.
+    """
+
+    def __init__(self, author: PeerId, state: GlobalState) -> None:
+        self._author = author
+        self._lanes = [Lane(fragment.theta) for fragment in state.fragments]
+        self.pending: dict[int, Pending] = {}
+        """By height."""
+
+    def __getitem__(self, index: int) -> Lane:
+        return self._lanes[index]
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes)
+
+    def _index(self, height: int) -> int:
+        return fragment_of(height, len(self._lanes))
+
+    def count(self, tokens: int) -> None:
+        """One inner step more."""
+        for lane in self._lanes:
+            lane.tokens += tokens
+            lane.steps += 1
+
+    def next_height(self, head: int) -> int:
+        """The first height above the head for which nothing of this peer is on its way."""
+        height = head + 1
+        while height in self.pending:
+            height += 1
+        return height
+
+    def contributed(self, pending: Pending) -> None:
+        self.pending[pending.height] = pending
+        lane = self._lanes[self._index(pending.height)]
+        lane.tokens = lane.steps = 0
+
+    def settle(self, index: int, view: View) -> Pending | None:
+        """Close the books on a fragment's contributions up to the view's head; returns the one listed last."""
+        lane, listed = self._lanes[index], None
+        for height in sorted(h for h in self.pending if h <= view.newest(index) and self._index(h) == index):
+            pending = self.pending.pop(height)
+            payload = view.payload_of(height, self._author)
+            if payload == pending.payload:
+                lane.residual, listed = pending.residual, pending
+            elif payload is None:
+                lane.give_back(pending)
+            else:  # the others went by one that this peer made before a crash or a rollback; what it lost is forgotten
+                lane.residual = None
+        return listed
+
+    def roll_back(self, view: View) -> None:
+        """The head has moved to another branch: what is pending and does not fit there is given back, and what the
+        codec lost in commits of the old branch means nothing on the new one."""
+        for height, pending in list(self.pending.items()):
+            if height > view.head.height and not view.may_list(height, pending.base):
+                self.give_back(height)
+        for lane in self._lanes:
+            lane.residual = None
+
+    def give_back(self, height: int) -> None:
+        """The contribution for that height can't be listed any more."""
+        self._lanes[self._index(height)].give_back(self.pending.pop(height))
+
+    # Saving --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """Everything but θ, which is named by its digest; `step` is the inner step now."""
+        pending = [replace(part, at_step=part.at_step - step) for part in self.pending.values()]
+        return {
+            "lanes": [(lane.theta.digest, lane.residual, lane.tokens, lane.steps) for lane in self._lanes],
+            "pending": [{name: getattr(part, name) for name in Pending.__slots__} for part in pending],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any], view: View, step: int, device: torch.device) -> set[int]:
+        """Take over what still holds at `view`; returns the fragments that no commit has changed since.
+
+        Those go on as they were left. One that has changed starts from the global weights: the work that was in the
+        training weights is gone, and with it its tokens. Its error feedback is kept only if this peer's pending
+        contribution was listed by the very commit that made the present θ_f; an older one may have been sent since.
+        What is pending and can't be listed any more is given back where its work is still in the weights.
+        """
+        unchanged: set[int] = set()
+        for index, (theta, residual, tokens, steps) in enumerate(saved["lanes"]):
+            lane = self._lanes[index]
+            if lane.theta.digest == theta:
+                lane.residual, lane.tokens, lane.steps = _on(device, residual), tokens, steps
+                unchanged.add(index)
+        for fields in saved["pending"]:
+            pending = replace(
+                Pending(**fields),
+                at_step=fields["at_step"] + step,
+                residual=_on(device, fields["residual"]),
+                local=_on(device, fields["local"]),
+            )
+            index = self._index(pending.height)
+            newest = view.newest(index)
+            if pending.height == newest and view.payload_of(newest, self._author) == pending.payload:
+                self._lanes[index].residual = pending.residual
+            elif index in unchanged and view.may_list(pending.height, pending.base):
+                self.pending[pending.height] = pending
+            elif index in unchanged:
+                self._lanes[index].give_back(pending)
+        return unchanged
+
+
+def _on(device: torch.device, tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.to(device)

@@ -1,0 +1,140 @@
+"""Where exported weights come from: a file beside them that anyone can check against them.
+
+`provenance.json` holds the run's genesis and spec, the manifest of the exported state (digests of every fragment's
+numbers) and who contributed. The digests lead from the weights to the run id: what they can't prove is that the run's
+peers agreed on this state; `p2ptrain verify` on a peer's run folder replays that.
+"""
+
+from __future__ import annotations
+
+import base64
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from p2ptrain.diloco.audit import Check, branch_of, shares
+from p2ptrain.diloco.fragments import Layout, shared_parameters
+from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
+from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.peer.session import prepare_torch
+from p2ptrain.run import Digest, Genesis, digest_of, spec_from_canonical
+from p2ptrain.state import RunFolder
+
+FILE = "provenance.json"
+
+
+class Contributor(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    peer: str
+    contributions: int
+    tokens: int
+    share: float
+    """Of all tokens between the two heights."""
+
+
+class Provenance(BaseModel):
+    """The file's content; binary records are in base64."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    run: str
+    founder: str
+    height: int
+    commit: str
+    state: str
+    weight: int
+    heights_known: Annotated[tuple[int, int], Field(description="The commits that contributors were counted over.")]
+    contributors: tuple[Contributor, ...]
+    software: dict[str, str]
+    genesis: str
+    spec: str
+    manifest: str
+
+    @classmethod
+    def of(cls, folder: RunFolder, state: GlobalState) -> Provenance:
+        commits = branch_of(folder, state.commit)
+        found = shares(commits, folder.spec)
+        return cls(
+            name=folder.spec.run.name,
+            run=folder.run.hex(),
+            founder=folder.genesis.author,
+            height=state.height,
+            commit=state.commit.hex(),
+            state=state.digest.hex(),
+            weight=state.weight,
+            heights_known=(commits[0].height, commits[-1].height) if commits else (0, 0),
+            contributors=tuple(
+                Contributor(peer=s.peer, contributions=s.contributions, tokens=s.tokens, share=round(s.share, 4))
+                for s in found
+            ),
+            software={name: version(name) for name in ("p2ptrain", "torch", "transformers", "numpy")},
+            genesis=base64.b64encode(folder.genesis.encoded).decode(),
+            spec=folder.spec.canonical().decode(),
+            manifest=base64.b64encode(state.manifest.encoded).decode(),
+        )
+
+    def write(self, out: Path) -> None:
+        (out / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, out: Path) -> Provenance:
+        """Raises StorageError if the file is missing or damaged."""
+        try:
+            return cls.model_validate_json((out / FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StorageError(
+                f"{out / FILE} can't be read", str(error).splitlines()[0], "give a folder that `p2ptrain export` wrote"
+            ) from None
+
+
+def check_export(out: Path) -> list[Check]:
+    """Whether an exported folder's weights are those of the state that it names, of a run that its founder signed.
+
+    Raises:
+        StorageError: the folder is no export.
+    """
+    prepare_torch(None)
+    told = Provenance.read(out)
+    return [_check_run(told), _check_weights(told, out)]
+
+
+def _check_run(told: Provenance) -> Check:
+    try:
+        genesis = Genesis.decode(base64.b64decode(told.genesis)).check_signature()
+        spec = spec_from_canonical(told.spec.encode())
+    except (MalformedError, ValueError) as error:
+        return Check("run", False, str(error))
+    if genesis.digest.hex() != told.run:
+        return Check("run", False, "the genesis is another run's")
+    if spec.digest != genesis.spec:
+        return Check("run", False, "the spec is not the one that the genesis names")
+    return Check("run", True, f"{told.name} ({told.run[:8]}), signed by its founder {genesis.author}")
+
+
+def _check_weights(told: Provenance, out: Path) -> Check:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        manifest = StateManifest.decode(base64.b64decode(told.manifest))
+    except (MalformedError, ValueError) as error:
+        return Check("weights", False, str(error))
+    if digest_of(manifest.encoded).hex() != told.state or manifest.height != told.height:
+        return Check("weights", False, "the manifest is another state's")
+    try:
+        tensors = shared_parameters(AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StorageError(f"the model in {out} can't be loaded", str(error).splitlines()[0]) from None
+    layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, len(manifest.vectors))
+    if layout.digest != manifest.layout:
+        return Check("weights", False, "names or shapes of the parameters are not the run's")
+    for index, (theta, _) in enumerate(manifest.vectors):
+        values = np.ascontiguousarray(layout.gather(tensors, index).numpy())
+        if HashedVector(values).digest != Digest(theta):
+            return Check("weights", False, f"the numbers of fragment {index} are not those of height {told.height}")
+    return Check("weights", True, f"height {told.height}, state {told.state}")

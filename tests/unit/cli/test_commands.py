@@ -1,0 +1,264 @@
+"""What the commands hand over, from flags and from the environment."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import p2ptrain.peer
+import p2ptrain.peer.bootstrap
+import p2ptrain.peer.demo
+import p2ptrain.peer.export
+import p2ptrain.peer.speed
+from p2ptrain.monitor import Reporter
+from p2ptrain.monitor.report import JsonReporter, PlainReporter
+from p2ptrain.peer import PeerOptions
+from p2ptrain.run import load_spec, parse_spec
+from p2ptrain.state.run import Run, default_home
+from p2ptrain.swarm import Invite, NodeConfig
+from p2ptrain.tasks import LocalOptions
+from tests.unit.cli.conftest import Program
+from tests.unit.cli.samples import ADDRESS, BOOTSTRAP, INVITE
+
+
+class Handed:
+    """What a command handed over instead of running, and how its run would have begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.arguments: tuple[Any, ...] = ()
+        self.began: list[tuple[str, Any, dict[str, Any]]] = []
+        monkeypatch.setattr(p2ptrain.peer, "run_peer", self.run_peer)
+        for module, name in (
+            (p2ptrain.peer.speed, "measure_speed"),
+            (p2ptrain.peer.bootstrap, "run_bootstrap"),
+            (p2ptrain.peer.demo, "run_demo"),
+        ):
+            monkeypatch.setattr(module, name, self.take)
+        for way in ("found", "join", "resume"):
+            monkeypatch.setattr(Run, way, self.beginning(way))
+
+    def take(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def run_peer(self, begin: Callable[[], Run], options: PeerOptions, reporter: Reporter) -> None:
+        begin()
+        self.take(options, reporter)
+
+    def beginning(self, way: str) -> Callable[..., None]:
+        def begin(subject: Any, **given: Any) -> None:
+            self.began.append((way, subject, given))
+
+        return begin
+
+    @property
+    def options(self) -> PeerOptions:
+        return next(part for part in self.arguments if isinstance(part, PeerOptions))
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
+    return Handed(monkeypatch)
+
+
+# Flags and variables -----------------------------------------------------------------------------------------------
+
+GIVEN: dict[str, tuple[str, ...]] = {
+    "home": ("/a/home",),
+    "identity": ("/a/me.key",),
+    "listen": ("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"),
+    "announce": ("/ip4/1.2.3.4/tcp/3", "/dns4/example.org/tcp/3"),
+    "device": ("cuda:1",),
+    "batch-size": ("3",),
+    "threads": ("2",),
+    "autocast": (),
+    "compile": (),
+    "model": ("/a/model",),
+    "data": ("/texts/*.txt", "/more/texts"),
+}
+EXPECTED = PeerOptions(
+    Path("/a/home"),
+    Path("/a/me.key"),
+    NodeConfig(("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"), ("/ip4/1.2.3.4/tcp/3", "/dns4/example.org/tcp/3")),
+    LocalOptions("cuda:1", 3, True, True, "/a/model", ("/texts/*.txt", "/more/texts")),
+    2,
+)
+
+
+def flags(names: list[str]) -> list[str]:
+    return [word for name in names for value in GIVEN[name] or ("",) for word in (f"--{name}", value) if word]
+
+
+def set_variables(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in names:
+        monkeypatch.setenv("P2PTRAIN_" + name.upper().replace("-", "_"), " ".join(GIVEN[name]) or "1")
+
+
+@pytest.mark.parametrize("command", [("peer", "demo"), ("join", INVITE)], ids=["peer", "join"])
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_what_the_volunteer_decides_arrives(
+    program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], by: str
+) -> None:
+    if by == "variable":
+        set_variables(list(GIVEN), monkeypatch)
+    assert program(*command, *(flags(list(GIVEN)) if by == "flag" else ())).code == 0
+    assert handed.options == EXPECTED
+    [(_, _, given)] = handed.began
+    assert given == {"config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_each_variable_does_what_its_flag_does_alone(
+    program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    program("join", INVITE)
+    untouched = handed.options
+    program("join", INVITE, *flags([name]))
+    by_flag = handed.options
+    set_variables([name], monkeypatch)
+    program("join", INVITE)
+    assert handed.options == by_flag != untouched
+
+
+def test_a_flag_wins_over_its_variable(program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PTRAIN_BATCH_SIZE", "5")
+    monkeypatch.setenv("P2PTRAIN_LISTEN", "/ip4/0.0.0.0/tcp/5")
+    program("join", INVITE, "--batch-size", "6", "--listen", "/ip4/0.0.0.0/tcp/6")
+    assert handed.options.local.batch_size == 6
+    assert handed.options.network.listen == ("/ip4/0.0.0.0/tcp/6",)
+
+
+def test_a_variable_is_checked_like_its_flag(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PTRAIN_BATCH_SIZE", "none")
+    ended = program("join", INVITE)
+    assert ended.code == 2
+    assert "P2PTRAIN_BATCH_SIZE" in ended.errors
+
+
+def test_without_any_the_defaults_are_the_documented_ones(program: Program, handed: Handed) -> None:
+    program("join", INVITE)
+    assert handed.options == PeerOptions()
+    assert handed.options.home == default_home()
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_run_can_be_started_in_a_swarm_that_is_there(
+    program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    if by == "variable":
+        monkeypatch.setenv("P2PTRAIN_BOOTSTRAP", BOOTSTRAP)
+    program("peer", "demo", *(("--bootstrap", BOOTSTRAP) if by == "flag" else ()))
+    assert handed.options.network.bootstrap == (ADDRESS,)
+
+
+@pytest.mark.parametrize(("flag", "kind"), [((), PlainReporter), (("--json",), JsonReporter)])
+def test_what_is_told_suits_the_reader(
+    program: Program, handed: Handed, flag: tuple[str, ...], kind: type[Reporter]
+) -> None:
+    program("join", INVITE, *flag)
+    assert isinstance(handed.arguments[1], kind)
+
+
+# How a run begins --------------------------------------------------------------------------------------------------
+
+
+def test_join_takes_part_in_the_run_of_the_invite(program: Program, handed: Handed) -> None:
+    program("join", INVITE)
+    assert [(way, subject) for way, subject, _ in handed.began] == [("join", Invite.parse(INVITE))]
+
+
+def test_peer_founds_a_recipe_or_file_and_resumes_a_folder(program: Program, handed: Handed, tmp_path: Path) -> None:
+    for run in ("demo", "run.toml", str(tmp_path)):
+        program("peer", run)
+    assert [(way, str(subject)) for way, subject, _ in handed.began] == [
+        ("found", "demo"), ("found", "run.toml"), ("resume", str(tmp_path)),
+    ]  # fmt: skip
+
+
+def test_a_recipe_is_meant_also_beside_a_folder_of_its_name(
+    program: Program, handed: Handed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the demo, which leaves its folder `demo` behind, is run a second time."""
+    (tmp_path / "demo").mkdir()
+    recipe = load_spec("demo")
+    monkeypatch.chdir(tmp_path)
+    program("peer", "demo")
+    assert [(way, subject) for way, subject, _ in handed.began] == [("found", "demo")]
+    assert program("speed", "demo").code == 0
+    assert handed.arguments[0] == recipe
+
+
+# The other commands ------------------------------------------------------------------------------------------------
+
+
+def test_speed_measures_a_run_with_the_volunteers_options(program: Program, handed: Handed) -> None:
+    names = ["device", "batch-size", "threads", "autocast", "compile", "model", "data"]
+    assert program("speed", "demo", "--seconds", "3.5", "--json", *flags(names)).code == 0
+    assert handed.arguments == (load_spec("demo"), EXPECTED.local, 2, 3.5, True)
+
+
+@pytest.mark.parametrize("invite", [None, INVITE])
+def test_a_bootstrap_node_starts_a_swarm_or_helps_one(program: Program, handed: Handed, invite: str | None) -> None:
+    program("bootstrap", *([invite] if invite else []), *flags(["home", "identity", "listen", "announce"]))
+    network = NodeConfig(EXPECTED.network.listen, EXPECTED.network.announce, (ADDRESS,) if invite else ())
+    assert handed.arguments == (EXPECTED.home, EXPECTED.identity, network, False)
+
+
+def test_the_demo_needs_nothing_said(program: Program, handed: Handed) -> None:
+    assert program("demo").code == 0
+    assert handed.arguments == (Path("demo"), "demo", 3, False)
+
+
+def test_export_prints_what_was_written(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(run_dir: Path, out: Path, model: str | None, at: int | None) -> str:
+        return f"{run_dir} to {out} with {model} at {at}"
+
+    monkeypatch.setattr(p2ptrain.peer.export, "export_run", export)
+    assert program("export", "a", "b", "--model", "c", "--at", "7").out == "a to b with c at 7\n"
+
+
+def test_verify_and_history_refuse_what_is_no_run_folder(program: Program, tmp_path: Path) -> None:
+    for command in ("verify", "history"):
+        ended = program(command, str(tmp_path))
+        assert ended.code == 8
+        assert f"{tmp_path} is no run folder" in ended.errors
+
+
+# New specs ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_writes_a_spec_that_loads(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    ended = program("new", str(path), "--name", "ours")
+    assert ended.code == 0
+    assert f"p2ptrain peer {path}" in ended.out
+    assert load_spec(str(path)).run.name == "ours"
+
+
+def test_new_prints_the_same_spec_to_standard_output(program: Program, tmp_path: Path) -> None:
+    printed = program("new").out
+    program("new", str(tmp_path / "run.toml"))
+    assert (tmp_path / "run.toml").read_text() == printed
+    assert tomllib.load(io.BytesIO(printed.encode()))["run"] == {"name": "my-run"}
+    assert parse_spec(printed, "printed").run.name == "my-run"
+
+
+def test_new_never_overwrites(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("precious")
+    ended = program("new", str(path))
+    assert ended.code == 3
+    assert f"can't write {path}" in ended.errors
+    assert "File exists" in ended.errors
+    assert path.read_text() == "precious"
+
+
+def test_new_says_which_names_a_run_may_have(program: Program, tmp_path: Path) -> None:
+    ended = program("new", str(tmp_path / "run.toml"), "--name", 'Bad "Name"')
+    assert ended.code == 3
+    assert "run.name: found 'Bad \"Name\"'" in ended.errors
+    assert not (tmp_path / "run.toml").exists()

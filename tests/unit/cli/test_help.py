@@ -1,0 +1,100 @@
+"""Every command explains itself, at once: nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from p2ptrain.cli.app import app
+from tests.unit.cli.conftest import Program
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+TRAINING = ("torch", "transformers", "datasets", "hivemind")
+HEAVY = (*TRAINING, "numpy", "cryptography")
+VARIABLES = {
+    "HOME", "IDENTITY", "LISTEN", "ANNOUNCE", "DEVICE", "BATCH_SIZE", "THREADS", "AUTOCAST", "COMPILE", "MODEL", "DATA",
+}  # fmt: skip
+NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
+
+
+def test_there_are_these_commands() -> None:
+    assert set(COMMANDS) == {
+        "demo",
+        "peer",
+        "join",
+        "bootstrap",
+        "status",
+        "export",
+        "verify",
+        "history",
+        "new",
+        "speed",
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_what_it_does_and_takes(program: Program, command: str) -> None:
+    ended = program(command, "--help")
+    assert ended.code == 0
+    assert ended.out.startswith(f"Usage: p2ptrain {command} ")
+    summary = next(each.callback.__doc__ for each in app.registered_commands if each.callback.__name__ == command)  # type: ignore[union-attr]
+    assert " ".join((summary or "").split()) in ended.flowing
+    options = re.findall(r"^  (?:-\w, )?--[\w-]+.*$", ended.out, re.MULTILINE)
+    assert options
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ()])
+def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, ...]) -> None:
+    ended = program(*arguments)
+    told = ended.out + ended.errors
+    assert told.startswith("Usage: p2ptrain ")
+    assert all(re.search(rf"^  {command} ", told, re.MULTILINE) for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        ("peer", VARIABLES | {"BOOTSTRAP"}),
+        ("join", VARIABLES),
+        ("bootstrap", NETWORK),
+        ("speed", VARIABLES - NETWORK),
+        ("export", {"MODEL"}),
+    ],
+)
+def test_environment_variables_are_shown(program: Program, command: str, variables: set[str]) -> None:
+    shown = re.findall(r"\[env var: P2PTRAIN_(\w+)", program(command, "--help").flowing)
+    assert set(shown) == variables
+
+
+def test_help_and_new_import_nothing_heavy_and_never_torch() -> None:
+    """In a process of its own, which prints what it has imported."""
+    script = f"""
+import sys
+from p2ptrain.cli.app import app
+
+def run(*arguments):
+    try:
+        app(list(arguments))
+    except SystemExit:
+        pass
+
+run("--help")
+for command in {COMMANDS!r}:
+    run(command, "--help")
+    run(command, "--no-such-flag")
+print("helped with", sorted(set(sys.modules) & set({HEAVY!r})))
+run("new")
+print("written with", sorted(set(sys.modules) & set({TRAINING!r})))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "helped with []" in ended.stdout
+    assert ended.stdout.endswith("written with []\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    ended = subprocess.run([sys.executable, "-m", "p2ptrain", "--help"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    assert "Usage:" in ended.stdout

@@ -1,0 +1,50 @@
+"""One event of each kind, and what peers say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from p2ptrain.monitor import events
+from p2ptrain.run import SigningKey, digest_of
+from p2ptrain.swarm import Presence
+
+PEERS = sorted(SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)).peer_id for n in range(3))
+STATE = digest_of(b"a state").hex()
+COMMIT = digest_of(b"a commit").hex()
+
+PREPARING = events.Preparing(text="joining the others")
+FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0)
+STARTED = events.Started(
+    run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", folder="/home/runs/x",
+    device="cpu", parameters=1_234_567, held_out="cd" * 32, founded=True,
+)  # fmt: skip
+TRAINING = events.Training(height=7, commit=COMMIT, state=STATE, peers=2)
+PROGRESS = events.Progress(
+    steps=120, seconds=30.5, height=8, loss=2.71828, learning_rate=0.001, tokens_per_second=45678.9, peers=2,
+    bytes_sent=1_500_000,
+)  # fmt: skip
+COMMITTED = events.Committed(
+    height=9, commit=COMMIT, state=STATE, leader=PEERS[1], attempt=0, contributors=tuple(PEERS[:2]), steps=(10, 9),
+    tokens=2048, rolled_back=0,
+)  # fmt: skip
+EVALUATED = events.Evaluated(height=9, loss=1.98765)
+WARNED = events.Warned(text="the held-out text [here] is another one")
+STOPPED = events.Stopped(
+    reason="stopped", height=9, commit=COMMIT, state=STATE, steps=130, seconds=33.3, folder="/home/runs/x",
+    resume="p2ptrain peer /home/runs/x", sent={"contribution": 2_000_000, "gossip": 900},
+)  # fmt: skip
+
+ALL = (PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, EVALUATED, WARNED, STOPPED)
+
+
+def presence(author: str, **fields: Any) -> Presence:
+    given: dict[str, Any] = {
+        "author": author, "run": bytes(32), "session": bytes(8), "beat": 1, "phase": "training", "version": "0.1.0",
+        "device": "cpu, 2 threads", "addresses": (), "reachability": "unknown", "height": 12, "commit": bytes(32),
+        "state": bytes.fromhex(STATE), "weight": 1, "steps": 345, "tokens": 6789, "tokens_per_second": 4321.0,
+        "loss": 2.345, "eval_height": 8, "eval_loss": 2.222, "held_out": bytes(32), "snapshots": (),
+        "bytes_sent": 7_654_321,
+    }  # fmt: skip
+    return Presence(**(given | fields))

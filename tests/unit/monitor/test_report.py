@@ -1,0 +1,200 @@
+"""Events as JSON lines, plain lines and a live table."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from p2ptrain.monitor import JsonReporter, LiveReporter, PlainReporter, events, make_reporter
+from p2ptrain.monitor.report import describe
+from tests.unit.monitor.samples import (
+    ALL,
+    COMMITTED,
+    EVALUATED,
+    FETCHING,
+    PEERS,
+    PREPARING,
+    PROGRESS,
+    STARTED,
+    STATE,
+    STOPPED,
+    WARNED,
+    presence,
+)
+
+
+def plain(*emitted: events.Event) -> list[str]:
+    out = io.StringIO()
+    reporter = PlainReporter(out)
+    for event in emitted:
+        reporter.emit(event)
+    return out.getvalue().splitlines()
+
+
+def test_there_is_a_sample_of_every_kind_of_event() -> None:
+    assert sorted(event.name for event in ALL) == sorted({kind.name for kind in events.Event.__subclasses__()})
+
+
+# JSON lines --------------------------------------------------------------------------------------------------------
+
+
+def as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("event", ALL, ids=lambda event: event.name)
+def test_a_json_line_is_one_object_with_the_events_name_and_fields(event: events.Event) -> None:
+    out = io.StringIO()
+    JsonReporter(out).emit(event)
+    [line] = out.getvalue().splitlines()
+    fields = {field.name: as_json(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    assert json.loads(line) == {"event": event.name, **fields}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_has_no_word_for_is_null(number: float) -> None:
+    out = io.StringIO()
+    JsonReporter(out).emit(dataclasses.replace(EVALUATED, loss=number))
+    assert '"loss": null' in out.getvalue()
+
+
+# Plain lines -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ALL, ids=lambda event: event.name)
+def test_every_event_has_words(event: events.Event) -> None:
+    assert all(describe(event))
+    assert plain(event) == describe(event)
+
+
+def test_the_first_lines_say_how_others_join() -> None:
+    lines = plain(STARTED)
+    assert "quickstart" in lines[0]
+    assert "1,234,567 parameters" in lines[0]
+    assert lines[1:] == ["folder /home/runs/x", "others join with:", "  p2ptrain join p2ptrain://1.invite"]
+
+
+def test_a_commit_names_its_contributors_and_what_was_taken_back() -> None:
+    assert plain(COMMITTED)[0].endswith(f"state {STATE[:8]} from {PEERS[0][-6:]} {PEERS[1][-6:]}")
+    assert plain(dataclasses.replace(COMMITTED, rolled_back=3))[0].endswith(", 3 commits taken back")
+    assert plain(dataclasses.replace(COMMITTED, contributors=()))[0].endswith("from nobody")
+
+
+def test_progress_is_printed_every_ten_seconds() -> None:
+    reports = [dataclasses.replace(PROGRESS, seconds=float(second)) for second in range(35)]
+    assert len(plain(*reports)) == 4
+    assert plain(PROGRESS) == ["step 120 height 8 loss 2.718 lr 1.00e-03 45,679 tokens/s peers 2 sent 1.5 MB"]
+    assert "loss –" in plain(dataclasses.replace(PROGRESS, loss=None))[0]
+
+
+def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
+    reports = [dataclasses.replace(FETCHING, seconds=float(second)) for second in range(15)]
+    whole = dataclasses.replace(FETCHING, bytes_here=4_000_000, seconds=14.5)
+    assert len(plain(*reports)) == 2
+    assert plain(*reports, whole)[2:] == ["fetching the state: 4.0 MB of 4.0 MB, 275.9 kB/s"]
+    assert plain(dataclasses.replace(FETCHING, seconds=0.0)) == ["fetching the state: 1.5 MB of 4.0 MB"]
+
+
+def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
+    first, *rest = plain(STOPPED)
+    assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s, sent 2.0 MB contribution, 900 B gossip"
+    assert rest == ["go on with:", "  p2ptrain peer /home/runs/x"]
+    assert len(plain(dataclasses.replace(STOPPED, resume=""))) == 1
+
+
+def test_an_event_without_words_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="no words for Event"):
+        describe(events.Event())
+
+
+# The live table ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=160, file=io.StringIO(), force_terminal=False)
+
+
+def test_on_a_terminal_important_lines_scroll_and_the_rest_is_in_the_table(console: Console) -> None:
+    reporter = LiveReporter(console)
+    for event in ALL:
+        reporter.emit(event)
+    reporter.emit(dataclasses.replace(COMMITTED, rolled_back=2))
+    told = console.export_text()
+    for shown in (PREPARING, STARTED, EVALUATED, WARNED, STOPPED):
+        assert all(line in told for line in describe(shown))
+    assert "2 commits taken back" in told
+    assert told.count("from ") == 2, "training from …, and the one commit that took others back"
+    assert describe(PROGRESS)[0] not in told
+    assert describe(FETCHING)[0] not in told
+
+
+def test_the_state_on_its_way_stands_below_the_lines_until_it_is_here(console: Console) -> None:
+    reporter = LiveReporter(console)
+    reporter.emit(FETCHING)
+    assert reporter._live is not None
+    console.print(reporter._render())
+    assert describe(FETCHING)[0] in console.export_text()
+    reporter.emit(dataclasses.replace(FETCHING, bytes_here=FETCHING.bytes_total))
+    assert "fetching the state: 4.0 MB of 4.0 MB" in console.export_text()
+    reporter.watch(PEERS[0], list)
+    console.print(reporter._render())
+    reporter.close()
+    assert "tokens/s" in console.export_text()
+
+
+def test_the_table_stays_below_the_lines_with_every_peer_and_the_last_progress(console: Console) -> None:
+    reporter = LiveReporter(console)
+    reporter.watch(PEERS[1], lambda: [presence(peer) for peer in PEERS])
+    reporter.emit(EVALUATED)
+    reporter.emit(PROGRESS)
+    console.print(reporter._render())
+    reporter.close()
+    reporter.close()
+    table = console.export_text()
+    assert all(peer[-6:] in table for peer in PEERS)
+    assert f"{PEERS[1][-6:]} (you)" in table
+    assert "step 120  loss 2.718  lr 1.0e-03  held-out 1.988 at height 9" in table
+
+
+def test_the_last_event_ends_the_table(console: Console) -> None:
+    reporter = LiveReporter(console)
+    reporter.watch(PEERS[0], list)
+    reporter.emit(STOPPED)
+    assert reporter._live is None
+
+
+# Which one ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("json_lines", "terminal", "kind"),
+    [
+        (True, True, JsonReporter),
+        (True, False, JsonReporter),
+        (False, True, LiveReporter),
+        (False, False, PlainReporter),
+    ],
+)
+def test_where_standard_output_goes_decides(
+    monkeypatch: pytest.MonkeyPatch, json_lines: bool, terminal: bool, kind: type
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert type(make_reporter(json_lines)) is kind
+
+
+@pytest.mark.parametrize("kind", [JsonReporter, PlainReporter])
+def test_lines_need_no_peers_and_no_end(kind: type[JsonReporter] | type[PlainReporter]) -> None:
+    out = io.StringIO()
+    reporter = kind(out)
+    reporter.watch(PEERS[0], list)
+    reporter.close()
+    assert out.getvalue() == ""

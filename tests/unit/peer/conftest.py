@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
+torch.set_num_threads(1)  # tiny models: threads only get in each other's way
+
+
+@pytest.fixture(autouse=True)
+def settings_of_this_process() -> Iterator[None]:
+    """What a peer sets for its whole process is as before afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small documents, some of them held out."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(60):
+        (folder / f"{number}.txt").write_text(f"document {number} says: " + "a quick brown fox " * 5)
+    return folder

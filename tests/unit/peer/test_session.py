@@ -1,0 +1,185 @@
+"""The life of a peer: a swarm of one that trains its run to the end, and what is written down on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from p2ptrain.errors import DataError, TrainingError
+from p2ptrain.monitor import events
+from p2ptrain.monitor.report import Peers
+from p2ptrain.peer import PeerOptions, run_peer
+from p2ptrain.peer.session import _log_to, accounts
+from p2ptrain.peer.trainer import Trainer, make_optimizer
+from p2ptrain.state.run import Run
+from p2ptrain.swarm import Identity, NodeConfig
+from p2ptrain.tasks import LocalOptions
+from tests.unit.peer.samples import spec_of
+from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
+
+LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
+
+
+class Notebook:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[events.Event] = []
+        self.me, self.closed = "", False
+
+    def emit(self, event: events.Event) -> None:
+        self.events.append(event)
+
+    def watch(self, me: str, peers: Peers) -> None:
+        self.me = me
+        assert [seen.author for seen in peers()] == [me]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def all(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture(autouse=True)
+def logger_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before afterwards."""
+    logger = logging.getLogger("p2ptrain")
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    monkeypatch.setattr(logger, "level", logger.level)
+
+
+def options_in(home: Path, **local: Any) -> PeerOptions:
+    return PeerOptions(home, None, LOOPBACK, LocalOptions(device="cpu", batch_size=2, **local), 1)
+
+
+def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus: Path) -> None:
+    options, notes = options_in(tmp_path), Notebook()
+    spec = spec_of(corpus, total_steps=12, warmup_steps=0, snapshot_every=4)
+    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
+    assert [event.text.split(";")[0] for event in notes.all(events.Preparing)] == [
+        "connecting", f"run tiny: a new llama on {corpus}", "founding the run"
+    ]  # fmt: skip
+    assert [type(event) for event in notes.events[3:5]] == [events.Started, events.Training]
+    started, stopped = cast(events.Started, notes.events[3]), cast(events.Stopped, notes.events[-1])
+    assert started.founded
+    assert started.peer == notes.me
+    assert sorted({event.height for event in notes.all(events.Committed)}) == [1, 2, 3, 4, 5, 6]
+    assert all(event.contributors == (notes.me,) for event in notes.all(events.Committed))
+    assert notes.all(events.Evaluated)
+    assert (stopped.reason, stopped.height, stopped.resume) == ("the run is complete", 6, "")
+    assert stopped.steps >= 12
+    assert stopped.sent["gossip"] > 0
+    assert notes.closed
+    folder = Path(started.folder)
+    assert (folder / "checkpoint.pt").exists()
+    assert (folder / "log.txt").exists()
+
+    again = Notebook()
+    run_peer(lambda: Run.resume(folder, config=LOOPBACK), options, again)
+    resumed, training = again.all(events.Started)[0], again.all(events.Training)[0]
+    assert (resumed.peer, resumed.run, resumed.folder) == (started.peer, started.run, started.folder)
+    assert not resumed.founded
+    assert (training.height, training.state) == (6, stopped.state)
+    assert again.all(events.Stopped)[0].steps == 0
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, overwrite, empty])
+def test_a_damaged_checkpoint_is_named_and_left_aside(
+    harm: Callable[[Path], None], tmp_path: Path, corpus: Path
+) -> None:
+    options, notes = options_in(tmp_path), Notebook()
+    run_peer(
+        lambda: Run.found(spec_of(corpus, total_steps=8, warmup_steps=0), config=LOOPBACK, home=tmp_path),
+        options,
+        notes,
+    )
+    folder = Path(notes.all(events.Started)[0].folder)
+    harm(folder / "checkpoint.pt")
+    again = Notebook()
+    run_peer(lambda: Run.resume(folder, config=LOOPBACK), options, again)
+    assert any("checkpoint.pt is damaged" in event.text for event in again.all(events.Warned))
+    assert again.all(events.Stopped)[0].state == notes.all(events.Stopped)[0].state
+
+
+def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(trainer: Trainer) -> None:
+        trainer.save()
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr(Trainer, "train", fails)
+    notes = Notebook()
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)
+    folder = Path(notes.all(events.Started)[0].folder)
+    assert not (folder / "checkpoint.pt").exists()
+    assert "training can't go on" in (folder / "log.txt").read_text()
+
+
+def test_what_ends_a_peer_before_it_trains_leaves_nothing_open(tmp_path: Path, corpus: Path) -> None:
+    options = options_in(tmp_path, data=(str(tmp_path / "nowhere"),))
+    with pytest.raises(DataError, match="no file matches"):
+        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options, Notebook())
+    Identity.open(tmp_path / "identities" / "1.key").close()
+
+
+# Accounts ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_byte_that_was_sent_is_in_one_account() -> None:
+    node = Counter({"gossip": 50, "blob": 1100, "hello": 7, "commits": 20})
+    blobs = Counter({"contribution": 900, "snapshot": 150})
+    run = SimpleNamespace(swarm=SimpleNamespace(node=SimpleNamespace(sent=node)), blobs=SimpleNamespace(sent=blobs))
+    told = accounts(cast(Run, run))
+    assert told == {"contribution": 900, "snapshot": 150, "gossip": 50, "calls": 7 + 20 + 50}
+    assert sum(told.values()) == node.total()
+
+
+# The log -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_goes_to_the_folder_and_its_warnings_to_the_user(tmp_path: Path) -> None:
+    log, warned, path = logging.getLogger("p2ptrain.tests"), list[str](), tmp_path / "log.txt"
+    run = SimpleNamespace(has_folder=False, folder=SimpleNamespace(log=path))
+    with _log_to(cast(Run, run), warned.append):
+        log.info("before there is a folder")
+        assert not path.exists()
+        run.has_folder = True
+        log.info("a step")
+        log.warning("a %s", "warning")
+    log.warning("too late")
+    written = path.read_text()
+    assert [line.partition("INFO p2ptrain.tests: ")[2] for line in written.splitlines()[:2]] == [
+        "before there is a folder", "a step"
+    ]  # fmt: skip
+    assert "p2ptrain.tests: a warning" in written
+    assert "too late" not in written
+    assert warned == ["a warning"]
+
+
+# The inner optimizer -----------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_is_for_matrices_and_frozen_parameters_are_left_out(corpus: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2, bias=False))
+    model[2].weight.requires_grad = False
+    method = spec_of(corpus, weight_decay=0.3, lr=0.02, betas=[0.8, 0.9]).method
+    matrices, rest = make_optimizer(model, method).param_groups
+    assert [tuple(p.shape) for p in matrices["params"]] == [(4, 3)]
+    assert [tuple(p.shape) for p in rest["params"]] == [(4,), (4,), (4,)]
+    assert (matrices["weight_decay"], rest["weight_decay"]) == (0.3, 0.0)
+    assert {(group["lr"], group["betas"]) for group in (matrices, rest)} == {(0.02, (0.8, 0.9))}
+
+
+def test_a_model_of_one_kind_of_parameters_has_one_group(corpus: Path) -> None:
+    [group] = make_optimizer(torch.nn.Linear(2, 2, bias=False), spec_of(corpus).method).param_groups
+    assert group["weight_decay"] == 0.1

@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM, sent to a real process that takes its time to save."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from p2ptrain.peer import stopping
+from p2ptrain.peer.stopping import Stopping
+
+# The module alone, from its file: the package around it takes seconds to import.
+PROGRAM = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("stopping", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.TERM_DEADLINE = float(sys.argv[2])
+stopping = module.Stopping()
+print("training", flush=True)
+while not stopping.requested():
+    time.sleep(0.001)
+print("saving", flush=True)
+sys.stdin.read()
+print("saved", flush=True)
+"""
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Process] = []
+
+    def one(deadline: float = 60.0) -> Process:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, stopping.__file__, str(deadline)], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        assert next_line(process) == "training"
+        return process
+
+    yield one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def next_line(process: Process) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def ask(process: Process, number: int) -> None:
+    process.send_signal(number)
+    assert next_line(process) == "saving"
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGINT, "Ctrl-C again quits at once"), (signal.SIGTERM, "")])
+def test_one_request_lets_it_save_and_end_well(start: Start, number: int, told: str) -> None:
+    process = start()
+    ask(process, number)
+    out, errors = process.communicate(timeout=10)  # closes its input: it has saved
+    assert (out, process.returncode) == ("saved\n", 0)
+    assert told in errors
+    assert bool(errors) == bool(told)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_ends_it_at_once(start: Start, first: int) -> None:
+    process = start()
+    ask(process, first)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert next_line(process) == ""
+
+
+def test_quitting_at_once_shows_the_cursor_that_a_live_table_has_hidden() -> None:
+    terminal, its_end = pty.openpty()
+    quits = "import importlib.util, sys\n" + PROGRAM.split("module.TERM")[0].split("\n", 2)[2] + "module.quit_now()"
+    done = subprocess.run([sys.executable, "-c", quits, stopping.__file__], stdout=its_end, timeout=20, check=False)
+    os.close(its_end)
+    assert (done.returncode, os.read(terminal, 100)) == (130, b"\x1b[?25h\r\n")
+    os.close(terminal)
+
+
+def test_who_does_not_save_in_time_after_sigterm_is_ended(start: Start) -> None:
+    process = start(deadline=0.05)
+    ask(process, signal.SIGTERM)
+    assert process.wait(10) == 130
+
+
+def test_nobody_has_asked_at_the_start() -> None:
+    assert not Stopping().requested()

@@ -1,0 +1,85 @@
+"""What the training loop tells and saves on the way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer import trainer as module
+from p2ptrain.peer.trainer import Trainer
+from p2ptrain.run import RunSpec
+from p2ptrain.state.run import Run
+from p2ptrain.tasks import CausalLM
+
+SPEC = RunSpec.custom("tests", inner_steps=4, fragments=2, snapshot_every=8)
+
+
+class Peer:
+    """A trainer without a swarm, and a clock that the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.saving, self.saved, self.told = 100.0, 0.0, list[int](), list[Any]()
+        monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module.torch, "save", lambda state, file: self._save(state))
+        monkeypatch.setattr(module, "write_whole", lambda path, data: None)
+        reporter = SimpleNamespace(emit=self.told.append)
+        sequences = SimpleNamespace(state=lambda: None)
+        task = SimpleNamespace(model=torch.nn.Linear(2, 2), sequences=sequences, device=torch.device("cpu"))
+        run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None))
+        self.trainer = Trainer(cast(Run, run), cast(CausalLM, task), cast(Reporter, reporter), lambda: False)
+        self.trainer.diloco = cast(Any, SimpleNamespace(height=0, state_dict=dict))
+
+    def _save(self, state: Any) -> None:
+        self.now += self.saving
+        self.saved.append(self.trainer.diloco.height)
+
+    def reach(self, height: int, seconds: float) -> None:
+        self.now += seconds
+        cast(Any, self.trainer.diloco).height = height
+        self.trainer._save_now_and_then()
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Peer:
+    return Peer(monkeypatch)
+
+
+def test_a_checkpoint_is_written_at_snapshot_heights(peer: Peer) -> None:
+    for height in range(1, 30):
+        peer.reach(height, 1.0)
+    assert peer.saved == [8, 16, 24]
+
+
+def test_a_height_that_was_jumped_over_is_made_up_for(peer: Peer) -> None:
+    for height in (7, 9, 10, 30, 31):
+        peer.reach(height, 1.0)
+    assert peer.saved == [9, 30]
+
+
+def test_slow_disks_get_fewer_checkpoints(peer: Peer) -> None:
+    peer.saving = 4.0
+    for height in range(8, 80, 8):
+        peer.reach(height, 100.0)
+    assert peer.saved == [8, 40, 72], "400 s for each that takes 4 s"
+
+
+def test_fetching_is_told_about_once_a_second_and_to_the_end(peer: Peer) -> None:
+    for chunk in range(1, 41):
+        peer.now += 0.1
+        peer.trainer._hear("progress", {"here": chunk, "in_all": 40})
+    peer.trainer._hear("progress", {"here": 1, "in_all": 2})
+    peer.now += 1.0
+    peer.trainer._hear("progress", {"here": 2, "in_all": 2})
+    assert not peer.trainer._look_up()
+    whole = [event for event in peer.told if event.bytes_here == event.bytes_total]
+    assert whole == [events.Fetching(40, 40, 3.9), events.Fetching(2, 2, 1.0)]
+    assert 5 <= len(peer.told) <= 6
+
+
+def test_closing_before_it_was_connected_does_nothing(peer: Peer) -> None:
+    del peer.trainer.diloco
+    peer.trainer.close()

@@ -1,0 +1,145 @@
+"""A run folder is complete, of one run, and one process's own; anything else is refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2ptrain.errors import StorageError
+from p2ptrain.run import NO_DIGEST, Genesis, digest_of
+from p2ptrain.state import RunFolder
+from tests.unit.run.specs import spec_with
+from tests.unit.state.samples import KEYS, SPEC, empty, flip_a_bit, overwrite, truncate
+
+ME = KEYS[0].peer_id
+
+
+def test_a_folder_holds_its_genesis_spec_and_ledger(tmp_path: Path, genesis: Genesis) -> None:
+    folder = RunFolder.create(tmp_path, genesis, SPEC, ME)
+    folder.ledger.set_fact("head", b"somewhere")
+    folder.close()
+    again = RunFolder.open(folder.path)
+    assert (again.genesis, again.spec, again.run) == (genesis, SPEC, genesis.digest)
+    assert again.ledger.fact("head") == b"somewhere"
+    again.close()
+
+
+def test_each_run_and_each_peer_has_a_place_of_its_own(tmp_path: Path) -> None:
+    places = {
+        RunFolder.place(tmp_path, "test", digest_of(run), key.peer_id)
+        for run in (b"one run", b"another run")
+        for key in KEYS[:3]
+    }
+    assert len(places) == 6
+    assert all(path.is_relative_to(tmp_path / "runs") and "test-" in path.parent.name for path in places)
+
+
+def test_creating_it_again_opens_it(run_folder: Path, tmp_path: Path, genesis: Genesis) -> None:
+    folder = RunFolder.open(run_folder)
+    folder.ledger.set_fact("head", b"somewhere")
+    folder.close()
+    again = RunFolder.create(tmp_path, genesis, SPEC, ME)
+    assert again.path == run_folder
+    assert again.ledger.fact("head") == b"somewhere"
+    again.close()
+
+
+def test_a_folder_that_was_left_unfinished_is_completed(run_folder: Path, tmp_path: Path, genesis: Genesis) -> None:
+    (run_folder / "genesis").unlink()
+    (run_folder / "spec.json").write_bytes(b"half of")
+    RunFolder.create(tmp_path, genesis, SPEC, ME).close()
+    RunFolder.open(run_folder).close()
+
+
+# One process -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_in_use_is_refused_until_it_is_closed(run_folder: Path) -> None:
+    first = RunFolder.open(run_folder)
+    with pytest.raises(StorageError, match="is in use") as told:
+        RunFolder.open(run_folder)
+    assert str(run_folder) in told.value.what
+    assert told.value.next_step == "stop that one first"
+    first.close()
+    RunFolder.open(run_folder).close()
+
+
+def test_it_can_be_read_beside_a_running_peer(run_folder: Path) -> None:
+    running = RunFolder.open(run_folder)
+    running.ledger.set_fact("head", b"somewhere")
+    reader = RunFolder.open(run_folder, lock=False)
+    assert reader.ledger.fact("head") == b"somewhere"
+    reader.close()
+    with pytest.raises(StorageError, match="is in use"):
+        RunFolder.open(run_folder)
+    running.close()
+
+
+# What is no run folder, or not this run's --------------------------------------------------------------------------
+
+
+def refusal_of(path: Path) -> StorageError:
+    with pytest.raises(StorageError) as refusal:
+        RunFolder.open(path)
+    assert str(path) in refusal.value.what
+    assert refusal.value.next_step
+    assert refusal.value.exit_code == 8
+    return refusal.value
+
+
+def test_another_folder_is_told_apart(tmp_path: Path) -> None:
+    refusal = refusal_of(tmp_path)
+    assert refusal.what.endswith("is no run folder")
+    assert "no genesis" in refusal.why
+    assert list(tmp_path.iterdir()) == [], "and is left as it is"
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, empty, overwrite])
+@pytest.mark.parametrize("name", ["genesis", "spec.json"])
+def test_a_damaged_record_is_noticed(run_folder: Path, name: str, harm: Callable[[Path], None]) -> None:
+    harm(run_folder / name)
+    refusal = refusal_of(run_folder)
+    assert refusal.what.endswith("is damaged")
+    assert refusal.next_step == "move it away and join again"
+
+
+def test_a_missing_spec_is_noticed(run_folder: Path) -> None:
+    (run_folder / "spec.json").unlink()
+    assert "No such file" in refusal_of(run_folder).why
+
+
+def test_the_spec_of_another_run_is_refused(run_folder: Path) -> None:
+    (run_folder / "spec.json").write_bytes(spec_with({"run.name": "other"}).canonical())
+    assert "its digest differs from the genesis" in refusal_of(run_folder).why
+
+
+def test_a_genesis_that_its_founder_did_not_sign_is_refused(run_folder: Path, genesis: Genesis) -> None:
+    forged = genesis.model_copy(update={"author": KEYS[1].peer_id})
+    (run_folder / "genesis").write_bytes(Genesis(**forged.model_dump()).encoded)
+    assert "not signed by its author" in refusal_of(run_folder).why
+
+
+def test_a_genesis_of_another_format_is_refused(run_folder: Path, genesis: Genesis) -> None:
+    (run_folder / "genesis").write_bytes(genesis.encoded.replace(b"genesis/1", b"genesis/2"))
+    refusal = refusal_of(run_folder)
+    assert "genesis/1" in refusal.why
+    assert "genesis/2" in refusal.why
+
+
+def test_a_damaged_ledger_is_named_and_leaves_the_folder_free(run_folder: Path) -> None:
+    overwrite(run_folder / "ledger.sqlite")
+    for _ in range(2):  # not "in use" the second time
+        with pytest.raises(StorageError, match=r"ledger\.sqlite can't be used") as told:
+            RunFolder.open(run_folder)
+    assert told.value.why == "file is not a database"
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    genesis = Genesis.found(SPEC, digest_of(b"base"), NO_DIGEST, "tests", KEYS[0])
+    home = tmp_path / "home"
+    home.touch()
+    with pytest.raises(StorageError, match="can't make the run folder") as told:
+        RunFolder.create(home, genesis, SPEC, ME)
+    assert "--home" in told.value.next_step

@@ -1,0 +1,186 @@
+"""Vectors on disk are named by their numbers, read back bit for bit, and never half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from p2ptrain.errors import StorageError
+from p2ptrain.run import Digest, digest_of
+from p2ptrain.state import Vectors, write_whole
+from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
+
+Vector = NDArray[np.float32]
+SOME = np.linspace(-1, 1, 1000, dtype=np.float32)
+OTHER = np.zeros(50, dtype=np.float32)
+
+
+def name_of(values: Vector) -> Digest:
+    return digest_of(values.tobytes())
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Vectors:
+    return Vectors(tmp_path / "vectors")
+
+
+def file_of(vectors: Vectors, values: Vector = SOME) -> Path:
+    vectors.save(name_of(values), values)
+    return vectors.source(name_of(values)).path
+
+
+# Round trips -------------------------------------------------------------------------------------------------------
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(values=arrays.arrays(np.uint32, st.integers(1, 300), elements=st.integers(0, 2**32 - 1)))
+def test_any_bits_come_back(vectors: Vectors, values: NDArray[np.uint32]) -> None:
+    """Also denormal numbers, infinities and every kind of NaN."""
+    floats = values.view(np.float32)
+    digest = name_of(floats)
+    vectors.save(digest, floats)
+    assert digest in vectors
+    loaded = vectors.load(digest)
+    assert loaded is not None
+    assert loaded.dtype == np.float32
+    assert loaded.tobytes() == floats.tobytes()
+
+
+def test_a_vector_that_is_not_there_is_none(vectors: Vectors) -> None:
+    assert name_of(SOME) not in vectors
+    assert vectors.load(name_of(SOME)) is None
+
+
+def test_a_file_is_plain_safetensors_named_by_its_digest(vectors: Vectors) -> None:
+    path = file_of(vectors)
+    assert path.name == f"{name_of(SOME).hex()}.safetensors"
+    [stored] = load_file(path).values()
+    assert stored.tobytes() == SOME.tobytes()
+
+
+def test_the_source_holds_the_numbers_alone(vectors: Vectors) -> None:
+    file_of(vectors)
+    source = vectors.source(name_of(SOME))
+    assert source.read(0, SOME.nbytes) == SOME.tobytes()
+    assert source.read(12, 20) == SOME.tobytes()[12:20]
+
+
+def test_a_vector_that_is_there_is_not_written_again(vectors: Vectors) -> None:
+    path = file_of(vectors)
+    before = path.stat().st_ino, path.stat().st_mtime_ns
+    file_of(vectors)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
+
+
+# Damage ------------------------------------------------------------------------------------------------------------
+
+
+def other_numbers(path: Path) -> None:
+    save_file({"vector": SOME + 1}, path)
+
+
+def other_type(path: Path) -> None:
+    save_file({"vector": SOME.view(np.int32)}, path)
+
+
+def other_tensor(path: Path) -> None:
+    save_file({"weights": SOME}, path)
+
+
+HARMS = [truncate, flip_a_bit, empty, overwrite, other_numbers, other_type, other_tensor]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_is_noticed_and_the_file_named(vectors: Vectors, harm: Callable[[Path], None]) -> None:
+    path = file_of(vectors)
+    harm(path)
+    with pytest.raises(StorageError) as told:
+        vectors.load(name_of(SOME))
+    assert told.value.what == f"{path} is damaged"
+    assert told.value.why
+    assert "delete that file" in told.value.next_step
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_saving_a_vector_whose_file_is_damaged_writes_it_anew(vectors: Vectors, harm: Callable[[Path], None]) -> None:
+    harm(file_of(vectors))
+    vectors.save(name_of(SOME), SOME)
+    loaded = vectors.load(name_of(SOME))
+    assert loaded is not None
+    assert loaded.tobytes() == SOME.tobytes()
+
+
+# Tidying -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_needed_is_kept(vectors: Vectors) -> None:
+    file_of(vectors, SOME)
+    file_of(vectors, OTHER)
+    assert vectors.keep_only({name_of(SOME)}) == [name_of(OTHER)]
+    assert name_of(SOME) in vectors
+    assert name_of(OTHER) not in vectors
+    assert vectors.keep_only({name_of(SOME)}) == []
+
+
+def test_what_a_crash_left_half_written_is_no_vector_and_is_removed(
+    vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def power_fails(_descriptor: int) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", power_fails)
+        with pytest.raises(SystemExit):
+            vectors.save(name_of(SOME), SOME)
+    folder = file_of(vectors, OTHER).parent
+    assert name_of(SOME) not in vectors
+    assert len(list(folder.iterdir())) == 2
+    vectors.keep_only({name_of(OTHER)})
+    assert [path.name for path in folder.iterdir()] == [f"{name_of(OTHER).hex()}.safetensors"]
+
+
+# Whole or not at all -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_file_before_untouched_and_nothing_else(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"first")
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os if call == "fsync" else Path, call, is_full)
+    with pytest.raises(StorageError) as told:
+        write_whole(path, b"second")
+    assert told.value.what == f"can't write {path}"
+    assert told.value.why == "No space left on device"
+    assert "free some disk space" in told.value.next_step
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="can't write") as told:
+        write_whole(tmp_path / "nowhere" / "file", b"data")
+    assert told.value.why == "No such file or directory"

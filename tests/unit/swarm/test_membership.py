@@ -1,0 +1,303 @@
+"""Members of a run hear each other's heartbeats and messages, and nobody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2ptrain.errors import MalformedError
+from p2ptrain.run import Digest, PeerId, Record, digest_of
+from p2ptrain.swarm import Membership, Phase, Presence, Swarm, Vitals, membership, presence
+from p2ptrain.swarm.membership import _kind_of, _reachability
+from p2ptrain.swarm.presence import Heartbeat
+from p2ptrain.swarm.rpc import RateLimit
+from tests.unit.swarm.conftest import Swarms, eventually
+from tests.unit.swarm.people import KEYS, RUN, presence_of
+
+
+def test_a_records_kind_is_read_from_its_first_bytes() -> None:
+    heartbeat = Heartbeat(presence=presence_of(), news=bytes(1000))
+    assert _kind_of(heartbeat.encoded) == Heartbeat.kind
+    assert _kind_of(heartbeat.encoded[:20]) == Heartbeat.kind
+    assert _kind_of(msgpack.packb(["commit/1", {}])) == "commit/1"
+
+
+NO_RECORDS = {
+    "nothing": b"",
+    "an empty list": msgpack.packb([]),
+    "a map": msgpack.packb({"heartbeat/1": 1}),
+    "a number": msgpack.packb(7),
+    "text": msgpack.packb("heartbeat/1"),
+    "a number for a kind": msgpack.packb([1, {}]),
+    "bytes for a kind": msgpack.packb([b"heartbeat/1", {}]),
+    "a list for a kind": msgpack.packb([["heartbeat/1"], {}]),
+    "a kind that is too long": msgpack.packb(["k" * 41, {}]),
+    "a kind that never ends": b"\x92\xdb\xff\xff\xff\xff",
+    "a kind that is not UTF-8": b"\x92\xa2\xff\xff",
+    "deep lists": b"\x91" * 60_000,
+    "deep maps": b"\x91" + b"\x81\xa1x" * 20_000,
+    "a list as a key": b"\x91\x81\x91\x01\x01",
+    "an unused byte": b"\xc1",
+}
+
+
+@pytest.mark.parametrize("data", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_what_is_no_record_has_no_kind(data: bytes) -> None:
+    with pytest.raises(MalformedError, match="no record"):
+        _kind_of(data)
+
+
+@given(st.binary())
+def test_random_bytes_have_a_short_kind_or_none(data: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        assert len(_kind_of(data)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reach"),
+    [
+        ((), "unknown"),
+        (("/dns/example.org/tcp/1/p2p/x",), "unknown"),
+        (("/ip4/127.0.0.1/tcp/1/p2p/x", "/ip6/::1/tcp/1/p2p/x"), "loopback"),
+        (("/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.5/tcp/1"), "private network"),
+        (("/ip4/10.0.0.1/udp/1/quic-v1",), "private network"),
+        (("/ip6/fe80::1/tcp/1",), "private network"),
+        (("/ip4/100.64.0.1/tcp/1",), "private network"),
+        (("/ip4/192.168.1.5/tcp/1", "/ip4/8.8.8.8/tcp/1"), "public"),
+        (("/ip6/2001:4860:4860::8888/tcp/1",), "public"),
+    ],
+)
+def test_the_farthest_address_says_how_far_a_peer_can_be_reached(addresses: tuple[str, ...], reach: str) -> None:
+    assert _reachability(addresses) == reach
+
+
+# Between real peers --------------------------------------------------------------------------------------------------
+
+Pair = tuple[Swarm, Swarm]
+Happening = tuple[str, Any]
+
+
+class Ears:
+    """A method that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self._happened: queue.Queue[Happening] = queue.Queue()
+
+    def heard(self, presence: Presence, news: bytes) -> None:
+        self._happened.put(("heard", (presence.author, news)))
+
+    def message(self, origin: PeerId, kind: str, data: bytes) -> None:
+        self._happened.put(("message", (origin, kind, data)))
+
+    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
+        self._happened.put(("live", {peer: presence.phase for peer, presence in live.items()}))
+
+    def resumed(self) -> None:
+        self._happened.put(("resumed", None))
+
+    def wait_for(self, name: str, what: object = None) -> None:
+        while self._happened.get(timeout=10) != (name, what):
+            pass
+
+
+@dataclass
+class Member:
+    """One peer's membership in a run, what it says and what it hears."""
+
+    swarm: Swarm
+    run: Digest
+    phase: Phase = "training"
+    news: bytes = b""
+    ears: Ears = field(default_factory=Ears)
+    acquaintances: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.membership = Membership(
+            self.swarm, self.run, lambda: Vitals(self.phase), lambda: self.news, lambda: self.acquaintances
+        )
+        self.membership.listener = self.ears
+        self.swarm.run(self.membership.start(), 10)
+
+    def leave(self) -> None:
+        self.swarm.run(self.membership.close(), 10)
+
+    def fall_silent(self) -> None:
+        for task in self.membership._tasks:
+            self.swarm.loop.call_soon_threadsafe(task.cancel)
+
+    def publish(self, record: Record) -> None:
+        self.swarm.run(self.membership.publish(record), 10)
+
+
+@pytest.fixture
+def members(
+    pair: Pair, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Member, Member]]:
+    """Two peers that beat twenty times a second and see each other, in a run of this test's own."""
+    monkeypatch.setattr(membership, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(membership, "LOOK_SECONDS", 0.05)
+    run = digest_of(request.node.name.encode())
+    first, second = Member(pair[0], run), Member(pair[1], run)
+    try:
+        first.ears.wait_for("live", {second.swarm.peer_id: "training"})
+        second.ears.wait_for("live", {first.swarm.peer_id: "training"})
+        yield first, second
+    finally:
+        first.leave()
+        second.leave()
+
+
+def test_heartbeats_bring_phases_and_news(members: tuple[Member, Member]) -> None:
+    first, second = members
+    first.news = b"fresh"
+    second.ears.wait_for("heard", (first.swarm.peer_id, b"fresh"))
+    first.phase = "complete"
+    second.ears.wait_for("live", {first.swarm.peer_id: "complete"})
+    assert second.membership.live[first.swarm.peer_id].reachability == "loopback"
+
+
+def test_the_directory_lists_the_others(members: tuple[Member, Member]) -> None:
+    first, second = members
+    eventually(lambda: set(first.swarm.run(first.membership.directory(), 10)) == {second.swarm.peer_id})
+
+
+def test_peers_that_started_apart_find_each_other_where_they_once_were(
+    swarms: Swarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(membership, "LOOK_SECONDS", 0.05)
+    one, other, run = swarms.start(), swarms.start(), digest_of(b"a run of two halves")
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{KEYS[0].peer_id}"
+    first = Member(one, run)
+    second = Member(other, run, acquaintances=(nobody, "no address", *other.addresses(), *one.addresses()))
+    try:
+        second.ears.wait_for("live", {one.peer_id: "training"})
+        first.ears.wait_for("live", {other.peer_id: "training"})
+        for member, peer in ((first, other), (second, one)):  # the two parts of the directory are one now, too
+            eventually(lambda: set(member.swarm.run(member.membership.directory(), 10)) == {peer.peer_id})  # noqa: B023
+    finally:
+        first.leave()
+        second.leave()
+
+
+def test_a_goodbye_is_heard_at_once(members: tuple[Member, Member]) -> None:
+    first, second = members
+    first.leave()
+    second.ears.wait_for("live", {})
+    assert second.swarm.run(second.membership.directory(), 10) == {}
+
+
+def test_who_falls_silent_disappears_and_comes_back_when_it_speaks_again(
+    members: tuple[Member, Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = members
+    monkeypatch.setattr(presence, "GONE_AFTER", 0.3)
+    first.fall_silent()
+    second.ears.wait_for("live", {})
+    first.swarm.run(first.membership.beat(), 10)
+    second.ears.wait_for("live", {first.swarm.peer_id: "training"})
+
+
+def test_a_peer_that_was_stopped_is_told_and_takes_nobody_for_gone(
+    members: tuple[Member, Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = members
+    monkeypatch.setattr(membership, "monotonic", lambda: time.monotonic() + 1000.0)
+    first.ears.wait_for("resumed")
+    assert first.membership.live.keys() == {second.swarm.peer_id}
+
+
+def test_peers_of_another_run_are_not_heard(members: tuple[Member, Member]) -> None:
+    first, second = members
+    stranger = Member(first.swarm, digest_of(b"another run"), news=b"from elsewhere")
+    try:
+        for news in (b"one", b"two"):
+            first.news = news
+            second.ears.wait_for("heard", (first.swarm.peer_id, news))
+    finally:
+        stranger.leave()
+    assert not second.membership.dropped
+    assert stranger.membership.live == {}
+
+
+class Note(Record):
+    kind: ClassVar[str] = "note/1"
+
+    text: str
+
+
+def test_other_records_reach_the_method_with_their_authenticated_origin(members: tuple[Member, Member]) -> None:
+    first, second = members
+    note = Note(text="hello")
+    first.publish(note)
+    second.ears.wait_for("message", (first.swarm.peer_id, "note/1", note.encoded))
+
+
+class Raw(Record):
+    """Whatever bytes, as if they were a record."""
+
+    kind: ClassVar[str] = "raw/1"
+
+    @classmethod
+    def of(cls, data: bytes) -> Raw:
+        raw = cls()
+        raw.__dict__["encoded"] = data
+        return raw
+
+
+FORGED: dict[str, tuple[Callable[[Member], Record], str]] = {
+    "in another's name": (
+        lambda me: Heartbeat(presence=presence_of(KEYS[1], run=me.run), news=b""),
+        "a heartbeat speaks for somebody else",
+    ),
+    "for another run": (
+        lambda me: Heartbeat(presence=presence_of(me.swarm.key), news=b""),
+        "a heartbeat speaks for somebody else",
+    ),
+    "garbage": (lambda me: Raw.of(b"garbage"), "a message is no record"),
+    "in name only": (lambda me: Raw.of(msgpack.packb(["heartbeat/1", {}])), "a heartbeat/1 record is wrong"),
+}
+
+
+@pytest.mark.parametrize(("forge", "reason"), FORGED.values(), ids=FORGED)
+def test_a_forged_message_is_dropped_and_counted(
+    forge: Callable[[Member], Record],
+    reason: str,
+    members: tuple[Member, Member],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = members
+    caplog.set_level(logging.DEBUG, "p2ptrain.swarm.membership")
+    first.publish(forge(first))
+    eventually(lambda: second.membership.dropped["malformed"] == 1)
+    assert reason in caplog.text
+    assert second.membership.live.keys() == {first.swarm.peer_id}
+
+
+def test_a_flood_is_cut_off_and_counted(members: tuple[Member, Member], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = members
+    monkeypatch.setattr(second.membership, "_limit", RateLimit(rate=1.0, burst=5))
+    for number in range(10):
+        first.publish(Note(text=str(number)))
+    eventually(lambda: second.membership.dropped["too many messages"] > 0)
+
+
+def test_peers_that_joined_through_a_third_one_meet(swarms: Swarms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(membership, "ANNOUNCE_SECONDS", 0.05)
+    middle = swarms.start()
+    left, right = Member(swarms.join(middle), RUN), Member(swarms.join(middle), RUN)
+    eventually(lambda: right.swarm.peer_id in left.swarm.run(left.swarm.node.connected(), 10))
+    left.ears.wait_for("live", {right.swarm.peer_id: "training"})
+    left.leave()
+    right.leave()
