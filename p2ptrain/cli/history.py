@@ -14,7 +14,7 @@ def history(
     run_dir: Annotated[Path, typer.Argument(help="The run folder that the peer printed at its start.")],
     json_lines: o.Json = False,
 ) -> None:
-    """Show a run's commits, and who contributed how much."""
-    from p2ptrain.peer.verify import history as run
+    """Show a run's commits, who contributed how much, and which branches were left."""
+    from p2ptrain.peer.history import history as run
 
     run(run_dir, json_lines)

@@ -22,6 +22,10 @@ def join(
     compile_model: o.Compile = False,
     model: o.Model = None,
     data: o.Data = None,
+    max_disk: o.MaxDisk = None,
+    max_up: o.MaxUp = None,
+    max_down: o.MaxDown = None,
+    archive: o.Archive = False,
     json_lines: o.Json = False,
 ) -> None:
     """Take part in a run."""
@@ -32,7 +36,10 @@ def join(
 
     parsed = Invite.parse(invite)
     network = o.node_config(listen, announce)
+    limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
     run_peer(
-        lambda: Run.join(parsed, config=network, home=given.home, identity=identity), given, make_reporter(json_lines)
+        lambda: Run.join(parsed, config=network, home=given.home, identity=identity, limits=limits),
+        given,
+        make_reporter(json_lines),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2ptrain.errors import NetworkError
+from p2ptrain.errors import NetworkError, StorageError
 
 if TYPE_CHECKING:
     from p2ptrain.peer import PeerOptions
+    from p2ptrain.state import Limits
     from p2ptrain.swarm import NodeConfig
 
 Home = Annotated[
@@ -43,6 +45,22 @@ Model = Annotated[
 ]
 Data = Annotated[
     list[str] | None, typer.Option(envvar="P2PTRAIN_DATA", help="File or glob to read instead of the run's data.")
+]
+MaxDisk = Annotated[
+    float | None,
+    typer.Option(envvar="P2PTRAIN_MAX_DISK", min=0.001, help="GB for snapshots and contributions of the run."),
+]
+MaxUp = Annotated[
+    float | None, typer.Option(envvar="P2PTRAIN_MAX_UP", min=0.1, help="MB per second to hand out to others.")
+]
+MaxDown = Annotated[
+    float | None, typer.Option(envvar="P2PTRAIN_MAX_DOWN", min=0.1, help="MB per second to fetch from others.")
+]
+Archive = Annotated[
+    bool,
+    typer.Option(
+        "--archive", envvar="P2PTRAIN_ARCHIVE", help="Keep every contribution: the whole run can be replayed."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 
@@ -78,3 +96,24 @@ def peer_options(
 
     local = LocalOptions(device, batch_size, autocast, compile_model, model, tuple(data or ()))
     return PeerOptions(home or default_home(), identity, network, local, threads)
+
+
+def limits_of(max_disk: float | None, max_up: float | None, max_down: float | None, archive: bool) -> Limits:
+    """The volunteer's limits, in bytes."""
+    from p2ptrain.state import Limits
+
+    for flag, value in (("--max-disk", max_disk), ("--max-up", max_up), ("--max-down", max_down)):
+        if value is not None and not math.isfinite(value):
+            raise StorageError(f"{flag} {value} is no limit", "", f"leave out {flag} for none")
+    if archive and max_disk is not None:
+        raise StorageError(
+            "--archive and --max-disk contradict each other",
+            "an archive keeps every contribution and grows as long as the run goes on",
+            "give one of them",
+        )
+    return Limits(
+        None if max_disk is None else int(max_disk * 1e9),
+        None if max_up is None else max_up * 1e6,
+        None if max_down is None else max_down * 1e6,
+        archive,
+    )

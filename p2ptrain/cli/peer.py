@@ -25,6 +25,10 @@ def peer(
     compile_model: o.Compile = False,
     model: o.Model = None,
     data: o.Data = None,
+    max_disk: o.MaxDisk = None,
+    max_up: o.MaxUp = None,
+    max_down: o.MaxDown = None,
+    archive: o.Archive = False,
     json_lines: o.Json = False,
 ) -> None:
     """Start a run (and print the invite for others), or resume one."""
@@ -38,11 +42,12 @@ def peer(
 
     addresses = Invite.parse(bootstrap).addresses if bootstrap else ()
     network = o.node_config(listen, announce, addresses)
+    limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
 
     def begin() -> Run:
         if Path(run).is_dir() and run not in recipes():
-            return Run.resume(Path(run), config=network, identity=identity)
-        return Run.found(run, config=network, home=given.home, identity=identity)
+            return Run.resume(Path(run), config=network, identity=identity, limits=limits)
+        return Run.found(run, config=network, home=given.home, identity=identity, limits=limits)
 
     run_peer(begin, given, make_reporter(json_lines))

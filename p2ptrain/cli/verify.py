@@ -16,9 +16,12 @@ def verify(
         int | None,
         typer.Option("--from", min=0, help="Height of the snapshot to replay from [default: the oldest one]."),
     ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="Run folder whose ledger an export is held against.")
+    ] = None,
     json_lines: o.Json = False,
 ) -> None:
     """Check every digest and signature of a folder again, and replay its ledger."""
     from p2ptrain.peer.verify import verify as run
 
-    run(target, base, json_lines)
+    run(target, base, run_dir, json_lines)

@@ -6,16 +6,18 @@ contributions' bytes, and each commit says on which state it was made. The model
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from p2ptrain.diloco.chain import Commit, Contribution
-from p2ptrain.diloco.outer import apply_commit
-from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
+from p2ptrain.diloco.outer import replay
+from p2ptrain.diloco.snapshots import load_state
+from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
-from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, digest_of, short
-from p2ptrain.state import RunFolder, SnapshotRow
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, short
+from p2ptrain.state import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:
     return branch[::-1]
 
 
+def archived(folder: RunFolder, branch: Sequence[Commit]) -> list[Commit]:
+    """Commits that this peer has applied and that lost a fork: beside this branch, as far down as that is known."""
+    if not branch:
+        return []
+    kept = {commit.digest for commit in branch}
+    records = folder.ledger.commits(branch[0].height - 1)
+    return [Commit.decode(record) for digest, record in records.items() if digest not in kept]
+
+
 def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
     """Who contributed how much, most tokens first.
 
@@ -90,91 +101,112 @@ def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
     Raises:
         StorageError: there is no snapshot of that height.
     """
+    branch = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
     yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
-    yield _check_commits(folder)
+    yield _check_commits(folder, branch)
     yield _check_payloads(folder)
+    for digest in folder.ledger.damaged("snapshots"):
+        yield Check("snapshot", False, f"state {short(digest)}: its manifest is damaged")
     whole: dict[Digest, GlobalState] = {}
     for row in folder.ledger.snapshots():
         try:
-            state = _load(folder, row)
+            state = load_state(folder, row, None)
             whole[state.commit] = state
             yield Check("snapshot", True, f"height {row.height}, state {short(row.state)}: whole")
         except P2PTrainError as error:
             yield Check("snapshot", False, f"height {row.height}, state {short(row.state)}: {error.what}, {error.why}")
-    yield _replay(folder, whole, base)
+    yield _replay(folder, branch, whole, base)
 
 
-def _check_commits(folder: RunFolder) -> Check:
+def _check_commits(folder: RunFolder, branch: Sequence[Commit]) -> Check:
+    if bad := folder.ledger.damaged("commits"):
+        return Check("commits", False, f"{len(bad)} are damaged, e.g. {short(bad[0])}")
     records = folder.ledger.commits(0)
-    for digest, record in records.items():
+    for record in records.values():
         try:
             commit = Commit.decode(record).check_signatures()
         except MalformedError as error:
             return Check("commits", False, f"{error.what}: {error.why}")
         if commit.run != folder.run:
             return Check("commits", False, f"the commit {short(commit.digest)} belongs to another run")
-        if commit.digest != digest:
-            return Check("commits", False, f"the commit of height {commit.height} is filed under another digest")
-    return Check("commits", True, f"{len(records)}, signed by their leaders and contributors")
+    lost = len(archived(folder, branch))
+    beside = f"; {lost} of them on branches that lost a fork" if lost else ""
+    return Check("commits", True, f"{len(records)}, signed by their leaders and contributors{beside}")
 
 
 def _check_payloads(folder: RunFolder) -> Check:
-    digests = folder.ledger.payload_digests()
-    bad = [digest for digest in digests if digest_of(folder.ledger.payload(digest) or b"") != digest]
-    found = f"{len(bad)} of {len(digests)} are damaged, e.g. {short(bad[0])}" if bad else f"{len(digests)}, all whole"
+    count, bad = len(folder.ledger.payload_digests()), folder.ledger.damaged("payloads")
+    found = f"{len(bad)} of {count} are damaged, e.g. {short(bad[0])}" if bad else f"{count}, all whole"
     return Check("payloads", not bad, found)
 
 
-def _load(folder: RunFolder, row: SnapshotRow) -> GlobalState:
-    """A snapshot, whatever model it is of.
-
-    Raises:
-        StorageError: a vector is missing or damaged.
-        MalformedError: the manifest is damaged.
-    """
-    manifest = StateManifest.decode(row.manifest)
-
-    def vector(digest: bytes) -> HashedVector:
-        values = folder.vectors.load(Digest(digest))
-        if values is None:
-            raise StorageError("incomplete", f"the vector {short(Digest(digest))} is missing")
-        return HashedVector(values)
-
-    fragments = tuple(Fragment(vector(theta), vector(momentum)) for theta, momentum in manifest.vectors)
-    commit, layout = Digest(manifest.commit), Digest(manifest.layout)
-    state = GlobalState(manifest.height, commit, manifest.weight, layout, fragments)
-    if state.digest != row.state:
-        raise StorageError("damaged", "its manifest is filed under another digest")
-    return state
-
-
-def _replay(folder: RunFolder, snapshots: dict[Digest, GlobalState], base: int | None) -> Check:
-    branch = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
-    below = {NO_DIGEST, *(commit.digest for commit in branch)}
-    starts = [state for state in snapshots.values() if state.commit in below and base in (None, state.height)]
+def _replay(
+    folder: RunFolder, branch: Sequence[Commit], snapshots: dict[Digest, GlobalState], base: int | None
+) -> Check:
+    starts = [state for state in _on_branch(snapshots, branch) if base in (None, state.height)]
     if not starts:
         if base is not None:
             heights = ", ".join(str(state.height) for state in snapshots.values())
             raise StorageError(f"there is no whole snapshot of height {base}", f"there are some of {heights or 'none'}")
         return Check("replay", False, "no whole snapshot lies below the head")
-    state = start = min(starts, key=lambda found: found.height)
+    start = min(starts, key=lambda found: found.height)
     if start.height == 0 and start.digest != folder.genesis.base:
         return Check("replay", False, "the snapshot of height 0 is not the one that the genesis names")
-    for commit in branch:
-        if commit.height <= start.height:
-            continue
-        payloads: dict[Digest, bytes] = {}
-        for part in commit.contributions:
-            data = folder.ledger.payload(Digest(part.payload))
-            if data is None:
-                return Check("replay", False, f"a contribution's bytes for height {commit.height} are missing")
-            payloads[Digest(part.payload)] = data
-        try:
-            state = apply_commit(state, commit, payloads, folder.spec).state
-        except LedgerError as error:
-            return Check("replay", False, f"{error.what}: {error.why}")
-        if commit.digest in snapshots and snapshots[commit.digest].digest != state.digest:
-            return Check("replay", False, f"the snapshot of height {commit.height} is not what the commits lead to")
+    try:
+        state = _replayed(folder, start, branch, snapshots)
+    except LedgerError as error:
+        return Check("replay", False, f"{error.what}: {error.why}")
     return Check(
         "replay", True, f"from height {start.height} to the head: height {state.height}, state {state.digest.hex()}"
     )
+
+
+def _replayed(
+    folder: RunFolder, state: GlobalState, branch: Sequence[Commit], snapshots: Mapping[Digest, GlobalState]
+) -> GlobalState:
+    """The state that a branch's commits above this one lead to, compared with the snapshots on the way.
+
+    Raises:
+        LedgerError: a commit was made on another state, a contribution's bytes are missing, or a snapshot differs.
+    """
+
+    def payload(part: Contribution) -> bytes:
+        data = folder.ledger.payload(Digest(part.payload))
+        if data is None:
+            raise LedgerError("a commit can't be replayed", f"a contribution for height {part.height} is missing")
+        return data
+
+    above = [commit for commit in branch if commit.height > state.height]
+    for applied in replay(state, above, payload, folder.spec):
+        state = applied.state
+        if state.commit in snapshots and snapshots[state.commit].digest != state.digest:
+            raise LedgerError("a snapshot is not what the commits lead to", f"that of height {state.height}")
+    return state
+
+
+def check_against(folder: RunFolder, commit: Digest, state: Digest) -> Check:
+    """Whether a folder's ledger leads to this state at this commit."""
+    if commit != NO_DIGEST and folder.ledger.commit(commit) is None:
+        return Check("ledger", False, f"{folder.path} does not know the commit {short(commit)}")
+    branch = branch_of(folder, commit)
+    whole: dict[Digest, GlobalState] = {}
+    for row in folder.ledger.snapshots():
+        with contextlib.suppress(P2PTrainError):
+            found = load_state(folder, row, None)
+            whole[found.commit] = found
+    starts = _on_branch(whole, branch)
+    if not starts:
+        return Check("ledger", False, f"{folder.path} has no whole snapshot at or below the commit {short(commit)}")
+    start = max(starts, key=lambda found: found.height)
+    try:
+        reached = _replayed(folder, start, branch, whole)
+    except LedgerError as error:
+        return Check("ledger", False, f"{error.what}: {error.why}")
+    good = reached.digest == state
+    found_there = f"{folder.path} has state {short(reached.digest)} at height {reached.height}"
+    return Check("ledger", good, found_there if good else f"{found_there}, not {short(state)}")
+
+
+def _on_branch(snapshots: Mapping[Digest, GlobalState], branch: Sequence[Commit]) -> list[GlobalState]:
+    below = {NO_DIGEST, *(commit.digest for commit in branch)}
+    return [state for commit, state in snapshots.items() if commit in below]

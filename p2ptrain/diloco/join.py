@@ -18,14 +18,16 @@ import numpy as np
 from pydantic import Field
 
 from p2ptrain.diloco.chain import Chain, Commit
+from p2ptrain.diloco.codecs import Vector
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.replica import SNAPSHOT, Position, assemble
+from p2ptrain.diloco.replica import Position
 from p2ptrain.diloco.round import RECENT_COMMITS
+from p2ptrain.diloco.snapshots import SNAPSHOT, AnotherModel, assemble
 from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import LedgerError, MalformedError, NetworkError, StorageError
-from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, Record, short, short_peer
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
-from p2ptrain.state import Fetcher, FetchError
+from p2ptrain.state import Fetcher, FetchError, RunFolder
 from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence, Refused, Rpc, RpcError, Swarm
 
 METHOD = "commits"
@@ -76,10 +78,10 @@ class Joiner:
     """Finds and fetches positions of a run."""
 
     def __init__(
-        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, genesis: Genesis
+        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, folder: RunFolder
     ) -> None:
         self._swarm, self._membership = swarm, membership
-        self._fetcher, self._layout, self._genesis = fetcher, layout, genesis
+        self._fetcher, self._layout, self._folder = fetcher, layout, folder
         self._fetched: set[Digest] = set()
         self.on_progress: Callable[[int, int], None] = lambda here, in_all: None
         """Called with (bytes here, bytes in all) while a snapshot arrives."""
@@ -93,13 +95,14 @@ class Joiner:
 
         Raises:
             NetworkError: no peer of the run could be found.
-            StorageError: the run's state is of another model.
+            AnotherModel: the run's state is of another model.
+            StorageError: what arrives can't be kept.
         """
         deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
         unusable: set[Digest] = set()
         doubted: set[PeerId] = set()
         problem = "no peer of the run announces a snapshot"
-        another_model: StorageError | None = None
+        another_model: AnotherModel | None = None
         while asyncio.get_running_loop().time() < deadline:
             heard = await self._hear_peers()
             peers = {peer: seen for peer, seen in heard.items() if peer not in doubted} or heard
@@ -116,9 +119,9 @@ class Joiner:
                 position = await self._fetch_position(Digest(state), holders, peers, base, deepest)
                 self._let_go_of_others(position.state)
                 return position
-            except (FetchError, MalformedError, LedgerError, StorageError) as error:
+            except (FetchError, MalformedError, LedgerError, AnotherModel) as error:
                 problem = str(error)
-                another_model = error if isinstance(error, StorageError) else another_model
+                another_model = error if isinstance(error, AnotherModel) else another_model
                 log.warning("the snapshot %s of height %d can't be used: %s", short(state), height, problem)
                 unusable.add(Digest(state))
                 doubted.update(holders)
@@ -163,7 +166,7 @@ class Joiner:
             above = []
         at_it = [seen.state == state.digest for seen in peers.values() if seen.commit == state.commit]
         named = above[0].state == state.digest if above else 2 * sum(at_it) > len(at_it)
-        if not named or (state.height == 0 and digest != self._genesis.base):
+        if not named or (state.height == 0 and digest != self._folder.genesis.base):
             raise LedgerError("a snapshot is not the one that the chain names", short(digest))
         floor = max(0, state.height - len(state.fragments) - RECENT_COMMITS)
         if deepest is not None:
@@ -194,11 +197,20 @@ class Joiner:
                 self.on_progress(sum(arrived.values()), sum(wanted.values()))
 
             async with places:
-                data = await self._fetcher.fetch(vector, lambda: holders, SNAPSHOT, size, progress=progress)
-            if len(data) != size:
+                values = await asyncio.to_thread(self._on_disk, vector)
+                if values is None:
+                    incoming = self._folder.incoming
+                    data = await self._fetcher.fetch(
+                        vector, lambda: holders, SNAPSHOT, size, progress=progress, incoming=incoming
+                    )
+                    self._fetched.add(vector)
+                    values = np.frombuffer(data, dtype=np.float32)
+                    await asyncio.to_thread(self._folder.vectors.save, vector, values)
+                    incoming.forget(vector)
+                progress(values.nbytes, size)
+            if values.nbytes != size:
                 raise MalformedError("a state's vectors have the wrong lengths")
-            here[vector] = HashedVector(np.frombuffer(data, dtype=np.float32))
-            self._fetched.add(vector)
+            here[vector] = HashedVector(values)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -207,6 +219,12 @@ class Joiner:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return assemble(manifest, self._layout, here.__getitem__)
+
+    def _on_disk(self, vector: Digest) -> Vector | None:
+        """What an earlier start has fetched, or a snapshot holds that the ledger has forgotten."""
+        with contextlib.suppress(StorageError):
+            return self._folder.vectors.load(vector)
+        return None
 
     async def fetch_branch(
         self, tip: Digest, sources: Iterable[PeerId], known: Callable[[Digest], bool], floor: int

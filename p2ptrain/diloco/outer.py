@@ -16,7 +16,7 @@ A contribution whose payload is malformed or not finite counts as absent, on eve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -74,6 +74,24 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
     mean = weighted_sum([vector for _, vector in good], factors)
     updated = outer_step(fragment, mean, spec.method.outer_lr, spec.method.outer_momentum)
     return Applied(state.after(commit.digest, index, updated, total), tuple(refused))
+
+
+def replay(
+    state: GlobalState, commits: Iterable[Commit], payload: Callable[[Contribution], bytes], spec: RunSpec
+) -> Iterator[Applied]:
+    """Apply commits one after another, oldest first: what joining, catching up, healing and auditing come down to.
+
+    Args:
+        payload: finds a contribution's bytes, or raises.
+
+    Raises:
+        LedgerError: a commit was made on another state than the ones before it lead to.
+    """
+    for commit in commits:
+        payloads = {Digest(part.payload): payload(part) for part in commit.contributions}
+        applied = apply_commit(state, commit, payloads, spec)
+        state = applied.state
+        yield applied
 
 
 def decode_payload(data: bytes, fragment: Fragment, spec: RunSpec) -> Vector:

@@ -5,14 +5,11 @@ out what that decides. What computes or writes to disk runs on two worker thread
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
-
-import torch
 
 from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
@@ -21,11 +18,13 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.join import Joiner, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
-from p2ptrain.diloco.replica import CONTRIBUTION, Position, Replica, StateGone
+from p2ptrain.diloco.replica import Position, Replica, StateGone
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
+from p2ptrain.diloco.snapshots import CONTRIBUTION
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
+from p2ptrain.diloco.workers import Workers
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
 from p2ptrain.state import Fetcher, FetchError
@@ -62,12 +61,11 @@ class Shell:
         self._run, self._layout, self._report = run, layout, report
         self._show_view, self._tell = show, tell
         self._swarm, self._spec = run.swarm, run.spec
-        self._replica = Replica(run.folder, layout, run.blobs)
-        self._fetcher = Fetcher(self._swarm.rpc, run.blobs)
-        self._worker = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-outer", initializer=_prepare_arithmetic)
-        self._writer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-snapshots")
+        self._replica = Replica(run.folder, layout, run.blobs, run.limits)
+        self._fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
+        self._workers = Workers()
         self.membership = Membership(self._swarm, run.id, self._vitals, self._news, run.remembered_addresses)
-        self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder.genesis)
+        self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder)
         self._joiner.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
         self._rounds: Rounds
         self._view: View
@@ -88,13 +86,13 @@ class Shell:
         """Resume, found or join; returns when there is a state to start from."""
         base = initial.state
         self._show(initial)
-        await self._on(self._worker, self_test)
-        await serve_blobs(self._swarm.rpc, self._run.blobs)
+        await self._workers.compute(self_test)
+        await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
         await serve_commits(self._swarm.rpc, self._find_commit)
-        position = await self._on(self._worker, self._replica.restore)
+        position = await self._workers.compute(self._replica.restore)
         if position is None and self._run.founding:
             position = Position(base)
-            await self._on(self._worker, self._replica.begin, position)
+            await self._workers.compute(self._replica.begin, position)
         if position is not None:
             self._begin(position)
         self.membership.listener = self
@@ -113,8 +111,12 @@ class Shell:
                 "the spec (limits.rollback_depth) forbids to give up that much by itself",
                 f"to follow the others, move {self._run.folder.path} away and join again",
             )
-        await self._on(self._worker, self._replica.begin, position)
+        old = self._view.head
+        await self._workers.compute(self._replica.begin, position)
         self._begin(position)
+        if old.height > 0:
+            new = position.above[-1].digest if position.above else position.state.commit
+            await self._tell_rollback(old.commit, new)
 
     def _begin(self, position: Position) -> None:
         """Start the state machine at a position, and let it replay the commits that are known above."""
@@ -171,7 +173,7 @@ class Shell:
         self._show_view(self._view)  # whoever waits for peers looks again
         if live.keys() - self._remembered:
             self._remembered = set(live)
-            self.spawn(self._on(self._writer, self._run.remember_peers, list(live.values())))
+            self.spawn(self._workers.write(self._note_peers))
 
     def resumed(self) -> None:
         self._feed(events.Resumed())
@@ -192,7 +194,7 @@ class Shell:
         sent = self._swarm.node.sent.total()
         return replace(
             self._report(), height=head.height, commit=head.commit, state=head.state, weight=head.weight,
-            snapshots=self._replica.snapshots[:8], bytes_sent=sent,
+            snapshots=self._replica.snapshots.offered[:8], bytes_sent=sent, taken_back=self._replica.taken_back,
         )  # fmt: skip
 
     def _news(self) -> bytes:
@@ -214,7 +216,7 @@ class Shell:
 
     async def offer(self, offer: Contribution, data: bytes) -> None:
         """Keep the trainer's contribution, take it into the round and announce it."""
-        await self._on(self._worker, self._replica.store_payload, offer, data, self._view.state)
+        await self._workers.compute(self._replica.store_payload, offer, data, self._view.state)
         self._feed(events.Offered(offer))
         self._feed(events.Stored(Digest(offer.payload), usable=True))
         await self.membership.publish(offer)
@@ -267,7 +269,7 @@ class Shell:
     async def _apply(self, commit: Commit) -> None:
         rounds = self._rounds
         try:
-            applied = await self._on(self._worker, self._replica.apply, commit)
+            applied = await self._workers.compute(self._replica.apply, commit)
             event: events.Event = events.Applied(applied.state.head)
             self._latest = applied.state
             for part in applied.refused:
@@ -282,19 +284,31 @@ class Shell:
             self._feed(event)
 
     def _adopt(self, head: Head, rolled_back: int) -> None:
-        state = self._latest
+        state, old = self._latest, self._view.head.commit
         assert state.commit == head.commit, "a head changes by being applied"
         self._show(replace(self._picture(state), rollbacks=self._view.rollbacks + bool(rolled_back)))
         if rolled_back:
-            log.warning("%d commits were taken back: the others' branch is the heavier one", rolled_back)
+            self.spawn(self._tell_rollback(old, head.commit))
             chain = self._rounds.chain
             branch = {commit.digest for commit in chain.back_from(head.commit)} | {chain.root.commit, NO_DIGEST}
-            self.spawn(self._on(self._writer, self._replica.keep_branch, branch))
-        self.spawn(self._on(self._worker, self._replica.set_head, head.commit))
+            self.spawn(self._workers.write(self._replica.snapshots.keep_branch, branch))
+        self.spawn(self._workers.compute(self._replica.set_head, head.commit))
         if head.height % self._spec.method.snapshot_every == 0:
-            self.spawn(self._on(self._writer, self._replica.save, state))
+            self.spawn(self._workers.write(self._replica.snapshots.save, state))
+            self.spawn(self._workers.write(self._note_peers))
         commit = self._view.commits[head.height]
         self._tell("commit", {"commit": commit, "head": head, "rolled_back": rolled_back})
+
+    async def _tell_rollback(self, old: Digest, new: Digest) -> None:
+        cost = await self._workers.compute(self._replica.note_rollback, old, new, self._swarm.peer_id)
+        if cost.commits:
+            self._tell("rollback", {"cost": cost})
+
+    def _note_peers(self) -> None:
+        """For the next start: where others are reachable, and where they say that they are in the run."""
+        peers = list(self.membership.live.values())
+        self._run.remember_peers(peers)
+        self._replica.note_heads(peers)
 
     def _picture(self, state: GlobalState) -> View:
         """The view of a head, with as many commits as the trainer may ask for."""
@@ -312,7 +326,7 @@ class Shell:
             data = await self._fetcher.fetch(
                 payload, lambda: self._holders(contribution), CONTRIBUTION, contribution.size, FETCH_PATIENCE
             )
-            usable = await self._on(self._worker, self._replica.store_payload, contribution, data, self._view.state)
+            usable = await self._workers.compute(self._replica.store_payload, contribution, data, self._view.state)
             event: events.Event = events.Stored(payload, usable)
         except FetchError as error:
             log.info("%s", error)
@@ -368,6 +382,7 @@ class Shell:
             self._feed(events.Tick())
             if not self._view.caught_up and self._has_caught_up():
                 self._show(replace(self._view, caught_up=True))
+                self.spawn(self._workers.write(self._run.folder.incoming.forget_all))
 
     def _has_caught_up(self) -> bool:
         """No more than half of those who train (one liar is not enough) are ahead by more than one commit, and those
@@ -383,26 +398,17 @@ class Shell:
         commit = self._rounds.chain.commit(digest) if self._has_begun else None
         return commit.encoded if commit else self._run.folder.ledger.commit(digest)
 
-    @staticmethod
-    async def _on(thread: concurrent.futures.Executor, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
-
     def save_and_end(self) -> None:
         """After `stop`, on any thread: write a snapshot of the head and end the workers."""
-        try:
-            if self._has_begun:
-                self._writer.submit(self._replica.save, self._view.state).result()
-        finally:
-            self._worker.shutdown()
-            self._writer.shutdown()
+        self._workers.end(self._save)
+
+    def _save(self) -> None:
+        if self._has_begun:
+            self._note_peers()
+            self._replica.snapshots.save(self._view.state)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start background work that `stop` cancels; if it fails, the swarm's `check` raises."""
         task = self._swarm.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _prepare_arithmetic() -> None:
-    """The outer step needs denormal numbers, and flushing them is a setting of each thread."""
-    torch.set_flush_denormal(False)

@@ -32,6 +32,8 @@ class Fetching(Event):
     bytes_total: int
     seconds: float
     """Since the first bytes."""
+    rate: float
+    """Bytes per second since then; 0 if that is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,19 @@ class Committed(Event):
     """Inner steps behind each contribution."""
     tokens: int
     rolled_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack(Event):
+    """This peer has left its branch for a heavier one. The old one stays in its ledger."""
+
+    name: ClassVar[str] = "rollback"
+    commits: int
+    old: str
+    new: str
+    tokens: int
+    """That count no more, all peers'."""
+    own_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

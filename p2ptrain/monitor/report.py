@@ -20,12 +20,13 @@ from p2ptrain.monitor.events import (
     Fetching,
     Preparing,
     Progress,
+    RolledBack,
     Started,
     Stopped,
     Training,
     Warned,
 )
-from p2ptrain.monitor.table import number, peers_table, size
+from p2ptrain.monitor.table import duration, number, peers_table, size
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
 
@@ -105,7 +106,7 @@ class LiveReporter:
         self._fetching = None
         if isinstance(event, Evaluated):
             self._evaluation = event
-        if isinstance(event, Committed) and not event.rolled_back:
+        if isinstance(event, Committed):
             return  # the table shows the height
         if isinstance(event, Stopped):
             self.close()
@@ -145,8 +146,11 @@ def describe(event: Event) -> list[str]:
         case Preparing():
             return [event.text]
         case Fetching():
-            rate = f", {size(event.bytes_here / event.seconds)}/s" if event.seconds else ""
-            return [f"fetching the state: {size(event.bytes_here)} of {size(event.bytes_total)}{rate}"]
+            pace = ""
+            if event.rate:
+                left = (event.bytes_total - event.bytes_here) / event.rate
+                pace = f", {size(event.rate)}/s, {duration(left)} left"
+            return [f"fetching the state: {size(event.bytes_here)} of {size(event.bytes_total)}{pace}"]
         case Started():
             lines = [
                 f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}, "
@@ -162,9 +166,13 @@ def describe(event: Event) -> list[str]:
                 f"{event.tokens_per_second:,.0f} tokens/s peers {event.peers} sent {size(event.bytes_sent)}"
             ]
         case Committed():
-            back = f", {event.rolled_back} commits taken back" if event.rolled_back else ""
             who = " ".join(short_peer(peer) for peer in event.contributors) or "nobody"
-            return [f"height {event.height} commit {event.commit[:8]} state {event.state[:8]} from {who}{back}"]
+            return [f"height {event.height} commit {event.commit[:8]} state {event.state[:8]} from {who}"]
+        case RolledBack():
+            return [
+                f"{event.commits} commits taken back: the branch of {event.new[:8]} is heavier than that of "
+                f"{event.old[:8]}; {event.tokens:,} tokens count no more, {event.own_tokens:,} of them this peer's"
+            ]
         case Evaluated():
             return [f"held-out loss {event.loss:.4f} at height {event.height}"]
         case Warned():

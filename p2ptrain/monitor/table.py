@@ -16,12 +16,15 @@ def peers_table(presences: Iterable[Presence], me: str = "", title: str = "") ->
     for column in ("peer", "phase", "height", "state", "steps", "tokens/s", "loss", "held-out", "sent", "device"):
         table.add_column(column, justify="right" if column not in ("peer", "phase", "state", "device") else "left")
     rows = sorted(presences, key=lambda seen: seen.author)
+    healed = any(seen.taken_back for seen in rows)
+    if healed:
+        table.add_column("taken back", justify="right")
     for seen in rows:
         name = short_peer(seen.author) + (" (you)" if seen.author == me else "")
         table.add_row(
             name, seen.phase, str(seen.height), short(seen.state), str(seen.steps), f"{seen.tokens_per_second:,.0f}",
             number(seen.loss), f"{number(seen.eval_loss)} @{seen.eval_height}" if seen.eval_height else "–",
-            size(seen.bytes_sent), seen.device,
+            size(seen.bytes_sent), seen.device, *([str(seen.taken_back)] if healed else []),
         )  # fmt: skip
     return table
 
@@ -31,13 +34,24 @@ def peers_lines(presences: Iterable[Presence]) -> list[str]:
     return [
         f"{seen.author} phase={seen.phase} height={seen.height} state={short(seen.state)} steps={seen.steps} "
         f"tokens/s={seen.tokens_per_second:.0f} loss={number(seen.loss)} held_out={number(seen.eval_loss)} "
-        f"sent={seen.bytes_sent} version={seen.version} reach={seen.reachability} device={seen.device!r}"
+        f"sent={seen.bytes_sent} taken_back={seen.taken_back} version={seen.version} reach={seen.reachability} "
+        f"device={seen.device!r}"
         for seen in sorted(presences, key=lambda seen: seen.author)
     ]
 
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """For people: 40 s, 3 min 5 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def size(count: float) -> str:

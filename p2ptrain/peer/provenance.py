@@ -25,6 +25,7 @@ from p2ptrain.run import Digest, Genesis, digest_of, spec_from_canonical
 from p2ptrain.state import RunFolder
 
 FILE = "provenance.json"
+Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Contributor(BaseModel):
@@ -43,11 +44,11 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    run: str
+    run: Hex
     founder: str
     height: int
-    commit: str
-    state: str
+    commit: Hex
+    state: Hex
     weight: int
     heights_known: Annotated[tuple[int, int], Field(description="The commits that contributors were counted over.")]
     contributors: tuple[Contributor, ...]

@@ -36,7 +36,7 @@ class Trainer:
         self._run, self._task, self._reporter, self._stop = run, task, reporter, stop
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._newest: tuple[Commit, Head] | None = None
-        self._fetch_began: float | None = None
+        self._fetch_began: tuple[float, int] | None = None
         self._optimizer = make_optimizer(task.model, run.spec.method)
         self._batch = 0
         self._began = self._reported = self._saved = monotonic()
@@ -127,6 +127,10 @@ class Trainer:
                 self._tell_commit(facts["commit"], facts["head"], facts["rolled_back"])
             elif name == "progress":
                 self._tell_fetching(facts["here"], facts["in_all"], at)
+            elif name == "rollback":
+                cost = facts["cost"]
+                told = events.RolledBack(cost.commits, cost.old.hex(), cost.new.hex(), cost.tokens, cost.own_tokens)
+                self._reporter.emit(told)
             elif name == "resync":
                 self._reporter.emit(events.Warned(f"{facts['reason']}: fetching the swarm's state anew"))
             elif name == "warning":
@@ -137,13 +141,14 @@ class Trainer:
         self._hear("warning", {"text": text})
 
     def _tell_fetching(self, here: int, in_all: int, at: float) -> None:
-        began = self._fetch_began = at if self._fetch_began is None else self._fetch_began
+        began, already = self._fetch_began = self._fetch_began or (at, here)
         if here == in_all:
             self._fetch_began = None
         elif at - self._reported < PROGRESS_SECONDS:
             return
         self._reported = at
-        self._reporter.emit(events.Fetching(here, in_all, round(at - began, 3)))
+        rate = (here - already) / (at - began) if at > began else 0.0
+        self._reporter.emit(events.Fetching(here, in_all, round(at - began, 3), round(rate)))
 
     def _tell_commit(self, commit: Commit, head: Head, rolled_back: int) -> None:
         self._reporter.emit(

@@ -5,18 +5,27 @@ It knows digests, heights and bytes; the grammar of a ledger belongs to the meth
 """
 
 from p2ptrain.state.blobs import Blobs
+from p2ptrain.state.database import DamagedError
 from p2ptrain.state.fetch import Fetcher, FetchError, serve
+from p2ptrain.state.files import write_whole
 from p2ptrain.state.folder import RunFolder
-from p2ptrain.state.ledger import Ledger, SnapshotRow
-from p2ptrain.state.vectors import Vectors, write_whole
+from p2ptrain.state.ledger import HeadSeen, Ledger, Rollback, SnapshotRow
+from p2ptrain.state.limits import Limits
+from p2ptrain.state.throttle import Throttle
+from p2ptrain.state.vectors import Vectors
 
 __all__ = [
     "Blobs",
+    "DamagedError",
     "FetchError",
     "Fetcher",
+    "HeadSeen",
     "Ledger",
+    "Limits",
+    "Rollback",
     "RunFolder",
     "SnapshotRow",
+    "Throttle",
     "Vectors",
     "serve",
     "write_whole",

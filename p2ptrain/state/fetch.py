@@ -4,7 +4,8 @@ The caller knows a digest and who may have it. The first answer brings the blob'
 from then on every chunk is checked alone, so chunks may come from several peers at once and a bad one costs nothing
 but itself: its sender is dropped and named, its chunks are asked of the others. Who falls silent in the middle keeps
 nobody waiting either: the same chunks are asked of another source as well, and whichever answer comes first counts.
-What has arrived stays when sources fail, also for the next `fetch` of the same digest.
+What has arrived stays when sources fail, also for the next `fetch` of the same digest; with an `Incoming` it stays on
+disk, for the next start of the peer.
 """
 
 from __future__ import annotations
@@ -12,26 +13,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, BinaryIO, ClassVar
 
+import numpy as np
 from pydantic import Field
 
-from p2ptrain.errors import MalformedError
+from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId, Record, short, short_peer
 from p2ptrain.run.digest import Buffer, chunk_digest
 from p2ptrain.run.record import Count, DigestField
 from p2ptrain.state.blobs import Blobs, MemorySource
+from p2ptrain.state.incoming import Incoming, write_at
+from p2ptrain.state.throttle import Throttle
 from p2ptrain.swarm import Refused, Rpc, RpcError
 
 METHOD = "blob"
 MAX_BLOB_BYTES = 8 * 2**30 - CHUNK_BYTES
-CHUNKS_PER_CALL = 16
+CHUNKS_PER_CALL = 64
 SOURCES_AT_ONCE = 4
 TRIES_PER_SOURCE = 2
 RETRY_SECONDS = 0.5
+BUSY_SECONDS = 3.0
+"""Who has so much to hand out already, by his volunteer's limit, takes no further calls."""
 STALL_SECONDS = 3.0
 """A source from which nothing has come for so long is worked around."""
 MAX_UNFINISHED = 8
@@ -61,22 +68,29 @@ class FetchError(Exception):
     """Nobody could hand out the blob; the text says who was asked and what went wrong."""
 
 
-async def serve(rpc: Rpc, blobs: Blobs) -> None:
-    """Answer other peers' requests from `blobs`."""
+async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle | None = None) -> None:
+    """Answer other peers' requests from `blobs`, all together no faster than `throttle` says."""
+    throttle = throttle or Throttle(None)
 
     async def answer(_peer: PeerId, request: BlobRequest) -> AsyncIterator[Buffer]:
         blob = blobs.get(Digest(request.blob))
         if blob is None:
             raise Refused("not here")
+        if throttle.backlog > BUSY_SECONDS:
+            raise Refused("busy")
         if request.manifest:
             data = blob.manifest.to_bytes()
             blobs.sent[blob.purpose] += len(data) + 5
             yield data
         for index in range(request.first, min(request.first + request.count, len(blob.manifest.chunks))):
-            chunk = blob.chunk(index)
+            try:
+                chunk = blob.chunk(index)
+            except (OSError, StorageError):
+                raise Refused("damaged here") from None
             if chunk_digest(chunk) != blob.manifest.chunks[index]:  # or this peer would look like a liar
                 blobs.release(blob.manifest.digest)
                 raise Refused("damaged here")
+            await throttle.take(len(chunk))
             blobs.sent[blob.purpose] += len(chunk) + 5
             yield chunk
 
@@ -88,7 +102,7 @@ class _Call:
     """What one source is busy with."""
 
     heard: float
-    """When something last came from it."""
+    """When something last came from it; never stalled (inf) while that waits for this peer's own throttle."""
     pending: deque[int] = field(default_factory=deque)
     """Chunks that it still owes, in order."""
 
@@ -96,8 +110,17 @@ class _Call:
 class Fetch:
     """One blob on its way here."""
 
-    def __init__(self, rpc: Rpc, digest: Digest, max_bytes: int = MAX_BLOB_BYTES) -> None:
+    def __init__(
+        self,
+        rpc: Rpc,
+        digest: Digest,
+        max_bytes: int = MAX_BLOB_BYTES,
+        throttle: Throttle | None = None,
+        incoming: Incoming | None = None,
+    ) -> None:
         self._rpc, self.digest, self._max_bytes = rpc, digest, max_bytes
+        self._throttle, self._incoming = throttle or Throttle(None), incoming
+        self._file: BinaryIO | None = None
         self._sources: Callable[[], Iterable[PeerId]] = tuple
         self._progress: Progress | None = None
         self._tries: Counter[PeerId] = Counter()
@@ -106,15 +129,15 @@ class Fetch:
         """How a source has failed last."""
         self._busy: dict[PeerId, _Call] = {}
         self.manifest: Manifest | None = None
-        self._data = bytearray()
-        self._here = bytearray()
-        """One byte for each chunk: whether it has arrived."""
+        self._data = memoryview(b"")
+        self._here: set[int] = set()
+        """Chunks that have arrived."""
         self._missing: deque[int] = deque()
         """Chunks that nobody is being asked for."""
 
     async def run(
         self, sources: Callable[[], Iterable[PeerId]], patience: float, progress: Progress | None = None
-    ) -> bytearray:
+    ) -> memoryview:
         """Fetch the blob, or what is missing of it since the last try.
 
         Args:
@@ -123,8 +146,11 @@ class Fetch:
 
         Raises:
             FetchError: that time passed.
+            StorageError: what arrived can't be kept.
         """
         self._sources, self._progress = sources, progress
+        if self._incoming is not None and (found := await asyncio.to_thread(self._incoming.resume, self.digest)):
+            self._expect(*found)
         workers: set[asyncio.Task[None]] = set()
         last, last_arrived = asyncio.get_running_loop().time(), -1
         try:
@@ -141,23 +167,22 @@ class Fetch:
                     await asyncio.sleep(RETRY_SECONDS)
                     self._tries.clear()  # everyone failed: whoever did not lie may be tried again
                 now = asyncio.get_running_loop().time()
-                if self._arrived != last_arrived:
-                    last, last_arrived = now, self._arrived
+                if len(self._here) != last_arrived or any(call.heard == math.inf for call in self._busy.values()):
+                    last, last_arrived = now, len(self._here)
                 elif now - last > patience:
                     raise FetchError(self._account())
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            if self._file is not None:
+                self._file.close()
+                self._file = None
         return self._data
 
     @property
-    def _arrived(self) -> int:
-        return sum(self._here)
-
-    @property
     def _complete(self) -> bool:
-        return self.manifest is not None and self._arrived == len(self.manifest.chunks)
+        return self.manifest is not None and len(self._here) == len(self.manifest.chunks)
 
     def _stalled(self) -> list[_Call]:
         now = asyncio.get_running_loop().time()
@@ -169,7 +194,7 @@ class Fetch:
         if self.manifest is None:
             count = 1 - working  # one peer tells the manifest; then all can help
         elif self._missing or self._stalled():
-            count = SOURCES_AT_ONCE - working
+            count = self._throttle.streams(SOURCES_AT_ONCE, CHUNK_BYTES) - working
         else:
             count = 0
         usable = [
@@ -202,7 +227,7 @@ class Fetch:
         """The next run of consecutive missing chunks; they are missing no more until they fail. If all are asked for,
         those that a stalled source owes."""
         if not self._missing:
-            owed = [index for call in self._stalled() for index in call.pending if not self._here[index]]
+            owed = [index for call in self._stalled() for index in call.pending if index not in self._here]
             self._missing.extend(sorted(set(owed)))
         if not self._missing:
             return range(0)
@@ -222,10 +247,12 @@ class Fetch:
         try:
             async with contextlib.aclosing(frames):
                 async for frame in frames:
+                    call.heard = math.inf  # if it has to wait now, that is not its fault
+                    await self._throttle.take(len(frame))
                     call.heard = asyncio.get_running_loop().time()
                     if wants_manifest:
                         wants_manifest = False
-                        call.pending = deque(index for index in indices if index < self._begin(frame))
+                        call.pending = deque(range(min(len(indices), self._begin(frame))))
                         self._missing = deque(index for index in self._missing if index not in call.pending)
                     elif call.pending:
                         self._store(peer, call.pending[0], frame)
@@ -235,7 +262,7 @@ class Fetch:
             if wants_manifest or call.pending:
                 raise MalformedError("fewer chunks than were asked for")
         finally:
-            self._missing.extendleft(index for index in reversed(call.pending) if not self._here[index])
+            self._missing.extendleft(index for index in reversed(call.pending) if index not in self._here)
             call.pending.clear()
 
     def _begin(self, frame: bytes) -> int:
@@ -244,10 +271,15 @@ class Fetch:
         if manifest.size > self._max_bytes:
             raise MalformedError("a blob is larger than it may be", f"{manifest.size} bytes")
         if self.manifest is None:
-            self.manifest = manifest
-            self._data, self._here = bytearray(manifest.size), bytearray(len(manifest.chunks))
-            self._missing = deque(range(len(manifest.chunks)))
+            self._expect(manifest, np.empty(manifest.size, np.uint8).data, set())
         return len(manifest.chunks)
+
+    def _expect(self, manifest: Manifest, data: memoryview, here: set[int]) -> None:
+        """From now on it is known what the blob consists of."""
+        self.manifest, self._data, self._here = manifest, data, here
+        self._missing = deque(index for index in range(len(manifest.chunks)) if index not in here)
+        if self._incoming is not None:
+            self._file = self._incoming.open(self.digest, manifest)
 
     def _store(self, peer: PeerId, index: int, chunk: bytes) -> None:
         assert self.manifest is not None
@@ -256,9 +288,14 @@ class Fetch:
             raise MalformedError(_BAD_CHUNK)
         start = index * CHUNK_BYTES
         self._data[start : start + len(chunk)] = chunk
-        self._here[index] = 1
+        self._here.add(index)
+        if self._incoming is not None and self._file is not None:
+            try:
+                write_at(self._file, start, chunk)
+            except OSError as error:
+                raise self._incoming.failed(error) from None
         if self._progress is not None:
-            self._progress(min(self._arrived * CHUNK_BYTES, len(self._data)), len(self._data))
+            self._progress(min(len(self._here) * CHUNK_BYTES, len(self._data)), len(self._data))
 
     def _account(self) -> str:
         if not self._reasons:
@@ -270,8 +307,8 @@ class Fetch:
 class Fetcher:
     """Fetches blobs and holds them, so that whoever comes later can have them from here."""
 
-    def __init__(self, rpc: Rpc, blobs: Blobs) -> None:
-        self._rpc, self._blobs = rpc, blobs
+    def __init__(self, rpc: Rpc, blobs: Blobs, throttle: Throttle | None = None) -> None:
+        self._rpc, self._blobs, self._throttle = rpc, blobs, throttle
         self._unfinished: OrderedDict[Digest, Fetch] = OrderedDict()
 
     async def fetch(
@@ -282,20 +319,26 @@ class Fetcher:
         max_bytes: int = MAX_BLOB_BYTES,
         patience: float = 60.0,
         progress: Progress | None = None,
-    ) -> bytes | bytearray:
+        incoming: Incoming | None = None,
+    ) -> Buffer:
         """The blob's bytes, from here or from one or several of `sources`; checked against the digest.
+
+        Args:
+            incoming: where to keep what arrives, until the caller has it safe and forgets it there.
 
         Raises:
             FetchError: nobody could hand it out within `patience` seconds of the last progress.
+            StorageError: what arrived can't be kept in `incoming`.
         """
         held = self._blobs.read(digest)
         if held is not None:
             return held
-        fetch = self._unfinished.pop(digest, None) or Fetch(self._rpc, digest, max_bytes)
+        fetch = self._unfinished.pop(digest, None) or Fetch(self._rpc, digest, max_bytes, self._throttle, incoming)
         try:
             data = await fetch.run(sources, patience, progress)
         except FetchError:
-            self._unfinished[digest] = fetch
+            if incoming is None:
+                self._unfinished[digest] = fetch
             if len(self._unfinished) > MAX_UNFINISHED:
                 self._unfinished.popitem(last=False)
             raise

@@ -1,11 +1,14 @@
 """A run's folder on this machine: its genesis and spec, the ledger, the vectors, the peer's own checkpoint and log.
 
 <home>/identities/<n>.key
-<home>/runs/<name>-<run id>/<peer id>/   genesis  spec.json  ledger.sqlite  vectors/  checkpoint.pt  log.txt  lock
+<home>/runs/<name>-<run id>/<peer id>/   genesis  spec.json  contact.json  ledger.sqlite  vectors/  incoming/
+                                         checkpoint.pt  log.txt  lock
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
 from typing import Self
 
@@ -13,8 +16,14 @@ from filelock import FileLock, Timeout
 
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, digest_of, short_peer, spec_from_canonical
+from p2ptrain.state.contact import Contact
+from p2ptrain.state.database import DamagedError
+from p2ptrain.state.files import tidy_up, write_whole
+from p2ptrain.state.incoming import Incoming
 from p2ptrain.state.ledger import Ledger
-from p2ptrain.state.vectors import Vectors, write_whole
+from p2ptrain.state.vectors import Vectors
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -22,8 +31,12 @@ class RunFolder:
 
     def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, lock: FileLock | None) -> None:
         self.path, self.genesis, self.spec, self._lock = path, genesis, spec, lock
-        self.ledger = Ledger(path / "ledger.sqlite")
+        self.ledger = _open_ledger(path / "ledger.sqlite", owned=lock is not None)
         self.vectors = Vectors(path / "vectors")
+        self.incoming = Incoming(path / "incoming")
+        if lock is not None:
+            tidy_up(path)
+            tidy_up(path / "vectors")
         self.checkpoint = path / "checkpoint.pt"
         self.log = path / "log.txt"
 
@@ -38,13 +51,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, home: Path, genesis: Genesis, spec: RunSpec, peer: PeerId) -> Self:
-        """Make the folder, or open it if this peer has been in this run before.
+        """Make the folder, or open it if this peer has been in this run before; a damaged genesis or spec is mended.
 
         Raises:
             StorageError: it can't be written, or another process uses it.
         """
         path = cls.place(home, spec.run.name, genesis.digest, peer)
-        if not (path / "genesis").exists():
+        if _content(path / "genesis") != genesis.encoded or _content(path / "spec.json") != spec.canonical():
+            _refuse_another(path, genesis)
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -62,7 +76,7 @@ class RunFolder:
         Raises:
             StorageError: no run folder, damaged, or in use.
         """
-        if not (path / "genesis").is_file():
+        if not (path / "genesis").is_file() and not (path / "ledger.sqlite").exists():
             raise StorageError(
                 f"{path} is no run folder", "it holds no genesis", "give the folder that the peer printed at its start"
             )
@@ -78,14 +92,54 @@ class RunFolder:
                 held.release()
             if isinstance(error, MalformedError | OSError):
                 raise StorageError(
-                    f"the run folder {path} is damaged", str(error), "move it away and join again"
+                    f"the run folder {path} is damaged",
+                    str(error),
+                    "join the run again with an invite: that mends it",
                 ) from None
             raise
+
+    @property
+    def contact(self) -> Contact:
+        """How this peer gets back to the run."""
+        return Contact.read(self.path)
 
     def close(self) -> None:
         self.ledger.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def _refuse_another(path: Path, genesis: Genesis) -> None:
+    """Raises StorageError if a whole genesis is there: places are named by the first digits of run ids only."""
+    with contextlib.suppress(MalformedError):
+        found = Genesis.decode(_content(path / "genesis") or b"").check_signature()
+        if found.digest != genesis.digest:
+            raise StorageError(
+                f"{path} belongs to another run", f"{found.digest.hex()} there, {genesis.digest.hex()} here",
+                "choose another --home",
+            )  # fmt: skip
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _open_ledger(path: Path, owned: bool) -> Ledger:
+    """A ledger that is damaged or gone is replaced by an empty one: a peer can fetch what it held from the others."""
+    if owned and not path.exists() and any(path.parent.glob("vectors/*")):
+        log.warning("%s is gone: what it held has to come from the swarm", path)
+    try:
+        return Ledger(path, owned)
+    except DamagedError as error:
+        if not owned:
+            raise
+        aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.rename(aside)
+        log.warning("%s is damaged (%s): it is kept as %s, what it held has to come from the swarm",
+                    path, error.why, aside.name)  # fmt: skip
+        return Ledger(path, owned)
 
 
 def _lock(path: Path) -> FileLock:

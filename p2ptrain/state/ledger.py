@@ -1,35 +1,23 @@
-"""One run's ledger on disk: commits, contributions' bytes, snapshots and where the head is, in SQLite.
+"""One run's ledger on disk: commits, contributions' bytes, snapshots, where the head is and where it was.
 
-The ledger knows digests, heights and bytes; what they mean is the method's business. Any thread may call it. Writes
-wait for one another and are one transaction each: after a crash a write is there whole or not at all. Reads have a
-connection of their own and wait for no write, so that the network thread may read.
+The ledger knows digests, heights and bytes; what they mean is the method's business. What it hands out under a digest
+has that digest: bytes that a disk has changed count as missing, and are replaced when they are stored again. What an
+author appends without asking anybody, and what takes that back, is in `logs`. Any thread may call it; see `database`
+for what a write is.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from p2ptrain.errors import StorageError
-from p2ptrain.run import Digest
-
-FORMAT = 1
-_SCHEMA = """
-CREATE TABLE commits (
-    digest BLOB PRIMARY KEY, height INTEGER NOT NULL, parent BLOB NOT NULL, record BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX commits_by_height ON commits (height);
-CREATE TABLE payloads (digest BLOB PRIMARY KEY, height INTEGER NOT NULL, bytes BLOB NOT NULL);
-CREATE INDEX payloads_by_height ON payloads (height);
-CREATE TABLE snapshots (
-    state BLOB PRIMARY KEY, height INTEGER NOT NULL, manifest BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-"""
+from p2ptrain.run import Digest, PeerId, digest_of
+from p2ptrain.run.digest import Buffer
+from p2ptrain.state.database import Database
+from p2ptrain.state.logs import Logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,63 +26,106 @@ class SnapshotRow:
 
     state: Digest
     height: int
+    """Or, where there is no chain, the number of records before the mark that it was taken at."""
     manifest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Commits that this peer had applied and took back, because another branch was heavier."""
+
+    old: Digest
+    """The head before; it and its branch stay in the ledger."""
+    new: Digest
+    commits: int
+    tokens: int
+    """Behind these commits, and not behind those that replaced them."""
+    own_tokens: int
+    """Those that this peer itself had trained on."""
+    seen: int = 0
+    """Seconds since 1970 by this machine's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """Where a peer last said that it was, in the method's own words."""
+
+    peer: PeerId
+    height: int
+    head: bytes
+    seen: int = 0
+
+
 class Ledger:
-    """The SQLite file of one run.
+    """The ledger in one file.
+
+    Args:
+        owned: this process is the one that may make the file, bring it to today's format and write to it.
 
     Raises:
         StorageError: from every method, if the disk is full or the file damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock, self._reading = threading.Lock(), threading.Lock()
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            (found,) = self._db.execute("PRAGMA user_version").fetchone()
-            if found == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
-            self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        except sqlite3.Error as error:
-            raise self._broken(error) from None
-        if found not in (0, FORMAT):
-            raise StorageError(
-                f"{path} has storage format {found}", f"this p2ptrain reads format {FORMAT}", "use the newer p2ptrain"
-            )
+    def __init__(self, path: Path, owned: bool = True) -> None:
+        self.path, self._db = path, Database(path, owned)
+        self.logs = Logs(self._db)
 
     def close(self) -> None:
-        with self._lock, self._reading:
-            self._reader.close()
-            self._db.close()
+        self._db.close()
+
+    # Commits -------------------------------------------------------------------------------------------------------
 
     def add_commit(self, digest: Digest, height: int, parent: Digest, record: bytes) -> None:
-        with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO commits VALUES (?, ?, ?, ?)", (digest, height, parent, record))
-
-    def add_payload(self, digest: Digest, height: int, data: bytes | bytearray) -> None:
-        with self._transaction() as db:
-            # Replaced if it is there: what is stored again may have been damaged.
-            db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
+        """Keep a commit, of whatever branch, for good."""
+        with self._db.write() as db:
+            row = (digest, height, parent, record, int(time.time()))
+            db.execute(
+                "INSERT INTO commits (digest, height, parent, record, seen) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (digest) DO UPDATE SET height = excluded.height, parent = excluded.parent, "
+                "record = excluded.record",
+                row,
+            )
 
     def commit(self, digest: Digest) -> bytes | None:
-        return self._one("SELECT record FROM commits WHERE digest = ?", digest)
+        return _whole(digest, self._db.value("SELECT record FROM commits WHERE digest = ?", digest))
 
     def commits(self, above: int) -> dict[Digest, bytes]:
         """The records of all heights above this one by digest, on any branch, lowest height first."""
-        with self._read() as db:
+        with self._db.read() as db:
             query = "SELECT digest, record FROM commits WHERE height > ? ORDER BY height"
-            return {Digest(digest): record for digest, record in db.execute(query, (above,))}
+            return {Digest(d): record for d, record in db.execute(query, (above,)) if _whole(d, record)}
+
+    def commits_seen(self) -> dict[Digest, int]:
+        """When each commit came here, in seconds since 1970 by this machine's clock; 0 if that was not noted."""
+        with self._db.read() as db:
+            return {Digest(digest): seen for digest, seen in db.execute("SELECT digest, seen FROM commits")}
+
+    def add_rollback(self, rollback: Rollback) -> None:
+        with self._db.write() as db:
+            db.execute(
+                "INSERT INTO rollbacks (seen, old, new, commits, tokens, own_tokens) VALUES (?, ?, ?, ?, ?, ?)",
+                (int(time.time()), rollback.old, rollback.new, rollback.commits, rollback.tokens, rollback.own_tokens),
+            )
+
+    def rollbacks(self) -> list[Rollback]:
+        """Oldest first."""
+        with self._db.read() as db:
+            query = "SELECT old, new, commits, tokens, own_tokens, seen FROM rollbacks ORDER BY rowid"
+            return [Rollback(Digest(old), Digest(new), *rest) for old, new, *rest in db.execute(query)]
+
+    # Contributions' bytes ------------------------------------------------------------------------------------------
+
+    def add_payload(self, digest: Digest, height: int, data: Buffer) -> None:
+        with self._db.write() as db:
+            db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
 
     def payload(self, digest: Digest) -> bytes | None:
-        return self._one("SELECT bytes FROM payloads WHERE digest = ?", digest)
+        return _whole(digest, self._db.value("SELECT bytes FROM payloads WHERE digest = ?", digest))
 
     def payload_part(self, digest: Digest, start: int, stop: int) -> bytes:
-        """Some bytes of a payload, empty if it is not there any more."""
-        with self._read() as db:
+        """Some bytes of a payload, unchecked; empty if it is not there any more."""
+        with self._db.read() as db, db:
+            db.execute("BEGIN")  # a writer may delete the row between the two looks at it
             row = db.execute("SELECT rowid FROM payloads WHERE digest = ?", (digest,)).fetchone()
             if row is None:
                 return b""
@@ -103,68 +134,80 @@ class Ledger:
                 return blob.read(stop - start)
 
     def payload_digests(self) -> list[Digest]:
-        with self._read() as db:
+        with self._db.read() as db:
             return [Digest(digest) for (digest,) in db.execute("SELECT digest FROM payloads")]
+
+    def payload_bytes(self, above: int) -> int:
+        """What the payloads of all heights above this one take together."""
+        with self._db.read() as db:
+            query = "SELECT coalesce(sum(length(bytes)), 0) FROM payloads WHERE height > ?"
+            (total,) = db.execute(query, (above,)).fetchone()
+        return int(total)
 
     def drop_payloads(self, height: int) -> list[Digest]:
         """Forget the bytes of contributions up to `height`: a snapshot has taken them in. Returns which."""
-        with self._transaction() as db:
+        with self._db.write() as db:
             rows = db.execute("DELETE FROM payloads WHERE height <= ? RETURNING digest", (height,)).fetchall()
         return [Digest(digest) for (digest,) in rows]
 
+    # Snapshots -----------------------------------------------------------------------------------------------------
+
     def add_snapshot(self, row: SnapshotRow) -> None:
-        with self._transaction() as db:
+        with self._db.write() as db:
             db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (row.state, row.height, row.manifest))
 
     def snapshots(self) -> list[SnapshotRow]:
         """Newest first."""
-        with self._read() as db:
+        with self._db.read() as db:
             rows = db.execute("SELECT state, height, manifest FROM snapshots ORDER BY height DESC").fetchall()
-        return [SnapshotRow(Digest(state), height, manifest) for state, height, manifest in rows]
+        return [SnapshotRow(Digest(state), height, data) for state, height, data in rows if _whole(state, data)]
 
     def drop_snapshots(self, states: Iterable[Digest]) -> None:
-        with self._transaction() as db:
+        with self._db.write() as db:
             db.executemany("DELETE FROM snapshots WHERE state = ?", [(state,) for state in states])
+
+    # Where this peer is, and where others were -----------------------------------------------------------------------
 
     def fact(self, name: str) -> bytes | None:
         """A small value by name, e.g. the head's commit."""
-        return self._one("SELECT value FROM facts WHERE name = ?", name)
+        return self._db.value("SELECT value FROM facts WHERE name = ?", name)
 
     def set_fact(self, name: str, value: bytes) -> None:
-        with self._transaction() as db:
+        with self._db.write() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def _one(self, query: str, key: object) -> bytes | None:
-        with self._read() as db:
-            row = db.execute(query, (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+    def see_heads(self, heads: Iterable[HeadSeen]) -> None:
+        """Note where peers are now; one row for each peer that was ever seen."""
+        with self._db.write() as db:
+            rows = [(head.peer, int(time.time()), head.height, head.head) for head in heads]
+            db.executemany("INSERT OR REPLACE INTO heads (peer, seen, height, head) VALUES (?, ?, ?, ?)", rows)
 
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._reading:
-            try:
-                yield self._reader
-            except sqlite3.Error as error:
-                raise self._broken(error) from None
+    def heads(self) -> list[HeadSeen]:
+        """The last that was heard of each peer, the latest first."""
+        with self._db.read() as db:
+            query = "SELECT peer, height, head, seen FROM heads ORDER BY seen DESC, peer"
+            return [HeadSeen(PeerId(peer), height, head, seen) for peer, height, head, seen in db.execute(query)]
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                finally:
-                    if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
-                        self._db.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise self._broken(error) from None
+    # Damage ----------------------------------------------------------------------------------------------------------
 
-    def _broken(self, error: sqlite3.Error) -> StorageError:
-        next_step = "move the run folder away and join again: the swarm has everything"
-        if "full" in str(error) or "disk I/O" in str(error):
-            next_step = "free some disk space and start the peer again: nothing that was saved is lost"
-        elif "locked" in str(error):
-            next_step = "end the other process that has it open, and try again"
-        return StorageError(f"the ledger {self._path} can't be used", str(error), next_step)
+    def damaged(self, table: Literal["commits", "payloads", "snapshots"]) -> list[Digest]:
+        """What is filed under a digest that it does not have: it counts as missing."""
+        digest, data = {"commits": ("digest", "record"), "payloads": ("digest", "bytes")}.get(
+            table, ("state", "manifest")
+        )
+        with self._db.read() as db:
+            rows = db.execute(f"SELECT {digest}, {data} FROM {table}")
+            return [Digest(name) for name, content in rows if not _whole(name, content)]
+
+    def drop_damaged(self, table: Literal["commits", "payloads", "snapshots"]) -> int:
+        """Make it missing; returns how many there were."""
+        bad = self.damaged(table)
+        if bad:
+            name = "state" if table == "snapshots" else "digest"
+            with self._db.write() as db:
+                db.executemany(f"DELETE FROM {table} WHERE {name} = ?", [(digest,) for digest in bad])
+        return len(bad)
+
+
+def _whole(digest: bytes, data: object) -> bytes | None:
+    return data if isinstance(data, bytes) and digest_of(data) == digest else None

@@ -7,28 +7,27 @@ Run.resume(folder)   where this peer stopped
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import platformdirs
 
-from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
+from p2ptrain.errors import IdentityError, InviteError, MalformedError, NetworkError, StorageError
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
 from p2ptrain.run.spec import MAX_SPEC_BYTES
 from p2ptrain.state.blobs import Blobs
+from p2ptrain.state.contact import Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
+from p2ptrain.state.limits import Limits
+from p2ptrain.state.throttle import Throttle
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, version
 from p2ptrain.swarm.node import check_port
 
 MAX_INVITED = 4
-REMEMBERED_ADDRESSES = 32
 LOOK_FOR_PEERS = 10.0
-_PEERS, _PORT = "peers", "port"
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +49,9 @@ def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity
 class Run:
     """One run, seen from this peer. Close it, or use it in a `with` block."""
 
-    def __init__(self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None) -> None:
+    def __init__(self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None, limits: Limits) -> None:
         self.swarm, self.spec, self._home, self._folder = swarm, spec, home, folder
+        self.limits, self.up, self.down = limits, Throttle(limits.up), Throttle(limits.down)
         self.blobs = Blobs()
         self.founding = folder is None
         self._offer_records()
@@ -64,12 +64,13 @@ class Run:
         config: NodeConfig | None = None,
         home: Path | None = None,
         identity: Path | None = None,
+        limits: Limits | None = None,
     ) -> Self:
         """Begin a new run of a spec, a recipe's name or a TOML file."""
         spec = load_spec(spec) if isinstance(spec, str) else spec
         home = home or default_home()
         config = config or NodeConfig()
-        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None)
+        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits or Limits())
 
     @classmethod
     def join(
@@ -79,6 +80,7 @@ class Run:
         config: NodeConfig | None = None,
         home: Path | None = None,
         identity: Path | None = None,
+        limits: Limits | None = None,
     ) -> Self:
         """Take part in the run that an invite names.
 
@@ -99,15 +101,21 @@ class Run:
         try:
             genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
-            _remember(folder, invite.addresses)
-            _note_port(folder, swarm)
-            return cls(swarm, spec, home, folder)
+            _note_contact(folder, swarm)
+            return cls(swarm, spec, home, folder, limits or Limits())
         except BaseException:
             swarm.close()
             raise
 
     @classmethod
-    def resume(cls, path: Path, *, config: NodeConfig | None = None, identity: Path | None = None) -> Self:
+    def resume(
+        cls,
+        path: Path,
+        *,
+        config: NodeConfig | None = None,
+        identity: Path | None = None,
+        limits: Limits | None = None,
+    ) -> Self:
         """Go on in a run folder, with the identity that it belongs to.
 
         Raises:
@@ -116,12 +124,12 @@ class Run:
         folder = RunFolder.open(path)
         home = path.resolve().parent.parent.parent
         try:
-            known = folder.ledger.fact("identity")
-            key = Identity.open(identity or Path(known.decode() if known else home / "identities" / "1.key"))
-            config = _at_the_same_port(config or NodeConfig(), folder)
-            swarm = _start_or_go_alone(key, config, tuple(_remembered(folder)))
-            _note_port(folder, swarm)
-            return cls(swarm, folder.spec, home, folder)
+            contact = folder.contact
+            key = _open_own_key(identity, contact, home, path.resolve().name)
+            config = _at_the_same_port(config or NodeConfig(), contact.port)
+            swarm = _start_or_go_alone(key, config, contact.peers)
+            _note_contact(folder, swarm)
+            return cls(swarm, folder.spec, home, folder, limits or Limits())
         except BaseException:
             folder.close()
             raise
@@ -148,10 +156,8 @@ class Run:
             software = f"p2ptrain {version()}"
             genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key)
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
-            _remember(self._folder, self.swarm.bootstrap)
-            _note_port(self._folder, self.swarm)
+            _note_contact(self._folder, self.swarm)
             self._offer_records()
-        self.folder.ledger.set_fact("identity", str(self.swarm.identity_path.resolve()).encode())
 
     def invite(self) -> Invite:
         """A link for others: this peer's own addresses."""
@@ -159,11 +165,14 @@ class Run:
 
     def remember_peers(self, peers: list[Presence]) -> None:
         """Note where others are reachable, for the next start; where they were before comes last."""
-        _remember(self.folder, [address for seen in peers for address in seen.addresses])
+        known = self.folder.contact
+        met = known.met(address for seen in peers for address in seen.addresses)
+        if met != known:
+            met.write(self.folder.path)
 
     def remembered_addresses(self) -> list[str]:
         """Where others were reachable, the latest first."""
-        return _remembered(self.folder)
+        return list(self.folder.contact.peers)
 
     def close(self) -> None:
         self.swarm.close()
@@ -182,25 +191,41 @@ class Run:
             self.blobs.hold(self.spec.canonical(), "record")
 
 
-def _remembered(folder: RunFolder) -> list[str]:
-    return list(json.loads(folder.ledger.fact(_PEERS) or b"[]"))
-
-
-def _remember(folder: RunFolder, addresses: Sequence[str]) -> None:
-    latest = list(dict.fromkeys([*addresses, *_remembered(folder)]))[:REMEMBERED_ADDRESSES]
-    folder.ledger.set_fact(_PEERS, json.dumps(latest).encode())
-
-
-def _note_port(folder: RunFolder, swarm: Swarm) -> None:
+def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     """For the next start: then what others remember of this peer, and its invite, still hold."""
     ports = [address.split("/tcp/")[1].split("/")[0] for address in swarm.addresses() if "/tcp/" in address]
-    if ports:
-        folder.ledger.set_fact(_PORT, ports[0].encode())
+    known = folder.contact.met(swarm.bootstrap)
+    noted = {
+        "peer": swarm.peer_id,
+        "identity": str(swarm.identity_path.resolve()),
+        "port": int(ports[0]) if ports else known.port,
+    }
+    known.model_copy(update=noted).write(folder.path)
 
 
-def _at_the_same_port(config: NodeConfig, folder: RunFolder) -> NodeConfig:
+def _open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) -> Identity:
+    """The identity of a folder's peer, whose id ends like this if nothing else is known of it.
+
+    Raises:
+        IdentityError: it is in use, not to be found, or not the one that was given.
+    """
+    if given is not None and not given.is_file():
+        raise IdentityError(f"there is no key file {given}", "", "leave out --identity: the folder knows its own")
+    path = given or Path(contact.identity or "unknown")
+    if not path.is_file():
+        path = Identity.find(home / "identities", contact.peer or ending)
+    key = Identity.open(path)
+    if not key.peer_id.endswith(contact.peer or ending):
+        key.close()
+        raise IdentityError(
+            f"{path} is not the key of the peer whose folder this is", f"its id is {contact.peer or '…' + ending}",
+            "give that peer's key file with --identity, or join the run with an invite as a new one",
+        )  # fmt: skip
+    return key
+
+
+def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
     """Where any port would do, the one of last time, if it is free."""
-    port = (folder.ledger.fact(_PORT) or b"0").decode()
     same = tuple(
         f"{address.removesuffix('/0')}/{port}" if address.endswith("/tcp/0") else address for address in config.listen
     )

@@ -1,13 +1,12 @@
 """Snapshots' vectors on disk: one safetensors file for each, named by the digest of its numbers.
 
-A vector that did not change between two snapshots is one file for both. Files are written whole: to a temporary name,
-synced, then renamed.
+A vector that did not change between two snapshots is one file for both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import threading
 from collections.abc import Container
 from pathlib import Path
 
@@ -19,16 +18,18 @@ from safetensors.numpy import save
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.state.blobs import FileSource
+from p2ptrain.state.files import write_whole
 
 _SUFFIX = ".safetensors"
 _NAME = "vector"
 
 
 class Vectors:
-    """A folder of vectors."""
+    """A folder of vectors. Any thread may call: nothing is tidied up while another thread is writing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._changing = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, digest: Digest, values: NDArray[np.float32]) -> None:
@@ -37,10 +38,11 @@ class Vectors:
         Raises:
             StorageError: the disk is full or not writable; nothing half-written is left under the vector's name.
         """
-        with contextlib.suppress(StorageError):  # damaged: written anew
-            if self.load(digest) is not None:
-                return
-        write_whole(self._path(digest), save({_NAME: values}))
+        with self._changing:
+            with contextlib.suppress(StorageError):  # damaged: written anew
+                if self.load(digest) is not None:
+                    return
+            write_whole(self._path(digest), save({_NAME: values}))
 
     def load(self, digest: Digest) -> NDArray[np.float32] | None:
         """Read a vector and check it; None if it is not there.
@@ -67,19 +69,25 @@ class Vectors:
             header = int.from_bytes(file.read(8), "little")  # safetensors: u64 header length, header, numbers
         return FileSource(path, 8 + header)
 
+    def size(self, digest: Digest) -> int:
+        """Bytes on disk; 0 if it is not there."""
+        path = self._path(digest)
+        return path.stat().st_size if path.exists() else 0
+
     def __contains__(self, digest: Digest) -> bool:
         return self._path(digest).exists()
 
     def keep_only(self, digests: Container[Digest]) -> list[Digest]:
         """Delete all other vectors, and what a crash left half-written; returns which."""
-        for leftover in self._folder.glob(".*.part"):
-            leftover.unlink(missing_ok=True)
         dropped = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            digest = Digest(bytes.fromhex(path.stem))
-            if digest not in digests:
-                path.unlink(missing_ok=True)
-                dropped.append(digest)
+        with self._changing:
+            for leftover in self._folder.glob(".*.part"):
+                leftover.unlink(missing_ok=True)
+            for path in self._folder.glob(f"*{_SUFFIX}"):
+                digest = Digest(bytes.fromhex(path.stem))
+                if digest not in digests:
+                    path.unlink(missing_ok=True)
+                    dropped.append(digest)
         return dropped
 
     def _path(self, digest: Digest) -> Path:
@@ -88,27 +96,3 @@ class Vectors:
     @staticmethod
     def _damaged(path: Path, why: str) -> StorageError:
         return StorageError(f"{path} is damaged", why, "delete that file: the peer fetches what is missing")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either complete or not there, also after a power loss.
-
-    Raises:
-        StorageError: the disk is full or not writable.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StorageError(
-            f"can't write {path}",
-            error.strerror or str(error),
-            "free some disk space (or choose another folder with --home) and start the peer again: it resumes from "
-            "what was saved before",
-        ) from None

@@ -6,6 +6,7 @@ The file is libp2p's own format, mode 0400, made on first use. While a process u
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Container
 from pathlib import Path
@@ -63,6 +64,19 @@ class Identity:
                 return identity
             identity.close()
         raise IdentityError(f"all {MAX_LOCAL_PEERS} identities in {folder} are in use")
+
+    @classmethod
+    def find(cls, folder: Path, ending: str) -> Path:
+        """The file in `folder` of the peer whose id ends so.
+
+        Raises:
+            IdentityError: there is none.
+        """
+        for path in sorted(folder.glob("*.key")):
+            with contextlib.suppress(IdentityError):  # another one's trouble
+                if _read_or_make(path).peer_id.endswith(ending):
+                    return path
+        raise IdentityError(f"no identity in {folder} is the peer …{ending}'s", "", "give its key file with --identity")
 
     def close(self) -> None:
         self._lock.release()

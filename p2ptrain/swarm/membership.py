@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import random
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ ANNOUNCE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 NEIGHBOURS = 12
 """Peers that this one keeps a connection to by itself; libp2p's gossip reaches the rest through them."""
+ACQUAINTANCES = 4
+"""Peers of former times that are tried at a time while others are there."""
 GOSSIP_RATE, GOSSIP_BURST = 50.0, 300.0
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ class Vitals:
     held_out: Digest = NO_DIGEST
     snapshots: tuple[tuple[int, Digest], ...] = ()
     bytes_sent: int = 0
+    taken_back: int = 0
 
 
 class Listener(Protocol):
@@ -167,9 +171,7 @@ class Membership:
                 self._addresses = tuple(await self._swarm.node.addresses())
                 if not await self._swarm.directory.announce(self._presence()):
                     log.debug("no DHT node took this peer's record")
-                await self._meet_neighbours()
-                if not self._live:
-                    await self._meet_acquaintances()
+                await asyncio.gather(self._meet_neighbours(), self._meet_acquaintances())
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
             await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
@@ -183,12 +185,16 @@ class Membership:
         await asyncio.gather(*(self._meet(PeerId(seen.author), seen.addresses) for seen in strangers[:places]))
 
     async def _meet_acquaintances(self) -> None:
+        """Try those who are not there, all of them while nobody is. A few even then: parts of a swarm that were torn
+        apart for longer than a record lives in the DHT have no other way to find each other."""
         by_peer: dict[PeerId, list[str]] = defaultdict(list)
         for address in self._acquaintances():
             by_peer[PeerId(address.rpartition("/p2p/")[2])].append(address)
-        by_peer.pop(self._swarm.peer_id, None)
-        met = await asyncio.gather(*(self._meet(peer, addresses) for peer, addresses in by_peer.items()))
-        for peer, there in zip(by_peer, met, strict=True):
+        missed = list(by_peer.keys() - self._live.keys() - {self._swarm.peer_id})
+        if self._live:
+            missed = random.sample(missed, min(ACQUAINTANCES, len(missed)))
+        met = await asyncio.gather(*(self._meet(peer, by_peer[peer]) for peer in missed))
+        for peer, there in zip(missed, met, strict=True):
             if there:
                 await self._swarm.directory.meet(peer)
 

@@ -157,16 +157,15 @@ class Node:
 
     async def addresses(self) -> list[str]:
         """Where others can reach this node, each ending in /p2p/<peer id>."""
-        try:
-            return [str(address) for address in await self._daemon.get_visible_maddrs(latest=True)]
-        except ValueError:
-            return []
+        async with self._control(type=p2pd_pb2.Request.IDENTIFY) as (_, _, answer):
+            return [f"{Multiaddr(address)}/p2p/{self.peer_id}" for address in answer.identify.addrs]
 
     async def connected(self) -> set[PeerId]:
         found = set()
-        for info in await self._daemon.list_peers():
-            with contextlib.suppress(ValueError):  # peers of other software may have other keys
-                found.add(peer_id_from_bytes(info.peer_id.to_bytes()))
+        async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
+            for info in answer.peers:
+                with contextlib.suppress(ValueError):  # peers of other software may have other keys
+                    found.add(peer_id_from_bytes(info.id))
         return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -176,11 +175,16 @@ class Node:
             NetworkError: none of the addresses leads to that peer; `why` has the reason for each.
         """
         try:
-            bare = [Multiaddr(address.partition("/p2p/" + peer)[0]) for address in addresses]
-            await asyncio.wait_for(self._daemon._client.connect(PeerID.from_base58(peer), bare), DIAL_TIMEOUT)
+            bare = [Multiaddr(address.partition("/p2p/" + peer)[0]).to_bytes() for address in addresses]
+            request = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=bare)
+            async with (
+                asyncio.timeout(DIAL_TIMEOUT),
+                self._control(type=p2pd_pb2.Request.CONNECT, connect=request),
+            ):
+                pass
         except TimeoutError:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {DIAL_TIMEOUT:.0f} s") from None
-        except (P2PDaemonError, ValueError) as error:  # ValueError: no multiaddr
+        except (ControlError, ValueError) as error:  # ValueError: no multiaddr
             raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
 
     async def _dial(self, bootstrap: Sequence[str]) -> None:
@@ -231,12 +235,15 @@ class Node:
             ControlError: no connection, or the peer does not speak this protocol.
         """
         request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol])
-        async with self._control(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request) as connection:
-            yield connection
+        async with self._control(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request) as (reader, writer, _):
+            yield reader, writer
 
     @contextlib.asynccontextmanager
-    async def _control(self, **request: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A control connection to p2pd on which `request` has been accepted."""
+    async def _control(
+        self, **request: Any
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, p2pd_pb2.Response]]:
+        """A control connection to p2pd on which `request` has been accepted, and the answer to it. Unlike those of
+        hivemind's own client it is closed, too, when the caller is cancelled."""
         reader, writer = await self._daemon._client.control.daemon_connector.open_connection()
         try:
             await write_pbmsg(writer, p2pd_pb2.Request(**request))
@@ -244,7 +251,7 @@ class Node:
             await read_pbmsg_safe(reader, response)
             if response.type != p2pd_pb2.Response.OK:
                 raise ControlError(response.error.msg)
-            yield reader, writer
+            yield reader, writer, response
         finally:
             writer.close()
 
@@ -266,7 +273,7 @@ class Node:
     async def subscribe(self, topic: str) -> AsyncIterator[Gossip]:
         """The topic's messages, for as long as the caller listens or p2pd lives. Own messages come back, too."""
         request = p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.SUBSCRIBE, topic=topic)
-        async with self._control(type=p2pd_pb2.Request.PUBSUB, pubsub=request) as (reader, _):
+        async with self._control(type=p2pd_pb2.Request.PUBSUB, pubsub=request) as (reader, _, _):
             while True:
                 message = p2pd_pb2.PSMessage()
                 try:
@@ -357,4 +364,4 @@ def _dial_failure(message: str) -> str:
     """p2pd's account of a failed dial, one line per address, without its own ceremony."""
     lines = [line.strip(" *") for line in message.splitlines()]
     reasons = [line for line in lines if line.startswith("[")]
-    return "; ".join(dict.fromkeys(reasons)) or lines[0].removeprefix("Connect failed. msg=")
+    return "; ".join(dict.fromkeys(reasons)) or lines[0]

@@ -63,6 +63,8 @@ class Presence(SignedRecord):
     snapshots: Annotated[tuple[tuple[Count, DigestField], ...], Field(max_length=8)]
     """(height, state digest) of the snapshots that this peer serves."""
     bytes_sent: Count
+    taken_back: Count
+    """Commits that this peer had applied and took back for a heavier branch, since it joined the run."""
 
 
 class Heartbeat(Record):

@@ -19,6 +19,7 @@ from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
 from p2ptrain.run import load_spec, parse_spec
+from p2ptrain.state import Limits
 from p2ptrain.state.run import Run, default_home
 from p2ptrain.swarm import Invite, NodeConfig
 from p2ptrain.tasks import LocalOptions
@@ -80,6 +81,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "model": ("/a/model",),
     "data": ("/texts/*.txt", "/more/texts"),
 }
+LIMITS: dict[str, tuple[str, ...]] = {"max-disk": ("2.5",), "max-up": ("0.3",), "max-down": ("4",)}
 EXPECTED = PeerOptions(
     Path("/a/home"),
     Path("/a/me.key"),
@@ -87,15 +89,16 @@ EXPECTED = PeerOptions(
     LocalOptions("cuda:1", 3, True, True, "/a/model", ("/texts/*.txt", "/more/texts")),
     2,
 )
+ALL = GIVEN | LIMITS | {"archive": ()}
 
 
 def flags(names: list[str]) -> list[str]:
-    return [word for name in names for value in GIVEN[name] or ("",) for word in (f"--{name}", value) if word]
+    return [word for name in names for value in ALL[name] or ("",) for word in (f"--{name}", value) if word]
 
 
 def set_variables(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in names:
-        monkeypatch.setenv("P2PTRAIN_" + name.upper().replace("-", "_"), " ".join(GIVEN[name]) or "1")
+        monkeypatch.setenv("P2PTRAIN_" + name.upper().replace("-", "_"), " ".join(ALL[name]) or "1")
 
 
 @pytest.mark.parametrize("command", [("peer", "demo"), ("join", INVITE)], ids=["peer", "join"])
@@ -103,12 +106,61 @@ def set_variables(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_volunteer_decides_arrives(
     program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], by: str
 ) -> None:
+    names = [*GIVEN, *LIMITS]
     if by == "variable":
-        set_variables(list(GIVEN), monkeypatch)
-    assert program(*command, *(flags(list(GIVEN)) if by == "flag" else ())).code == 0
+        set_variables(names, monkeypatch)
+    assert program(*command, *(flags(names) if by == "flag" else ())).code == 0
     assert handed.options == EXPECTED
     [(_, _, given)] = handed.began
-    assert given == {"config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity}
+    assert given == {
+        "config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity,
+        "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["join", "found", "resume"])
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("max-disk", Limits(disk=2_500_000_000)),
+        ("max-up", Limits(up=300_000.0)),
+        ("max-down", Limits(down=4_000_000.0)),
+        ("archive", Limits(archive=True)),
+    ],
+)
+def test_each_limit_arrives_alone_however_a_run_begins(
+    program: Program,
+    handed: Handed,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    way: str,
+    name: str,
+    limits: Limits,
+) -> None:
+    command = {"join": ("join", INVITE), "found": ("peer", "demo"), "resume": ("peer", str(tmp_path))}[way]
+    program(*command)
+    program(*command, *flags([name]))
+    set_variables([name], monkeypatch)
+    program(*command)
+    assert [began for began, _, _ in handed.began] == [way] * 3
+    assert [given["limits"] for _, _, given in handed.began] == [Limits(), limits, limits]
+
+
+@pytest.mark.parametrize("command", [("peer", "demo"), ("join", INVITE)], ids=["peer", "join"])
+def test_an_archive_has_no_disk_limit(program: Program, handed: Handed, command: tuple[str, ...]) -> None:
+    ended = program(*command, "--archive", "--max-disk", "10")
+    assert ended.code == 8
+    assert "contradict each other" in ended.errors
+    assert not handed.began
+
+
+@pytest.mark.parametrize("flag", ["--max-disk", "--max-up", "--max-down"])
+@pytest.mark.parametrize("value", ["0", "-1", "lots", "nan"])
+def test_a_limit_is_a_positive_number(program: Program, handed: Handed, flag: str, value: str) -> None:
+    ended = program("join", INVITE, flag, value)
+    assert ended.code == 2
+    assert flag in ended.errors
+    assert not handed.began
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -18,6 +18,7 @@ VARIABLES = {
     "HOME", "IDENTITY", "LISTEN", "ANNOUNCE", "DEVICE", "BATCH_SIZE", "THREADS", "AUTOCAST", "COMPILE", "MODEL", "DATA",
 }  # fmt: skip
 NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
+LIMITS = {"MAX_DISK", "MAX_UP", "MAX_DOWN", "ARCHIVE"}
 
 
 def test_there_are_these_commands() -> None:
@@ -57,8 +58,8 @@ def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, 
 @pytest.mark.parametrize(
     ("command", "variables"),
     [
-        ("peer", VARIABLES | {"BOOTSTRAP"}),
-        ("join", VARIABLES),
+        ("peer", VARIABLES | LIMITS | {"BOOTSTRAP"}),
+        ("join", VARIABLES | LIMITS),
         ("bootstrap", NETWORK),
         ("speed", VARIABLES - NETWORK),
         ("export", {"MODEL"}),

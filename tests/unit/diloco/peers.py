@@ -13,7 +13,7 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.run import NO_DIGEST, Genesis
-from p2ptrain.state import Blobs, RunFolder
+from p2ptrain.state import Blobs, Limits, RunFolder
 from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on, encoded, limited, offer
 from tests.unit.diloco.swarm_in_memory import KEYS, spec_with
 
@@ -28,9 +28,9 @@ GENESIS = Genesis.found(SPEC, BASE.digest, NO_DIGEST, "tests", KEYS[0])
 class Peer:
     """A replica in a run folder, and what its exchange would do with it."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.blobs = folder, Blobs()
-        self.replica = Replica(folder, LAYOUT, self.blobs)
+    def __init__(self, folder: RunFolder, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.folder, self.blobs, self._limits = folder, Blobs(), limits
+        self.replica = Replica(folder, LAYOUT, self.blobs, limits)
         self.states = [BASE]
         self.commits: list[Commit] = []
 
@@ -55,20 +55,20 @@ class Peer:
 
     def restarted(self) -> Peer:
         """The same folder, with nothing in memory."""
-        other = Peer(self.folder)
+        other = Peer(self.folder, self._limits)
         other.states, other.commits = self.states, self.commits
         return other
 
     @property
     def heights(self) -> list[int]:
-        return [height for height, _ in self.replica.snapshots]
+        return [height for height, _ in self.replica.snapshots.offered]
 
 
 @contextmanager
-def open_peer(home: Path) -> Iterator[Peer]:
+def open_peer(home: Path, limits: Limits = Limits()) -> Iterator[Peer]:  # noqa: B008
     folder = RunFolder.create(home, GENESIS, SPEC, PEERS[0])
     try:
-        yield Peer(folder)
+        yield Peer(folder, limits)
     finally:
         folder.close()
 

@@ -23,7 +23,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
         peer.replica.begin(Position(BASE))
         for _ in range(2):
             peer.grow(3)
-            peer.replica.save(peer.states[-1])
+            peer.replica.snapshots.save(peer.states[-1])
         yield peer
 
 
@@ -113,9 +113,9 @@ def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(tmp_path: Path, pee
     """Whole, with the right commit, but of other numbers."""
     fake = type(BASE)(6, peer.states[6].commit, 600, BASE.layout, BASE.fragments)
     change(peer, "DELETE FROM snapshots WHERE height = 6")
-    peer.replica.save(fake)
+    peer.replica.snapshots.save(fake)
     [check] = wrong(peer)
-    assert check.found == "the snapshot of height 6 is not what the commits lead to"
+    assert check.found == "a snapshot is not what the commits lead to: that of height 6"
 
 
 def test_a_base_that_the_genesis_does_not_name_is_found(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_replayed_states_equal_remembered_ones_bit_for_bit(peer: Peer) -> None:
 
 def test_a_state_is_replayed_from_the_nearest_snapshot(peer: Peer) -> None:
     peer.grow(6)
-    peer.replica.save(peer.states[6])
+    peer.replica.snapshots.save(peer.states[6])
     peer.grow(4)
     peer.folder.ledger.drop_payloads(6)
     fresh = peer.restarted().replica
@@ -115,7 +115,7 @@ def test_a_payload_is_served_whether_it_decodes_or_not(peer: Peer) -> None:
 def test_snapshots_reach_back_as_far_as_a_rollback_may(peer: Peer) -> None:
     for _ in range(8):
         peer.grow(2)
-        peer.replica.save(peer.states[-1])
+        peer.replica.snapshots.save(peer.states[-1])
         newest = peer.heights[0]
         assert newest == peer.states[-1].height
         assert peer.heights[-1] <= max(0, newest - DEPTH), "one to replay from, for the deepest rollback"
@@ -130,7 +130,7 @@ def test_what_is_pruned_is_neither_served_nor_on_disk(peer: Peer) -> None:
     first = {part.payload for commit in peer.commits for part in commit.contributions}
     for _ in range(4):
         peer.grow(3)
-        peer.replica.save(peer.states[-1])
+        peer.replica.snapshots.save(peer.states[-1])
     assert BASE.digest not in peer.blobs
     assert not any(Digest(payload) in peer.blobs for payload in first)
     kept = [StateManifest.decode(row.manifest) for row in peer.folder.ledger.snapshots()]
@@ -142,8 +142,8 @@ def test_what_is_pruned_is_neither_served_nor_on_disk(peer: Peer) -> None:
 
 def test_a_snapshot_is_served_whole(peer: Peer) -> None:
     peer.grow(2)
-    peer.replica.save(peer.states[2])
-    assert peer.replica.snapshots[0] == (2, peer.states[2].digest)
+    peer.replica.snapshots.save(peer.states[2])
+    assert peer.replica.snapshots.offered[0] == (2, peer.states[2].digest)
     blob = peer.blobs.get(peer.states[2].digest)
     assert blob is not None
     assert blob.read_all() == peer.states[2].manifest.encoded
@@ -156,9 +156,9 @@ def test_a_snapshot_is_served_whole(peer: Peer) -> None:
 
 def test_snapshots_of_a_branch_that_was_left_are_dropped(peer: Peer) -> None:
     peer.grow(2)
-    peer.replica.save(peer.states[2])
+    peer.replica.snapshots.save(peer.states[2])
     left = peer.states[2]
-    peer.replica.keep_branch({NO_DIGEST})
+    peer.replica.snapshots.keep_branch({NO_DIGEST})
     assert peer.heights == [0]
     assert all(part.theta.digest not in peer.blobs for part in left.fragments)
     assert same_bits(peer.replica.state_at(left.commit), left), "the branch itself is kept"
@@ -171,9 +171,9 @@ def test_a_fetched_state_replaces_the_snapshots_of_a_longer_branch(tmp_path: Pat
     with open_peer(tmp_path / "other") as other:
         other.replica.begin(Position(BASE))
         other.grow(3, seed=50)
-        other.replica.save(other.states[3])
+        other.replica.snapshots.save(other.states[3])
         other.replica.begin(fetched)
-        assert other.heights == [1, 0]
+        assert other.heights == [1], "what leads there from height 0 is not here"
         again = other.restarted().replica.restore()
     assert again is not None
     assert same_bits(again.state, fetched.state)
@@ -181,7 +181,7 @@ def test_a_fetched_state_replaces_the_snapshots_of_a_longer_branch(tmp_path: Pat
 
 def test_a_restart_prefers_the_heads_branch_to_a_higher_snapshot(peer: Peer) -> None:
     peer.grow(3)
-    peer.replica.save(peer.states[3])
+    peer.replica.snapshots.save(peer.states[3])
     peer.replica.set_head(NO_DIGEST)  # killed between taking the commits back and forgetting their snapshots
     again = peer.restarted().replica.restore()
     assert again is not None
@@ -200,7 +200,7 @@ def test_after_a_restart_a_peer_is_where_its_snapshot_and_commits_lead(tmp_path:
     with open_peer(tmp_path) as before:
         before.replica.begin(Position(BASE))
         before.grow(3)
-        before.replica.save(before.states[3])
+        before.replica.snapshots.save(before.states[3])
         before.grow(2)
     with open_peer(tmp_path) as after:
         position = after.replica.restore()
@@ -231,7 +231,7 @@ def test_a_joiner_starts_from_a_fetched_position(tmp_path: Path, peer: Peer) -> 
 @pytest.mark.parametrize("harm", [truncate, flip_a_bit, Path.unlink])
 def test_a_damaged_snapshot_falls_back_to_an_older_one(peer: Peer, harm: Callable[[Path], None]) -> None:
     peer.grow(3)
-    peer.replica.save(peer.states[3])
+    peer.replica.snapshots.save(peer.states[3])
     harm(peer.folder.path / "vectors" / f"{peer.states[3].fragments[0].momentum.digest.hex()}.safetensors")
     again = peer.restarted()
     position = again.replica.restore()
@@ -244,7 +244,7 @@ def test_a_damaged_snapshot_falls_back_to_an_older_one(peer: Peer, harm: Callabl
 @pytest.mark.parametrize("harm", [truncate, flip_a_bit, Path.unlink])
 def test_a_damaged_older_snapshot_is_neither_in_the_way_nor_offered(peer: Peer, harm: Callable[[Path], None]) -> None:
     peer.grow(3)
-    peer.replica.save(peer.states[3])
+    peer.replica.snapshots.save(peer.states[3])
     harm(peer.folder.path / "vectors" / f"{BASE.fragments[0].theta.digest.hex()}.safetensors")
     again = peer.restarted()
     position = again.replica.restore()
@@ -274,13 +274,13 @@ def test_a_folder_without_a_whole_snapshot_makes_a_newcomer(peer: Peer) -> None:
 def test_the_state_of_another_model_is_told_apart(peer: Peer) -> None:
     other = Layout.of({**SHAPES, "layers.0.w": (301,)}, 2)
     with pytest.raises(StorageError, match="another model"):
-        Replica(peer.folder, other, Blobs()).state_at(NO_DIGEST)
+        Replica(peer.folder, other, Blobs()).snapshots.load(peer.folder.ledger.snapshots()[0])
 
 
 def test_vectors_of_the_wrong_length_are_malformed(peer: Peer) -> None:
     sizes = LAYOUT.sizes
     short = GlobalState.initial(LAYOUT.digest, [np.ones(size - 1, dtype=np.float32) for size in sizes])
-    peer.replica.save(short)
+    peer.replica.snapshots.save(short)
     row = next(row for row in peer.folder.ledger.snapshots() if row.state == short.digest)
     with pytest.raises(MalformedError, match="wrong lengths"):
-        peer.restarted().replica.load(row)
+        peer.restarted().replica.snapshots.load(row)

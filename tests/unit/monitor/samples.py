@@ -15,7 +15,7 @@ STATE = digest_of(b"a state").hex()
 COMMIT = digest_of(b"a commit").hex()
 
 PREPARING = events.Preparing(text="joining the others")
-FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0)
+FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0, rate=500_000.0)
 STARTED = events.Started(
     run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", folder="/home/runs/x",
     device="cpu", parameters=1_234_567, held_out="cd" * 32, founded=True,
@@ -29,6 +29,7 @@ COMMITTED = events.Committed(
     height=9, commit=COMMIT, state=STATE, leader=PEERS[1], attempt=0, contributors=tuple(PEERS[:2]), steps=(10, 9),
     tokens=2048, rolled_back=0,
 )  # fmt: skip
+ROLLED_BACK = events.RolledBack(commits=3, old="1" * 64, new="2" * 64, tokens=6_000, own_tokens=2_000)
 EVALUATED = events.Evaluated(height=9, loss=1.98765)
 WARNED = events.Warned(text="the held-out text [here] is another one")
 STOPPED = events.Stopped(
@@ -36,7 +37,7 @@ STOPPED = events.Stopped(
     resume="p2ptrain peer /home/runs/x", sent={"contribution": 2_000_000, "gossip": 900},
 )  # fmt: skip
 
-ALL = (PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, EVALUATED, WARNED, STOPPED)
+ALL = (PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, EVALUATED, WARNED, STOPPED)
 
 
 def presence(author: str, **fields: Any) -> Presence:
@@ -45,6 +46,6 @@ def presence(author: str, **fields: Any) -> Presence:
         "device": "cpu, 2 threads", "addresses": (), "reachability": "unknown", "height": 12, "commit": bytes(32),
         "state": bytes.fromhex(STATE), "weight": 1, "steps": 345, "tokens": 6789, "tokens_per_second": 4321.0,
         "loss": 2.345, "eval_height": 8, "eval_loss": 2.222, "held_out": bytes(32), "snapshots": (),
-        "bytes_sent": 7_654_321,
+        "bytes_sent": 7_654_321, "taken_back": 0,
     }  # fmt: skip
     return Presence(**(given | fields))

@@ -21,6 +21,7 @@ from tests.unit.monitor.samples import (
     PEERS,
     PREPARING,
     PROGRESS,
+    ROLLED_BACK,
     STARTED,
     STATE,
     STOPPED,
@@ -80,10 +81,16 @@ def test_the_first_lines_say_how_others_join() -> None:
     assert lines[1:] == ["folder /home/runs/x", "others join with:", "  p2ptrain join p2ptrain://1.invite"]
 
 
-def test_a_commit_names_its_contributors_and_what_was_taken_back() -> None:
+def test_a_commit_names_its_contributors() -> None:
     assert plain(COMMITTED)[0].endswith(f"state {STATE[:8]} from {PEERS[0][-6:]} {PEERS[1][-6:]}")
-    assert plain(dataclasses.replace(COMMITTED, rolled_back=3))[0].endswith(", 3 commits taken back")
     assert plain(dataclasses.replace(COMMITTED, contributors=()))[0].endswith("from nobody")
+
+
+def test_a_rollback_names_both_branches_and_what_it_cost() -> None:
+    assert plain(ROLLED_BACK) == [
+        "3 commits taken back: the branch of 22222222 is heavier than that of 11111111; 6,000 tokens count no more, "
+        "2,000 of them this peer's"
+    ]
 
 
 def test_progress_is_printed_every_ten_seconds() -> None:
@@ -95,10 +102,11 @@ def test_progress_is_printed_every_ten_seconds() -> None:
 
 def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
     reports = [dataclasses.replace(FETCHING, seconds=float(second)) for second in range(15)]
-    whole = dataclasses.replace(FETCHING, bytes_here=4_000_000, seconds=14.5)
+    whole = dataclasses.replace(FETCHING, bytes_here=4_000_000, seconds=14.5, rate=275_900.0)
     assert len(plain(*reports)) == 2
-    assert plain(*reports, whole)[2:] == ["fetching the state: 4.0 MB of 4.0 MB, 275.9 kB/s"]
-    assert plain(dataclasses.replace(FETCHING, seconds=0.0)) == ["fetching the state: 1.5 MB of 4.0 MB"]
+    assert plain(*reports, whole)[2:] == ["fetching the state: 4.0 MB of 4.0 MB, 275.9 kB/s, 0 s left"]
+    assert plain(FETCHING) == ["fetching the state: 1.5 MB of 4.0 MB, 500.0 kB/s, 5 s left"]
+    assert plain(dataclasses.replace(FETCHING, rate=0.0)) == ["fetching the state: 1.5 MB of 4.0 MB"]
 
 
 def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
@@ -125,12 +133,10 @@ def test_on_a_terminal_important_lines_scroll_and_the_rest_is_in_the_table(conso
     reporter = LiveReporter(console)
     for event in ALL:
         reporter.emit(event)
-    reporter.emit(dataclasses.replace(COMMITTED, rolled_back=2))
     told = console.export_text()
-    for shown in (PREPARING, STARTED, EVALUATED, WARNED, STOPPED):
+    for shown in (PREPARING, STARTED, ROLLED_BACK, EVALUATED, WARNED, STOPPED):
         assert all(line in told for line in describe(shown))
-    assert "2 commits taken back" in told
-    assert told.count("from ") == 2, "training from …, and the one commit that took others back"
+    assert describe(COMMITTED)[0] not in told
     assert describe(PROGRESS)[0] not in told
     assert describe(FETCHING)[0] not in told
 

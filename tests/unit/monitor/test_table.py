@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from p2ptrain.monitor import peers_lines, peers_table, size
+from p2ptrain.monitor.table import duration
 from tests.unit.monitor.samples import PEERS, STATE, presence
 
 
@@ -33,6 +34,13 @@ def test_a_row_holds_what_the_peer_said() -> None:
         assert part in table
 
 
+def test_what_was_taken_back_has_a_column_if_somebody_took_something_back() -> None:
+    assert "taken back" not in rendered([presence(peer) for peer in PEERS])
+    table = rendered([presence(PEERS[0]), presence(PEERS[1], taken_back=17)])
+    assert "taken back" in table
+    assert [line.split("│")[-2].strip() for line in table.splitlines() if STATE[:8] in line] == ["0", "17"]
+
+
 def test_what_is_not_known_yet_is_a_dash() -> None:
     table = rendered([presence(PEERS[0], loss=None, eval_height=0, eval_loss=None)])
     assert table.count("–") == 2
@@ -47,7 +55,7 @@ def test_lines_hold_the_same_for_a_pipe_with_the_whole_peer_id() -> None:
     assert [line.split()[0] for line in lines] == PEERS
     assert lines[0].split(maxsplit=1)[1] == (
         f"phase=training height=12 state={STATE[:8]} steps=345 tokens/s=4321 loss=2.345 held_out=2.222 sent=7654321 "
-        "version=0.1.0 reach=unknown device='cpu, 2 threads'"
+        "taken_back=0 version=0.1.0 reach=unknown device='cpu, 2 threads'"
     )
 
 
@@ -72,3 +80,19 @@ def test_a_size_is_the_count_to_a_tenth_of_its_unit(count: int) -> None:
     number, unit = size(count).split()
     scale = 1000 ** ["B", "kB", "MB", "GB", "TB"].index(unit)
     assert abs(float(number) * scale - count) <= 0.0501 * scale
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (3599.6, "1 h 0 min"),
+        (7800, "2 h 10 min"),
+        (360_000, "100 h 0 min"),
+    ],
+)
+def test_durations_are_told_in_their_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

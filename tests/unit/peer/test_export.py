@@ -17,10 +17,11 @@ from p2ptrain.diloco.replica import Position, Replica
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, P2PTrainError, StorageError
 from p2ptrain.peer.export import export_run
+from p2ptrain.peer.history import history
 from p2ptrain.peer.provenance import check_export
-from p2ptrain.peer.verify import history, verify
-from p2ptrain.run import NO_DIGEST, Genesis
-from p2ptrain.state import Blobs, RunFolder
+from p2ptrain.peer.verify import verify
+from p2ptrain.run import NO_DIGEST, Genesis, digest_of
+from p2ptrain.state import Blobs, HeadSeen, RunFolder
 from p2ptrain.tasks import CausalLM, LocalOptions
 from p2ptrain.tasks.tokenizer import ByteTokenizer
 from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on, encoded, offer
@@ -40,7 +41,7 @@ class Trained:
         self.folder = RunFolder.create(
             home, Genesis.found(spec, base.digest, NO_DIGEST, "tests", KEYS[0]), spec, PEERS[0]
         )
-        replica = Replica(self.folder, layout, Blobs())
+        self.replica = replica = Replica(self.folder, layout, Blobs())
         replica.begin(Position(base))
         self.state = base
         self.states = [base]
@@ -198,16 +199,51 @@ def test_what_is_no_export_is_refused(exported: Path) -> None:
 def test_verify_says_ok_or_wrong_and_ends_so(
     trained: Trained, exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verify(trained.folder.path, None, json_lines=False)
-    verify(exported, None, json_lines=True)
+    verify(trained.folder.path, None, None, json_lines=False)
+    verify(exported, None, None, json_lines=True)
     told = capsys.readouterr().out.splitlines()
     assert all(line.startswith("ok ") for line in told[:-2])
     assert [json.loads(line)["good"] for line in told[-2:]] == [True, True]
     path = exported / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "height": 2}))
     with pytest.raises(LedgerError, match="does not agree with itself"):
-        verify(exported, None, json_lines=False)
+        verify(exported, None, None, json_lines=False)
     assert capsys.readouterr().out.splitlines()[-1].startswith("WRONG  weights")
+
+
+def test_an_export_is_held_against_a_ledger(
+    trained: Trained, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify(exported, None, trained.folder.path, json_lines=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["subject"] for line in lines] == ["run", "weights", "ledger"]
+    assert trained.state.digest.hex()[:8] in lines[-1]["found"]
+    spec = trained.folder.spec
+    other = RunFolder.create(
+        tmp_path, Genesis.found(spec, digest_of(b"base"), NO_DIGEST, "tests", KEYS[1]), spec, PEERS[1]
+    )
+    other.close()
+    with pytest.raises(LedgerError, match="does not agree"):
+        verify(exported, None, other.path, json_lines=False)
+    assert "of another run" in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(StorageError, match="is no export"):
+        verify(trained.folder.path, None, trained.folder.path, json_lines=False)
+
+
+def test_a_ledger_that_knows_another_state_contradicts_an_export(
+    trained: Trained, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported / "provenance.json"
+    told = json.loads(path.read_text())
+    for changes, why in (
+        ({"state": "00" * 32}, "not 00000000"),
+        ({"commit": "00" * 32}, "not " + told["state"][:8]),
+        ({"commit": "11" * 32}, "does not know the commit 11111111"),
+    ):
+        path.write_text(json.dumps(told | changes))
+        with pytest.raises(LedgerError, match="does not agree"):
+            verify(exported, None, trained.folder.path, json_lines=False)
+        assert why in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_history_tells_commits_and_contributors(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,3 +255,29 @@ def test_history_tells_commits_and_contributors(trained: Trained, capsys: pytest
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["height"] for line in lines] == [1, 2, 3]
     assert lines[0]["contributors"] == [PEERS[0]]
+
+
+def test_history_tells_of_branches_that_were_left_and_of_others(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The head has moved from height 3 to a rival commit of height 2."""
+    trained = Trained(tmp_path, corpus)
+    rival = commit_on(trained.states[1].head, attempt=1, run=trained.folder.run).signed(KEY_OF[PEERS[0]])
+    trained.replica.apply(rival)
+    trained.replica.note_rollback(trained.state.commit, rival.digest, PEERS[0])
+    trained.replica.set_head(rival.digest)
+    trained.folder.ledger.see_heads([HeadSeen(PEERS[2], 77, b"its words")])
+    for json_lines in (True, False):
+        history(trained.folder.path, json_lines)
+    trained.folder.close()
+    *told, shown = capsys.readouterr().out.split("\n", 6)
+    lines = [json.loads(line) for line in told]
+    assert [(line["event"], line.get("height")) for line in lines] == [
+        ("commit", 1), ("commit", 2), ("archived", 2), ("archived", 3), ("rollback", None), ("head", 77),
+    ]  # fmt: skip
+    left = lines[4]
+    assert (left["old"], left["new"]) == (trained.state.commit.hex(), rival.digest.hex())
+    assert (left["commits"], left["tokens"], left["own_tokens"]) == (2, 200, 200)
+    assert lines[5]["peer"] == PEERS[2]
+    assert "2 commits on branches that lost" in shown
+    assert PEERS[2][-6:] in shown

@@ -11,7 +11,8 @@ import torch
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer import trainer as module
 from p2ptrain.peer.trainer import Trainer
-from p2ptrain.run import RunSpec
+from p2ptrain.run import RunSpec, digest_of
+from p2ptrain.state import Rollback
 from p2ptrain.state.run import Run
 from p2ptrain.tasks import CausalLM
 
@@ -76,8 +77,23 @@ def test_fetching_is_told_about_once_a_second_and_to_the_end(peer: Peer) -> None
     peer.trainer._hear("progress", {"here": 2, "in_all": 2})
     assert not peer.trainer._look_up()
     whole = [event for event in peer.told if event.bytes_here == event.bytes_total]
-    assert whole == [events.Fetching(40, 40, 3.9), events.Fetching(2, 2, 1.0)]
+    assert whole == [events.Fetching(40, 40, 3.9, 10.0), events.Fetching(2, 2, 1.0, 1.0)]
     assert 5 <= len(peer.told) <= 6
+
+
+def test_what_was_here_before_does_not_count_as_fetched_fast(peer: Peer) -> None:
+    for here in (3000, 3100, 3200):
+        peer.trainer._hear("progress", {"here": here, "in_all": 5000})
+        peer.now += 2.0
+    assert not peer.trainer._look_up()
+    assert [(event.bytes_here, event.rate) for event in peer.told] == [(3100, 50), (3200, 50)]
+
+
+def test_a_rollback_is_told_with_what_it_cost(peer: Peer) -> None:
+    old, new = digest_of(b"old"), digest_of(b"new")
+    peer.trainer._hear("rollback", {"cost": Rollback(old, new, 3, 500, 200)})
+    assert not peer.trainer._look_up()
+    assert peer.told == [events.RolledBack(3, old.hex(), new.hex(), 500, 200)]
 
 
 def test_closing_before_it_was_connected_does_nothing(peer: Peer) -> None:

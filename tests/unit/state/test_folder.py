@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import NO_DIGEST, Genesis, digest_of
-from p2ptrain.state import RunFolder
+from p2ptrain.state import DamagedError, RunFolder
 from tests.unit.run.specs import spec_with
 from tests.unit.state.samples import KEYS, SPEC, empty, flip_a_bit, overwrite, truncate
 
@@ -102,7 +103,24 @@ def test_a_damaged_record_is_noticed(run_folder: Path, name: str, harm: Callable
     harm(run_folder / name)
     refusal = refusal_of(run_folder)
     assert refusal.what.endswith("is damaged")
-    assert refusal.next_step == "move it away and join again"
+    assert refusal.next_step == "join the run again with an invite: that mends it"
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, empty, overwrite, Path.unlink])
+@pytest.mark.parametrize("name", ["genesis", "spec.json"])
+def test_joining_again_mends_a_damaged_record_and_keeps_the_rest(
+    run_folder: Path, tmp_path: Path, genesis: Genesis, name: str, harm: Callable[[Path], None]
+) -> None:
+    folder = RunFolder.open(run_folder)
+    folder.ledger.set_fact("head", b"somewhere")
+    folder.close()
+    whole = (run_folder / name).read_bytes()
+    harm(run_folder / name)
+    again = RunFolder.create(tmp_path, genesis, SPEC, ME)
+    assert (again.path, again.genesis, again.spec) == (run_folder, genesis, SPEC)
+    assert again.ledger.fact("head") == b"somewhere"
+    assert (run_folder / name).read_bytes() == whole
+    again.close()
 
 
 def test_a_missing_spec_is_noticed(run_folder: Path) -> None:
@@ -128,12 +146,67 @@ def test_a_genesis_of_another_format_is_refused(run_folder: Path, genesis: Genes
     assert "genesis/2" in refusal.why
 
 
-def test_a_damaged_ledger_is_named_and_leaves_the_folder_free(run_folder: Path) -> None:
+# The ledger --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("p2ptrain"), "propagate", True)
+    return caplog
+
+
+def test_a_damaged_ledger_is_put_aside_under_a_name_of_its_own_and_an_empty_one_takes_its_place(
+    run_folder: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    ledger = run_folder / "ledger.sqlite"
+    for number in (1, 2, 3):
+        folder = RunFolder.open(run_folder)
+        assert folder.ledger.fact("head") is None
+        folder.ledger.set_fact("head", b"somewhere")
+        folder.close()
+        ledger.write_bytes(damaged := b"damaged, and this is the text of number %d" % number)
+        warnings.clear()
+        RunFolder.open(run_folder).close()
+        aside = run_folder / f"ledger.sqlite.damaged-{number}"
+        assert aside.read_bytes() == damaged, "for whoever wants to look at it"
+        assert f"{ledger} is damaged (file is not a database)" in warnings.text
+        assert aside.name in warnings.text
+
+
+def test_what_an_old_write_ahead_log_holds_does_not_get_into_the_ledger_that_takes_its_place(run_folder: Path) -> None:
+    folder = RunFolder.open(run_folder)
+    folder.ledger.set_fact("head", b"somewhere")
+    old = (run_folder / "ledger.sqlite-wal").read_bytes()
+    folder.close()
+    assert old
     overwrite(run_folder / "ledger.sqlite")
-    for _ in range(2):  # not "in use" the second time
-        with pytest.raises(StorageError, match=r"ledger\.sqlite can't be used") as told:
-            RunFolder.open(run_folder)
+    (run_folder / "ledger.sqlite-wal").write_bytes(old)  # as after a power loss
+    again = RunFolder.open(run_folder)
+    assert again.ledger.fact("head") is None
+    again.close()
+
+
+def test_a_damaged_ledger_is_left_alone_by_those_who_only_read(run_folder: Path) -> None:
+    overwrite(run_folder / "ledger.sqlite")
+    before = (run_folder / "ledger.sqlite").read_bytes()
+    with pytest.raises(DamagedError, match=r"ledger\.sqlite can't be used") as told:
+        RunFolder.open(run_folder, lock=False)
     assert told.value.why == "file is not a database"
+    assert told.value.next_step.startswith("start the peer again")
+    assert (run_folder / "ledger.sqlite").read_bytes() == before
+    assert not list(run_folder.glob("*.damaged-*"))
+
+
+def test_a_ledger_that_is_gone_is_warned_about_if_there_was_one(
+    run_folder: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    (run_folder / "ledger.sqlite").unlink()
+    RunFolder.open(run_folder).close()
+    assert warnings.text == "", "nothing was there yet"
+    (run_folder / "vectors" / "some.safetensors").touch()
+    (run_folder / "ledger.sqlite").unlink()
+    RunFolder.open(run_folder).close()
+    assert "ledger.sqlite is gone" in warnings.text
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,15 +16,30 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, digest_of
-from p2ptrain.state import Ledger, SnapshotRow
-from p2ptrain.state.ledger import FORMAT
-from tests.unit.state.samples import bytes_of, empty, overwrite
+from p2ptrain.state import DamagedError, HeadSeen, Ledger, Rollback, SnapshotRow
+from tests.unit.state.samples import PEERS, bytes_of, empty, overwrite
 
 PARENT = digest_of(b"parent")
+NOW = 1_700_000_000
+Table = Literal["commits", "payloads", "snapshots"]
 
 
 def name(text: str) -> Digest:
+    """What a record of these words is filed under."""
     return digest_of(text.encode())
+
+
+def add_commit(ledger: Ledger, text: str, height: int = 1) -> None:
+    ledger.add_commit(name(text), height, PARENT, text.encode())
+
+
+def add_payload(ledger: Ledger, text: str, height: int = 1) -> None:
+    ledger.add_payload(name(text), height, text.encode())
+
+
+def snapshot(height: int) -> SnapshotRow:
+    manifest = f"manifest {height}".encode()
+    return SnapshotRow(digest_of(manifest), height, manifest)
 
 
 @pytest.fixture
@@ -47,27 +64,34 @@ def test_a_new_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.payload_digests() == []
     assert ledger.snapshots() == []
     assert ledger.fact("head") is None
+    assert (ledger.commits_seen(), ledger.rollbacks(), ledger.heads()) == ({}, [], [])
+    assert ledger.payload_bytes(above=-1) == 0
 
 
 def test_a_commit_is_found_by_its_digest(ledger: Ledger) -> None:
-    ledger.add_commit(name("a"), 1, PARENT, b"record a")
-    ledger.add_commit(name("b"), 2, name("a"), b"record b")
-    assert ledger.commit(name("a")) == b"record a"
+    add_commit(ledger, "a", 1)
+    add_commit(ledger, "b", 2)
+    assert ledger.commit(name("a")) == b"a"
     assert ledger.commit(name("c")) is None
 
 
 def test_both_sides_of_a_fork_are_kept_lowest_height_first(ledger: Ledger) -> None:
     for text, height in (("c", 3), ("b", 2), ("b'", 2), ("a", 1)):
-        ledger.add_commit(name(text), height, PARENT, text.encode())
+        add_commit(ledger, text, height)
     assert ledger.commits(1) == {name("b"): b"b", name("b'"): b"b'", name("c"): b"c"}
     assert list(ledger.commits(1).values())[2:] == [b"c"]
     assert ledger.commits(3) == {}
 
 
-def test_a_commit_that_is_known_stays_as_it_was(ledger: Ledger) -> None:
-    ledger.add_commit(name("a"), 1, PARENT, b"first")
-    ledger.add_commit(name("a"), 9, PARENT, b"again")
-    assert ledger.commits(0) == {name("a"): b"first"}
+def test_a_commit_that_comes_again_was_first_seen_when_it_first_came(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(2):
+        monkeypatch.setattr(time, "time", lambda day=day: NOW + 86_400 * day + 0.75)
+        add_commit(ledger, "a")
+        add_commit(ledger, f"b{day}")
+    assert ledger.commits_seen() == {name("a"): NOW, name("b0"): NOW, name("b1"): NOW + 86_400}
+    assert len(ledger.commits(0)) == 3
 
 
 # Payloads ----------------------------------------------------------------------------------------------------------
@@ -84,7 +108,7 @@ def test_any_part_of_a_payload_can_be_read(ledger: Ledger, data: bytes, start: i
 
 def test_payloads_are_dropped_up_to_a_height(ledger: Ledger) -> None:
     for height in range(1, 5):
-        ledger.add_payload(name(f"{height}"), height, bytes_of(100, height))
+        add_payload(ledger, f"{height}", height)
     assert set(ledger.drop_payloads(2)) == {name("1"), name("2")}
     assert set(ledger.payload_digests()) == {name("3"), name("4")}
     assert ledger.payload(name("2")) is None
@@ -92,11 +116,21 @@ def test_payloads_are_dropped_up_to_a_height(ledger: Ledger) -> None:
     assert ledger.drop_payloads(2) == []
 
 
+@given(sizes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300)), max_size=6), above=st.integers(-1, 6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_what_payloads_take_is_counted_above_a_height(ledger: Ledger, sizes: list[tuple[int, int]], above: int) -> None:
+    ledger.drop_payloads(10**6)
+    for seed, (height, size) in enumerate(sizes):
+        ledger.add_payload(digest_of(bytes_of(size, seed)), height, bytes_of(size, seed))
+    kept = {bytes_of(size, seed): height for seed, (height, size) in enumerate(sizes)}
+    assert ledger.payload_bytes(above) == sum(len(data) for data, height in kept.items() if height > above)
+
+
 # Snapshots and facts -----------------------------------------------------------------------------------------------
 
 
 def test_snapshots_come_newest_first_and_can_be_dropped(ledger: Ledger) -> None:
-    rows = [SnapshotRow(name(f"{height}"), height, f"manifest {height}".encode()) for height in (8, 24, 16)]
+    rows = [snapshot(height) for height in (8, 24, 16)]
     for row in (*rows, rows[0]):
         ledger.add_snapshot(row)
     assert ledger.snapshots() == [rows[1], rows[2], rows[0]]
@@ -111,18 +145,68 @@ def test_a_fact_is_replaced(ledger: Ledger) -> None:
     assert (ledger.fact("head"), ledger.fact("peers")) == (b"second", b"")
 
 
+# What happened -----------------------------------------------------------------------------------------------------
+
+
+def test_rollbacks_are_kept_in_their_order_with_the_time(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW + 0.5)
+    happened = [Rollback(name("b"), name("c"), 3, 3000, 1000), Rollback(name("a"), name("b"), 1, 500, 0)]
+    for rollback in happened:
+        ledger.add_rollback(rollback)
+    assert ledger.rollbacks() == [dataclasses.replace(rollback, seen=NOW) for rollback in happened]
+
+
+def test_the_last_word_of_every_peer_is_kept_the_latest_first(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for minute, seen in enumerate([[(1, 5), (2, 5)], [(2, 7)], [(3, 6), (1, 4)]]):
+        monkeypatch.setattr(time, "time", lambda minute=minute: NOW + 60 * minute)
+        ledger.see_heads([HeadSeen(PEERS[peer], height, f"{peer} at {height}".encode()) for peer, height in seen])
+    told = [(head.peer, head.height, head.head, head.seen - NOW) for head in ledger.heads()]
+    late = [(PEERS[1], 4, b"1 at 4", 120), (PEERS[3], 6, b"3 at 6", 120)]
+    assert told == [*sorted(late), (PEERS[2], 7, b"2 at 7", 60)]
+
+
+# Damage ------------------------------------------------------------------------------------------------------------
+
+TABLES: dict[Table, str] = {"commits": "record", "payloads": "bytes", "snapshots": "manifest"}
+
+
+def change(ledger: Ledger, table: Table, value: object) -> None:
+    """What a disk may do to a table's only row."""
+    with ledger._db.write() as db:
+        assert db.execute(f"UPDATE {table} SET {TABLES[table]} = ?", (value,)).rowcount == 1
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("value", [b"another thing", b"", "text", 7, 2.5], ids=repr)
+def test_what_has_another_digest_counts_as_missing_until_it_is_stored_again(
+    ledger: Ledger, table: Table, value: object
+) -> None:
+    fill(ledger)
+    before = content(ledger)
+    assert not any(ledger.damaged(each) for each in TABLES)
+    change(ledger, table, value)
+    assert sum(now != then for now, then in zip(content(ledger), before, strict=True)) == 1
+    assert content(ledger)[list(TABLES).index(table)] in ({}, None, [])
+    assert {each: len(ledger.damaged(each)) for each in TABLES} == {each: each == table for each in TABLES}
+    if table == "commits":
+        assert ledger.commit(name("commit")) is None
+    fill(ledger)
+    assert content(ledger) == before
+    assert not any(ledger.damaged(each) for each in TABLES)
+
+
 # Restarts, crashes and others --------------------------------------------------------------------------------------
 
 
 def fill(ledger: Ledger) -> None:
-    ledger.add_commit(name("a"), 1, PARENT, b"record")
-    ledger.add_payload(name("p"), 1, b"payload")
-    ledger.add_snapshot(SnapshotRow(name("s"), 1, b"manifest"))
-    ledger.set_fact("head", name("a"))
+    add_commit(ledger, "commit")
+    add_payload(ledger, "payload")
+    ledger.add_snapshot(snapshot(1))
+    ledger.set_fact("head", name("commit"))
 
 
 def content(ledger: Ledger) -> tuple[object, ...]:
-    return ledger.commits(0), ledger.payload(name("p")), ledger.snapshots(), ledger.fact("head")
+    return ledger.commits(0), ledger.payload(name("payload")), ledger.snapshots(), ledger.fact("head")
 
 
 def test_everything_is_there_after_reopening(ledger: Ledger, path: Path) -> None:
@@ -146,7 +230,7 @@ def test_a_second_process_may_read_and_write_beside_the_first(ledger: Ledger, pa
 def test_threads_wait_for_one_another(ledger: Ledger) -> None:
     def write(author: int) -> None:
         for height in range(20):
-            ledger.add_commit(name(f"{author} {height}"), height, PARENT, f"{author} {height}".encode())
+            add_commit(ledger, f"{author} {height}", height)
 
     writers = [threading.Thread(target=write, args=(author,)) for author in range(4)]
     for writer in writers:
@@ -159,7 +243,7 @@ def test_threads_wait_for_one_another(ledger: Ledger) -> None:
 def test_a_crash_in_the_middle_of_a_write_loses_that_write_alone(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     fill(ledger)
     before = content(ledger)
-    with ledger._transaction() as db:
+    with ledger._db.write() as db:
         db.execute("DELETE FROM commits")
         shutil.copytree(path.parent, tmp_path / "after the crash")
     survivor = Ledger(tmp_path / "after the crash" / path.name)
@@ -171,30 +255,33 @@ def test_a_write_that_fails_halfway_changes_nothing(ledger: Ledger) -> None:
     fill(ledger)
 
     def interrupted() -> Iterator[Digest]:
-        yield name("s")
+        yield snapshot(1).state
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ledger.drop_snapshots(interrupted())
-    assert [row.state for row in ledger.snapshots()] == [name("s")]
+    assert ledger.snapshots() == [snapshot(1)]
 
 
 # Trouble -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_said_so_and_loses_nothing(ledger: Ledger) -> None:
+def test_a_full_disk_is_said_so_and_loses_nothing(ledger: Ledger, path: Path) -> None:
     fill(ledger)
     before = content(ledger)
-    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
-    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    large, db = bytes_of(10**6), ledger._db._db
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageError) as told:
-        ledger.add_payload(name("large"), 2, bytes_of(10**6))
-    assert str(ledger._path) in told.value.what
+        ledger.add_payload(digest_of(large), 2, large)
+    assert not isinstance(told.value, DamagedError)
+    assert str(path) in told.value.what
     assert told.value.why == "database or disk is full"
     assert "free some disk space" in told.value.next_step
-    ledger._db.execute("PRAGMA max_page_count = 1000000")
+    db.execute("PRAGMA max_page_count = 1000000")
     assert content(ledger) == before
-    ledger.add_payload(name("large"), 2, bytes_of(10**6))
+    ledger.add_payload(digest_of(large), 2, large)
+    assert ledger.payload(digest_of(large)) == large
 
 
 def test_a_closed_ledger_is_a_storage_error(ledger: Ledger) -> None:
@@ -208,16 +295,16 @@ def lose_the_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [overwrite, lose_the_schema])
-def test_a_damaged_file_is_a_storage_error_that_names_it(path: Path, harm: Callable[[Path], None]) -> None:
+def test_a_damaged_file_is_told_apart_and_named(path: Path, harm: Callable[[Path], None]) -> None:
     ledger = Ledger(path)
     fill(ledger)
     ledger.close()
     harm(path)
-    with pytest.raises(StorageError) as told:
-        content(Ledger(path))
+    with pytest.raises(DamagedError) as told:
+        Ledger(path)
     assert str(path) in told.value.what
     assert told.value.why
-    assert "the swarm has everything" in told.value.next_step
+    assert "puts the file aside" in told.value.next_step
 
 
 def test_an_empty_file_is_a_new_ledger(path: Path) -> None:
@@ -232,14 +319,3 @@ def test_what_is_no_file_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="can't be used") as told:
         Ledger(tmp_path)
     assert str(tmp_path) in told.value.what
-
-
-def test_a_newer_format_is_refused(path: Path) -> None:
-    db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {FORMAT + 1}")
-    db.close()
-    with pytest.raises(StorageError) as told:
-        Ledger(path)
-    assert told.value.what == f"{path} has storage format {FORMAT + 1}"
-    assert f"format {FORMAT}" in told.value.why
-    assert "newer" in told.value.next_step

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2ptrain.errors import IdentityError, InviteError, NetworkError, P2PTrainError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, SigningKey, digest_of
-from p2ptrain.state import Ledger, serve
+from p2ptrain.state import Ledger, Limits, serve
 from p2ptrain.state import fetch as fetching
 from p2ptrain.state import run as module
-from p2ptrain.state.ledger import FORMAT
-from p2ptrain.state.run import REMEMBERED_ADDRESSES, Run, default_home, open_identity
+from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
+from p2ptrain.state.run import Run, default_home, open_identity
+from p2ptrain.state.schema import FORMAT
 from p2ptrain.swarm import Identity, Invite, NodeConfig
 from tests.unit.run.specs import toml_with
-from tests.unit.state.samples import KEYS, SPEC, flip_a_bit
+from tests.unit.state.samples import KEYS, SPEC, flip_a_bit, overwrite
 from tests.unit.swarm.people import presence_of
 
 LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
@@ -173,20 +174,18 @@ def test_a_peer_comes_back_as_the_same_one_even_if_nobody_else_is_there(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("p2ptrain"), "propagate", True)
     Identity.open(tmp_path / "identities" / "1.key").close()
-    ledger = Ledger(stopped.folder.path / "ledger.sqlite")
-    ledger.set_fact("peers", json.dumps([NOBODY]).encode())
-    ledger.close()
+    Contact.read(stopped.folder.path).met([NOBODY]).write(stopped.folder.path)
     with Run.resume(stopped.folder.path, config=LOOPBACK) as run:
         assert not run.founding
         assert (run.id, run.spec, run.swarm.peer_id) == (stopped.id, SPEC, stopped.swarm.peer_id)
         assert "going on alone" in caplog.text
         run.remember_peers([])
-        assert json.loads(run.folder.ledger.fact("peers") or b"") == [NOBODY], "nobody seen: the old ones are kept"
+        assert run.remembered_addresses() == [NOBODY], "nobody seen: the old ones are kept"
         seen = [presence_of(KEYS[0], addresses=(f"/ip4/127.0.0.1/tcp/{port}",)) for port in range(50, 100)]
         run.remember_peers(seen[:1])
-        assert json.loads(run.folder.ledger.fact("peers") or b"") == [*seen[0].addresses, NOBODY], "the latest first"
+        assert run.remembered_addresses() == [*seen[0].addresses, NOBODY], "the latest first"
         run.remember_peers(seen)
-        assert len(json.loads(run.folder.ledger.fact("peers") or b"")) == REMEMBERED_ADDRESSES
+        assert len(run.remembered_addresses()) == REMEMBERED_ADDRESSES
 
 
 def test_a_peer_comes_back_at_the_same_port_if_it_is_free(stopped: Run) -> None:
@@ -203,6 +202,94 @@ def test_a_peer_comes_back_at_the_same_port_if_it_is_free(stopped: Run) -> None:
         taken.listen()
         with Run.resume(stopped.folder.path, config=LOOPBACK) as run:
             assert port_of(run) != port
+
+
+def comes_back(stopped: Run, **options: Any) -> Contact:
+    """Resume, as the same peer in the same run; what the folder knows of how to get back then."""
+    with Run.resume(stopped.folder.path, config=LOOPBACK, **options) as run:
+        assert (run.id, run.swarm.peer_id) == (stopped.id, stopped.swarm.peer_id)
+        return run.folder.contact
+
+
+def test_how_to_get_back_is_noted_from_the_beginning(stopped: Run, tmp_path: Path) -> None:
+    noted = stopped.folder.contact
+    assert noted == comes_back(stopped)
+    assert (noted.peer, noted.identity) == (stopped.swarm.peer_id, str(tmp_path / "identities" / "1.key"))
+    assert noted.port > 0
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, overwrite])
+def test_the_identity_is_found_by_the_peers_id_when_nothing_else_is_known(
+    stopped: Run, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """The right one of several."""
+    identities = tmp_path / "identities"
+    (identities / "1.key").rename(identities / "3.key")
+    for name in ("1.key", "2.key"):
+        Identity.open(identities / name).close()
+    harm(stopped.folder.path / "contact.json")
+    again = comes_back(stopped)
+    assert (again.peer, again.identity) == (stopped.swarm.peer_id, str(identities / "3.key"))
+
+
+def test_a_home_that_was_moved_is_found_where_it_is_now(stopped: Run, tmp_path: Path) -> None:
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    for name in ("identities", "runs"):
+        (tmp_path / name).rename(home / name)
+    with Run.resume(home / stopped.folder.path.relative_to(tmp_path), config=LOOPBACK) as run:
+        assert run.swarm.peer_id == stopped.swarm.peer_id
+        assert run.folder.contact.identity == str(home / "identities" / "1.key")
+
+
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("contact", [True, False])
+def test_without_its_key_a_peer_does_not_come_back_as_somebody_else(
+    stopped: Run, tmp_path: Path, others: int, contact: bool
+) -> None:
+    identities = tmp_path / "identities"
+    (identities / "1.key").unlink()
+    for number in range(others):
+        Identity.open(identities / f"{number + 2}.key").close()
+    if not contact:
+        (stopped.folder.path / "contact.json").unlink()
+    before = sorted(identities.glob("*.key"))
+    for _ in range(2):  # not "in use" the second time
+        with pytest.raises(IdentityError) as refusal:
+            Run.resume(stopped.folder.path, config=LOOPBACK)
+        assert stopped.swarm.peer_id[-6:] in refusal.value.what
+        assert "--identity" in refusal.value.next_step
+    assert sorted(identities.glob("*.key")) == before, "no new key is made"
+
+
+def test_a_key_that_was_moved_can_be_named(stopped: Run, tmp_path: Path) -> None:
+    moved = (tmp_path / "identities" / "1.key").rename(tmp_path / "me.key")
+    assert comes_back(stopped, identity=moved).identity == str(moved)
+    assert comes_back(stopped).identity == str(moved), "once is enough"
+
+
+def test_a_peer_whose_ledger_is_damaged_still_knows_who_it_is_and_where_others_are(stopped: Run) -> None:
+    path = stopped.folder.path
+    Contact.read(path).met([NOBODY]).write(path)
+    before = Contact.read(path)
+    overwrite(path / "ledger.sqlite")
+    assert comes_back(stopped) == before
+    assert (path / "ledger.sqlite.damaged-1").exists()
+    assert before.peers == (NOBODY,)
+
+
+def test_what_the_volunteer_allows_holds_however_a_run_begins(founder: Run, tmp_path: Path) -> None:
+    limits = Limits(disk=10**9, up=1e6, down=None)
+    with Run.found(SPEC, config=LOOPBACK, home=tmp_path / "founder", limits=limits) as run:
+        run.establish(BASE, NO_DIGEST)
+        assert run.limits == limits
+    with Run.resume(run.folder.path, config=LOOPBACK, limits=limits) as again:
+        assert again.limits == limits
+    with Run.resume(run.folder.path, config=LOOPBACK) as again:
+        assert again.limits == Limits(), "they are of one start, not of the folder"
+    with Run.join(founder.invite(), config=LOOPBACK, home=tmp_path / "joiner", limits=limits) as joined:
+        assert joined.limits == limits
+        assert set(joined.folder.contact.peers) == set(founder.invite().addresses)
 
 
 def test_an_identity_in_use_is_told_and_leaves_the_folder_free(stopped: Run) -> None:
@@ -238,7 +325,7 @@ def test_a_damaged_folder_is_not_resumed(run_folder: Path) -> None:
 
 def test_a_folder_of_a_newer_format_is_not_resumed(run_folder: Path) -> None:
     ledger = Ledger(run_folder / "ledger.sqlite")
-    ledger._db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    ledger._db._db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     ledger.close()
     refusal = refusal_to_resume(run_folder)
     assert f"has storage format {FORMAT + 1}" in refusal.what

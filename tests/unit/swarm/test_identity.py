@@ -99,6 +99,19 @@ def test_the_next_free_identity_fills_the_first_gap(tmp_path: Path) -> None:
         mine.close()
 
 
+def test_a_file_is_found_by_how_its_peers_id_ends_also_while_it_is_in_use(tmp_path: Path) -> None:
+    made = [Identity.open_next_free(tmp_path) for _ in range(3)]
+    for mine in made:
+        assert Identity.find(tmp_path, mine.peer_id) == Identity.find(tmp_path, mine.peer_id[-6:]) == mine.path
+        mine.close()
+    with pytest.raises(IdentityError, match="is the peer …nobody's") as refusal:
+        Identity.find(tmp_path, "nobody")
+    assert "--identity" in refusal.value.next_step
+    with pytest.raises(IdentityError):
+        Identity.find(tmp_path / "nowhere", "nobody")
+    assert len(list(tmp_path.glob("*.key"))) == 3, "none is made for it"
+
+
 def test_when_every_identity_is_in_use_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "MAX_LOCAL_PEERS", 1)
     mine = Identity.open_next_free(tmp_path)

@@ -190,6 +190,24 @@ def test_peers_that_started_apart_find_each_other_where_they_once_were(
         second.leave()
 
 
+def test_two_parts_of_a_swarm_find_each_other_where_they_once_were(
+    swarms: Swarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for period in ("HEARTBEAT_SECONDS", "LOOK_SECONDS", "ANNOUNCE_SECONDS"):
+        monkeypatch.setattr(membership, period, 0.05)
+    one, other, run = swarms.start(), swarms.start(), digest_of(b"a run that was torn apart")
+    members = [Member(swarm, run) for swarm in (one, swarms.join(one), other, swarms.join(other))]
+    try:
+        for member in members:
+            eventually(lambda: len(member.membership.live) == 1)  # noqa: B023
+        members[0].acquaintances = tuple(other.addresses())
+        for member in members:
+            eventually(lambda: len(member.membership.live) == 3)  # noqa: B023
+    finally:
+        for member in members:
+            member.leave()
+
+
 def test_a_goodbye_is_heard_at_once(members: tuple[Member, Member]) -> None:
     first, second = members
     first.leave()

@@ -126,6 +126,7 @@ FULLEST = presence_of(
     tokens=2**53 - 1,
     eval_height=2**53 - 1,
     bytes_sent=2**53 - 1,
+    taken_back=2**53 - 1,
 )
 
 

@@ -1,0 +1,243 @@
+"""A peer's snapshots: states on disk at agreed heights, handed out to whoever asks for their vectors.
+
+A snapshot's vectors are files named by digest, so the snapshots that different peers take at one height are the same
+files, and what two snapshots share is stored once. The order of writing is what makes a crash harmless: the files, then
+the ledger's row that names them; and where something is given up, the row first. Every file is synced before the row
+and every row before the next deletion.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Container, Iterable, Sequence, Set
+
+from p2ptrain.diloco.fragments import Layout
+from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
+from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.run import NO_DIGEST, Digest, short
+from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
+
+CONTRIBUTION, SNAPSHOT = "contribution", "snapshot"
+"""What blobs are for, in the accounts of bytes sent."""
+
+log = logging.getLogger(__name__)
+
+
+class AnotherModel(StorageError):
+    """A state is whole, and its parameters are not those of the model that was built here."""
+
+
+class Snapshots:
+    """Those of one run in its folder. Any thread may call; snapshots are written by one and replayed from by another.
+
+    Args:
+        limits: what of older snapshots, and of the contributions that lead on from them, may stay.
+    """
+
+    def __init__(self, folder: RunFolder, layout: Layout, blobs: Blobs, limits: Limits) -> None:
+        self._folder, self._layout, self._blobs, self._limits = folder, layout, blobs, limits
+        self._ledger, self._depth = folder.ledger, folder.spec.limits.rollback_depth
+        self._lock = threading.RLock()
+        self._warned = False
+        self._first = 0, NO_DIGEST
+        """Height and commit of the snapshot that this peer went on from."""
+        self.offered: tuple[tuple[int, Digest], ...] = ()
+        """(height, state digest) of those that are served, newest first."""
+
+    def begin(self, state: GlobalState, leading: Container[Digest]) -> None:
+        """Write the snapshot that a peer goes on from; of the others only those of these states stay.
+
+        What is still due for the branch before, `save` or `keep_branch`, does not get into its way any more.
+        """
+        with self._lock:
+            self.write(state)
+            self._first = state.height, state.commit
+            self._drop([row for row in self._ledger.snapshots() if row.state not in leading])
+            self.prune()
+
+    def save(self, state: GlobalState) -> None:
+        """Write a snapshot, serve it, and let go of what is older than the last few.
+
+        Raises:
+            StorageError: the disk is full; the snapshots before are untouched.
+        """
+        with self._lock:
+            if state.height >= self._first[0]:
+                self.write(state)
+                self.prune()
+
+    def write(self, state: GlobalState) -> None:
+        """Write a snapshot and serve it."""
+        with self._lock:
+            for vector in _vectors_of(state):
+                self._folder.vectors.save(vector.digest, vector.values)
+            self._ledger.add_snapshot(SnapshotRow(state.digest, state.height, state.manifest.encoded))
+            for vector in _vectors_of(state):
+                source = self._folder.vectors.source(vector.digest)
+                self._blobs.hold_source(vector.manifest, source, SNAPSHOT)
+            self._blobs.hold(state.manifest.encoded, SNAPSHOT)
+
+    def load(self, row: SnapshotRow) -> GlobalState:
+        """Read a snapshot from disk, checked.
+
+        Raises:
+            StorageError: a file is missing or damaged, or the snapshot is of another model.
+        """
+        return load_state(self._folder, row, self._layout)
+
+    def at(self, commit: Digest) -> GlobalState | None:
+        """The snapshot that was taken after a commit, if there is one and it is whole."""
+        with self._lock:
+            for row in self._ledger.snapshots():
+                if commit_of(row) == commit:
+                    try:
+                        return self.load(row)
+                    except (StorageError, MalformedError) as error:
+                        log.warning("the snapshot of height %d can't be used: %s", row.height, error)
+        return None
+
+    def serve(self) -> None:
+        """After a restart: offer what is on disk again, snapshots and contributions, checked."""
+        for row in self._ledger.snapshots():
+            for digest in _vectors_named_by(row):
+                values = self._folder.vectors.load(digest) if digest not in self._blobs else None
+                if values is not None:
+                    source = self._folder.vectors.source(digest)
+                    self._blobs.hold_source(HashedVector(values).manifest, source, SNAPSHOT)
+            self._blobs.hold(row.manifest, SNAPSHOT)
+        self._offer()
+
+    def keep_branch(self, branch: Set[Digest]) -> None:
+        """A rollback has left a branch: forget the snapshots that were taken after other commits than these."""
+        with self._lock:
+            kept = {*branch, self._first[1]}
+            rows = self._ledger.snapshots()
+            if self._limits.archive:
+                rows = rows[:-1]  # the first one may lie further down than the branch is known
+            self._drop([row for row in rows if commit_of(row) not in kept])
+            self.prune()
+
+    def forget(self, row: SnapshotRow) -> None:
+        """A snapshot turned out to be unusable."""
+        self._drop([row])
+
+    def prune(self) -> None:
+        """Let go of the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
+        with self._lock:
+            rows = self._ledger.snapshots()
+            kept = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
+            if self._limits.archive and rows and rows[-1] not in kept:
+                kept.append(rows[-1])
+            self._drop([row for row in rows if row not in kept])
+            needed = {digest for row in kept for digest in _vectors_named_by(row)}
+            for digest in self._folder.vectors.keep_only(needed):
+                self._blobs.release(digest)
+            if kept and not self._limits.archive:
+                for digest in self._ledger.drop_payloads(kept[-1].height):
+                    self._blobs.release(digest)
+            self._offer()
+
+    def _fits(self, rows: Sequence[SnapshotRow]) -> Callable[[Sequence[int]], bool]:
+        """Whether these snapshots, what leads on from them and the next snapshot are within the volunteer's limit."""
+
+        def fits(kept: Sequence[int]) -> bool:
+            if self._limits.disk is None:
+                return True
+            vectors = {digest for index in kept for digest in _vectors_named_by(rows[index])}
+            here = sum(self._folder.vectors.size(digest) for digest in vectors)
+            here += self._ledger.payload_bytes(above=rows[kept[-1]].height)
+            need = here + 8 * sum(self._layout.sizes)
+            if need > self._limits.disk and len(kept) == 1 and not self._warned:
+                self._warned = True
+                log.warning(
+                    "the disk limit of %d MB is too small for this run: it needs %d MB with a single snapshot",
+                    self._limits.disk // 10**6, -(-need // 10**6),
+                )  # fmt: skip
+            return need <= self._limits.disk
+
+        return fits
+
+    def _drop(self, rows: Sequence[SnapshotRow]) -> None:
+        self._ledger.drop_snapshots(row.state for row in rows)
+        for row in rows:
+            self._blobs.release(row.state)
+
+    def _offer(self) -> None:
+        self.offered = tuple((row.height, row.state) for row in self._ledger.snapshots())
+
+
+def to_keep(heights: Sequence[int], depth: int, fits: Callable[[Sequence[int]], bool]) -> list[int]:
+    """Which of these snapshots to keep.
+
+    Those within `depth` of the newest, and one below them from which the deepest rollback can be replayed. If that does
+    not fit, first those between the newest and the oldest go, which only save time; then the oldest one.
+
+    Args:
+        heights: newest first.
+        fits: whether the snapshots of these indices (newest first) are within the limit.
+
+    Returns:
+        Indices into `heights`; the newest is always among them.
+    """
+    if not heights:
+        return []
+    within = sum(height > heights[0] - depth for height in heights)
+    kept = list(range(len(heights)))[: within + 1]
+    while not fits(kept) and len(kept) > 1:
+        kept.pop(-2 if len(kept) > 2 else -1)
+    return kept
+
+
+def load_state(folder: RunFolder, row: SnapshotRow, layout: Layout | None) -> GlobalState:
+    """Read a snapshot, of whatever model if `layout` is None.
+
+    Raises:
+        StorageError: a file is missing or damaged, or the snapshot is of another model.
+    """
+
+    def vector(digest: Digest) -> HashedVector:
+        values = folder.vectors.load(digest)
+        if values is None:
+            raise StorageError("a snapshot is incomplete", f"the vector {short(digest)} is missing")
+        return HashedVector(values)
+
+    return assemble(StateManifest.decode(row.manifest), layout, vector)
+
+
+def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[Digest], HashedVector]) -> GlobalState:
+    """Put a state together from its manifest and its vectors; of whatever model if `layout` is None.
+
+    Raises:
+        StorageError: it is the state of another model.
+        MalformedError: a vector has the wrong length.
+    """
+    if layout is not None and not _describes(manifest, layout):
+        raise AnotherModel(
+            "the run's state is of another model",
+            "names or shapes of the parameters differ from the model that was built here",
+            "build the model that the run's spec describes, with the same versions of torch and transformers",
+        )
+    pairs = [(vector(Digest(theta)), vector(Digest(momentum))) for theta, momentum in manifest.vectors]
+    sizes = layout.sizes if layout is not None else [len(theta.values) for theta, _ in pairs]
+    if any(len(part.values) != size for pair, size in zip(pairs, sizes, strict=True) for part in pair):
+        raise MalformedError("a state's vectors have the wrong lengths")
+    fragments = tuple(Fragment(theta, momentum) for theta, momentum in pairs)
+    return GlobalState(manifest.height, Digest(manifest.commit), manifest.weight, Digest(manifest.layout), fragments)
+
+
+def _describes(manifest: StateManifest, layout: Layout) -> bool:
+    return manifest.layout == layout.digest and len(manifest.vectors) == len(layout.sizes)
+
+
+def commit_of(row: SnapshotRow) -> Digest:
+    """The commit that a snapshot was taken after."""
+    return Digest(StateManifest.decode(row.manifest).commit)
+
+
+def _vectors_of(state: GlobalState) -> Iterable[HashedVector]:
+    return [vector for part in state.fragments for vector in (part.theta, part.momentum)]
+
+
+def _vectors_named_by(row: SnapshotRow) -> list[Digest]:
+    return [Digest(digest) for pair in StateManifest.decode(row.manifest).vectors for digest in pair]

@@ -1,0 +1,50 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from p2ptrain.errors import StorageError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is either complete or not there, also after a power loss.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"can't write {path}",
+            error.strerror or str(error),
+            "free some disk space (or choose another folder with --home) and start the peer again: it resumes from "
+            "what was saved before",
+        ) from None
+
+
+def tidy_up(folder: Path) -> None:
+    """At a start: delete what a crash left half-written, and make what is whole last. Nobody may be writing here."""
+    for leftover in folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in it last, too: what is written next, e.g. to the ledger, may speak of this file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,82 @@
+"""Blobs on their way here, on disk, so that a fetch goes on where a restart, a crash or a lost line has ended it.
+
+<digest>.manifest   what the blob consists of
+<digest>.part       its bytes, each chunk at its place as it arrives
+
+Nothing notes which chunks are there: their digests tell, so a chunk that was torn by a crash is fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.run import Digest, Manifest
+from p2ptrain.run.digest import Buffer, chunk_digest, chunk_spans
+from p2ptrain.state.files import write_whole
+
+
+class Incoming:
+    """The folder of one run's unfinished blobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def resume(self, digest: Digest) -> tuple[Manifest, memoryview, set[int]] | None:
+        """What is here of a blob: its manifest, its bytes and the indices of the chunks among them that are right."""
+        try:
+            manifest = Manifest.from_bytes(self._manifest(digest).read_bytes(), digest)
+            data = bytearray(self._part(digest).read_bytes())
+        except (OSError, MalformedError):
+            return None
+        view = memoryview(data[: manifest.size].ljust(manifest.size, b"\0"))
+        spans = enumerate(chunk_spans(manifest.size))
+        here = {index for index, (start, stop) in spans if chunk_digest(view[start:stop]) == manifest.chunks[index]}
+        return manifest, view, here
+
+    def open(self, digest: Digest, manifest: Manifest) -> BinaryIO:
+        """The file to write chunks to, each at its place.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._manifest(digest), manifest.to_bytes())
+            return os.fdopen(os.open(self._part(digest), os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        except OSError as error:
+            raise self.failed(error) from None
+
+    def failed(self, error: OSError) -> StorageError:
+        """What a failure to write means."""
+        return StorageError(
+            f"can't keep what arrives in {self._folder}",
+            error.strerror or str(error),
+            "free some disk space and start the peer again: it goes on where it was",
+        )
+
+    def forget(self, digest: Digest) -> None:
+        """The blob is elsewhere now, or is not needed any more."""
+        self._manifest(digest).unlink(missing_ok=True)
+        self._part(digest).unlink(missing_ok=True)
+
+    def forget_all(self) -> None:
+        """Nothing that was on its way is needed any more."""
+        for path in self._folder.glob("*"):
+            path.unlink(missing_ok=True)
+
+    def _manifest(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.hex()}.manifest"
+
+    def _part(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.hex()}.part"
+
+
+def write_at(file: BinaryIO, start: int, data: Buffer) -> None:
+    """Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file.fileno(), view, start)
+        view, start = view[written:], start + written

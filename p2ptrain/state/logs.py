@@ -1,0 +1,111 @@
+"""Authors' logs in a ledger: batches that need nobody's consent, cuts that take them back, and marks.
+
+A log belongs to one author and one start of its process (`session`). Its records are numbered from 0 and come in
+batches; a batch is kept only where the log ends, so a log has no gaps and no record twice. What a batch, a cut or a
+mark says, and whether it is signed, the method has checked before; here they are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from p2ptrain.run import Digest, PeerId
+from p2ptrain.state.database import Database
+
+
+class Log(NamedTuple):
+    """The name of a log."""
+
+    author: PeerId
+    session: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records `start` to `stop` (exclusive) of a log, as their author signed them."""
+
+    log: Log
+    start: int
+    stop: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What takes back a log's records from index `at` on, e.g. an owner's order or the proof of a lie."""
+
+    log: Log
+    at: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An agreed position in all logs, by digest, and how many records lie before it."""
+
+    digest: Digest
+    position: int
+    record: bytes
+
+
+class Logs:
+    """Part of a `Ledger`; raises StorageError as that does."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def append(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Keep what continues its log, in one transaction; on disk when this returns.
+
+        Returns:
+            The batches that were taken in. Left out are those that begin before or after their log's end: the caller
+            has them already, or has to fetch what lies between.
+        """
+        kept = []
+        with self._db.write() as db:
+            for batch in batches:
+                query = "SELECT coalesce(max(stop), 0) FROM batches WHERE author = ? AND session = ?"
+                (end,) = db.execute(query, batch.log).fetchone()
+                if batch.start == end and batch.stop > end:
+                    row = (*batch.log, batch.start, batch.stop, batch.record)
+                    db.execute("INSERT INTO batches (author, session, start, stop, record) VALUES (?, ?, ?, ?, ?)", row)
+                    kept.append(batch)
+        return kept
+
+    def lengths(self) -> dict[Log, int]:
+        """How many records of each log are here."""
+        with self._db.read() as db:
+            rows = db.execute("SELECT author, session, max(stop) FROM batches GROUP BY author, session")
+            return {Log(PeerId(author), session): stop for author, session, stop in rows}
+
+    def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[Batch]:
+        """The batches that hold records from `start` on, in their order, at most `limit`."""
+        with self._db.read() as db:
+            query = (
+                "SELECT start, stop, record FROM batches WHERE author = ? AND session = ? AND stop > ? "
+                "ORDER BY start LIMIT ?"
+            )
+            return [Batch(log, *row) for row in db.execute(query, (*log, start, limit))]
+
+    def add_cut(self, cut: Cut) -> None:
+        """Keep a cut; several on one log are all kept, as each may be the reason that another peer knows."""
+        with self._db.write() as db:
+            db.execute("INSERT OR IGNORE INTO cuts VALUES (?, ?, ?, ?)", (*cut.log, cut.at, cut.record))
+
+    def cuts(self) -> list[Cut]:
+        """All cuts, the lowest of each log first."""
+        with self._db.read() as db:
+            rows = db.execute("SELECT author, session, at, record FROM cuts ORDER BY author, session, at")
+            return [Cut(Log(PeerId(author), session), at, record) for author, session, at, record in rows]
+
+    def add_mark(self, mark: Mark) -> None:
+        with self._db.write() as db:
+            db.execute("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", (mark.digest, mark.position, mark.record))
+
+    def marks(self) -> list[Mark]:
+        """Newest first."""
+        with self._db.read() as db:
+            rows = db.execute("SELECT digest, position, record FROM marks ORDER BY position DESC, digest")
+            return [Mark(Digest(digest), position, record) for digest, position, record in rows]
