@@ -356,7 +356,7 @@ class Shell:
         finally:
             self._asking.discard(source)
         if commits and Digest(commits[0].parent) not in rounds.chain:
-            log.warning("the branch of %s does not lead from what is known here", short_peer(source))
+            log.info("the branch of %s does not lead from what is known here", short_peer(source))
             return
         for commit in commits:
             if rounds is self._rounds:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Sequence, Set
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import MalformedError, StorageError
-from p2ptrain.run import NO_DIGEST, Digest, short
+from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
 
 CONTRIBUTION, SNAPSHOT = "contribution", "snapshot"
@@ -199,7 +199,7 @@ def load_state(folder: RunFolder, row: SnapshotRow, layout: Layout | None) -> Gl
     def vector(digest: Digest) -> HashedVector:
         values = folder.vectors.load(digest)
         if values is None:
-            raise StorageError("a snapshot is incomplete", f"the vector {short(digest)} is missing")
+            raise StorageError("a snapshot is incomplete", f"{folder.vectors.path(digest)} is missing")
         return HashedVector(values)
 
     return assemble(StateManifest.decode(row.manifest), layout, vector)

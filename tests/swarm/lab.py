@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ START_SECONDS = 60.0
 
 Event = dict[str, Any]
 
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a peer runs: what its command begins with, and where it listens."""
+
+    prefix: tuple[str, ...] = ()
+    listen: str = LOOPBACK
+
+
+HERE = Place()
 SPEC = """
 [run]
 name = "tiny"
@@ -46,6 +57,8 @@ warmup_steps = 10
 schedule = "{schedule}"
 {total_steps}
 snapshot_every = 8
+[limits]
+rollback_depth = {rollback_depth}
 [eval]
 every = 8
 sequences = 16
@@ -64,11 +77,12 @@ def write_spec(
     codec: str = "e3m0",
     total_steps: int | None = None,
     min_peers: int = 1,
+    rollback_depth: int = 32,
 ) -> Path:
     """A run of a few thousand parameters on this repository's own text."""
     text = SPEC.format(
         data=REPOSITORY / "p2ptrain" / "**" / "*.py", inner_steps=inner_steps, fragments=fragments,
-        overlap=json.dumps(overlap), merge=merge, codec=codec, min_peers=min_peers,
+        overlap=json.dumps(overlap), merge=merge, codec=codec, min_peers=min_peers, rollback_depth=rollback_depth,
         schedule="cosine" if total_steps else "constant",
         total_steps=f"total_steps = {total_steps}" if total_steps else "",
     )  # fmt: skip
@@ -80,14 +94,14 @@ def write_spec(
 class Peer:
     """One process. Its events are kept in order; wait for those that matter."""
 
-    def __init__(self, arguments: list[str], home: Path, fault: str = "") -> None:
+    def __init__(self, arguments: list[str], home: Path, fault: str = "", place: Place = HERE) -> None:
         program = ["-m", "tests.swarm.faulty", fault] if fault else ["-m", "p2ptrain"]
         environment = {
             **os.environ, "P2PTRAIN_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1",
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, *program, *arguments], env=environment, cwd=home, text=True,
+            [*place.prefix, sys.executable, *program, *arguments], env=environment, cwd=home, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.events: list[Event] = []
@@ -144,9 +158,16 @@ class Peer:
         return Path(self.wait_for("started", timeout=START_SECONDS)["folder"])
 
     def commits(self) -> dict[int, Event]:
-        """The peer's last word on each height."""
+        """The peer's last word on each height, without what it has taken back."""
         with self._changed:
-            return {event["height"]: event for event in self.events if event["event"] == "commit"}
+            said = [event for event in self.events if event["event"] == "commit"]
+        last: dict[int, Event] = {}
+        for event in said:
+            if event["rolled_back"]:
+                fork = max(last, default=0) - event["rolled_back"]
+                last = {height: word for height, word in last.items() if height <= fork}
+            last[event["height"]] = event
+        return last
 
     def wait_for_height(self, height: int, timeout: float = 60.0, after: float = 0.0) -> Event:
         return self.wait_for("commit", lambda event: event["height"] >= height, timeout, after)
@@ -190,17 +211,21 @@ class Lab:
         self.home = home
         self.peers: list[Peer] = []
 
-    def start(self, *arguments: str, fault: str = "") -> Peer:
+    def start(self, *arguments: str, fault: str = "", place: Place = HERE) -> Peer:
         """A process of any command with JSON lines."""
-        peer = Peer([*arguments, "--json"], self.home, fault)
+        peer = Peer([*arguments, "--json"], self.home, fault, place)
         self.peers.append(peer)
         return peer
 
-    def found(self, spec: Path | str, *arguments: str, fault: str = "") -> Peer:
-        return self.start("peer", str(spec), "--listen", LOOPBACK, "--threads", "1", *arguments, fault=fault)
+    def found(self, spec: Path | str, *arguments: str, fault: str = "", place: Place = HERE) -> Peer:
+        """A peer that begins a run, or goes on in its folder."""
+        return self._train("peer", str(spec), *arguments, fault=fault, place=place)
 
-    def join(self, other: Peer, *arguments: str, fault: str = "") -> Peer:
-        return self.start("join", other.invite, "--listen", LOOPBACK, "--threads", "1", *arguments, fault=fault)
+    def join(self, other: Peer, *arguments: str, fault: str = "", place: Place = HERE) -> Peer:
+        return self._train("join", other.invite, *arguments, fault=fault, place=place)
+
+    def _train(self, *arguments: str, fault: str, place: Place) -> Peer:
+        return self.start(*arguments, "--listen", place.listen, "--threads", "1", fault=fault, place=place)
 
     def close(self) -> None:
         for peer in self.peers:
