@@ -33,7 +33,8 @@ class Database:
     """
 
     def __init__(self, path: Path, owned: bool) -> None:
-        self.path = path
+        self.path, self.made = path, False
+        """`made`: it held nothing, not even tables."""
         if not owned and not path.is_file():
             raise StorageError(f"{path} is missing", "", "start the peer in its folder: it fetches what is missing")
         self._lock, self._reading = threading.Lock(), threading.Lock()
@@ -62,6 +63,7 @@ class Database:
                 f"only its own peer may bring it to format {FORMAT}",
                 f"start that once: p2ptrain peer {self.path.parent}",
             )
+        self.made = found == 0
         if found == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
         elif found < FORMAT:

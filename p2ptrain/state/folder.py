@@ -93,7 +93,7 @@ class RunFolder:
             if isinstance(error, MalformedError | OSError):
                 raise StorageError(
                     f"the run folder {path} is damaged",
-                    str(error),
+                    f"{error.what}: {error.why}" if isinstance(error, MalformedError) and error.why else str(error),
                     "join the run again with an invite: that mends it",
                 ) from None
             raise
@@ -126,10 +126,11 @@ def _content(path: Path) -> bytes | None:
 
 def _open_ledger(path: Path, owned: bool) -> Ledger:
     """A ledger that is damaged or gone is replaced by an empty one: a peer can fetch what it held from the others."""
-    if owned and not path.exists() and any(path.parent.glob("vectors/*")):
-        log.warning("%s is gone: what it held has to come from the swarm", path)
     try:
-        return Ledger(path, owned)
+        ledger = Ledger(path, owned)
+        if ledger.was_empty and any(path.parent.glob("vectors/*")):
+            log.warning("%s is gone or empty: what it held has to come from the swarm", path)
+        return ledger
     except DamagedError as error:
         if not owned:
             raise

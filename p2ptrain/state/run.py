@@ -7,6 +7,7 @@ Run.resume(folder)   where this peer stopped
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from p2ptrain.errors import IdentityError, InviteError, MalformedError, NetworkE
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
 from p2ptrain.run.spec import MAX_SPEC_BYTES
 from p2ptrain.state.blobs import Blobs
-from p2ptrain.state.contact import Contact
+from p2ptrain.state.contact import FILE as CONTACT_FILE
+from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.limits import Limits
@@ -127,7 +129,7 @@ class Run:
             contact = folder.contact
             key = _open_own_key(identity, contact, home, path.resolve().name)
             config = _at_the_same_port(config or NodeConfig(), contact.port)
-            swarm = _start_or_go_alone(key, config, contact.peers)
+            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact))
             _note_contact(folder, swarm)
             return cls(swarm, folder.spec, home, folder, limits or Limits())
         except BaseException:
@@ -222,6 +224,17 @@ def _open_own_key(given: Path | None, contact: Contact, home: Path, ending: str)
             "give that peer's key file with --identity, or join the run with an invite as a new one",
         )  # fmt: skip
     return key
+
+
+def _known_addresses(folder: RunFolder, contact: Contact) -> tuple[str, ...]:
+    """Where others may be reachable: as noted last time, and as they have said themselves."""
+    if not (folder.path / CONTACT_FILE).exists():
+        log.warning("%s is gone: others are looked for where the ledger saw them last", folder.path / CONTACT_FILE)
+    told: list[str] = []
+    for seen in folder.ledger.heads():
+        with contextlib.suppress(MalformedError):
+            told += Presence.decode(seen.head).addresses
+    return tuple(dict.fromkeys((*contact.peers, *told)))[:REMEMBERED_ADDRESSES]
 
 
 def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:

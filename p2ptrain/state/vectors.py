@@ -42,7 +42,7 @@ class Vectors:
             with contextlib.suppress(StorageError):  # damaged: written anew
                 if self.load(digest) is not None:
                     return
-            write_whole(self._path(digest), save({_NAME: values}))
+            write_whole(self.path(digest), save({_NAME: values}))
 
     def load(self, digest: Digest) -> NDArray[np.float32] | None:
         """Read a vector and check it; None if it is not there.
@@ -50,7 +50,7 @@ class Vectors:
         Raises:
             StorageError: the file is damaged.
         """
-        path = self._path(digest)
+        path = self.path(digest)
         if not path.exists():
             return None
         try:
@@ -64,18 +64,18 @@ class Vectors:
 
     def source(self, digest: Digest) -> FileSource:
         """Where the vector's numbers begin in its file, to serve them from disk."""
-        path = self._path(digest)
+        path = self.path(digest)
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")  # safetensors: u64 header length, header, numbers
         return FileSource(path, 8 + header)
 
     def size(self, digest: Digest) -> int:
         """Bytes on disk; 0 if it is not there."""
-        path = self._path(digest)
+        path = self.path(digest)
         return path.stat().st_size if path.exists() else 0
 
     def __contains__(self, digest: Digest) -> bool:
-        return self._path(digest).exists()
+        return self.path(digest).exists()
 
     def keep_only(self, digests: Container[Digest]) -> list[Digest]:
         """Delete all other vectors, and what a crash left half-written; returns which."""
@@ -84,13 +84,15 @@ class Vectors:
             for leftover in self._folder.glob(".*.part"):
                 leftover.unlink(missing_ok=True)
             for path in self._folder.glob(f"*{_SUFFIX}"):
-                digest = Digest(bytes.fromhex(path.stem))
-                if digest not in digests:
-                    path.unlink(missing_ok=True)
-                    dropped.append(digest)
+                with contextlib.suppress(ValueError):  # not one of ours
+                    digest = Digest(bytes.fromhex(path.stem))
+                    if digest not in digests:
+                        path.unlink(missing_ok=True)
+                        dropped.append(digest)
         return dropped
 
-    def _path(self, digest: Digest) -> Path:
+    def path(self, digest: Digest) -> Path:
+        """Where a vector is, or would be."""
         return self._folder / f"{digest.hex()}{_SUFFIX}"
 
     @staticmethod

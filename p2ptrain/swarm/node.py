@@ -45,6 +45,10 @@ use_hivemind_log_handler("nowhere")  # our own logging decides what people see
 logging.getLogger("hivemind").addHandler(logging.NullHandler())
 
 
+READ_AHEAD = 1024 * 1024
+"""Bytes of a stream that wait to be read, at least: asyncio's 64 KiB would stop p2pd several times in each chunk."""
+
+
 class ControlError(RuntimeError):
     """p2pd could not do what was asked, e.g. reach a peer; the text is its own."""
 
@@ -244,7 +248,8 @@ class Node:
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, p2pd_pb2.Response]]:
         """A control connection to p2pd on which `request` has been accepted, and the answer to it. Unlike those of
         hivemind's own client it is closed, too, when the caller is cancelled."""
-        reader, writer = await self._daemon._client.control.daemon_connector.open_connection()
+        path = self._daemon._client.control.daemon_connector.control_maddr.value_for_protocol("unix")
+        reader, writer = await asyncio.open_unix_connection(path, limit=READ_AHEAD)
         try:
             await write_pbmsg(writer, p2pd_pb2.Request(**request))
             response = p2pd_pb2.Response()

@@ -11,6 +11,7 @@ transport's handshake, so a handler knows who is asking.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from p2ptrain.swarm.node import ControlError, Node
 MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
+REFUSE_TIMEOUT = 1.0
 CALLS_PER_PEER = 8
 CALLS_IN_ALL = 64
 RATE, BURST = 200.0, 400.0
@@ -100,15 +102,18 @@ class Rpc:
         """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`."""
 
         async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if not self._limit.allows(peer):
-                await self._write(writer, method, _ERROR, b"too many calls, wait a second")
-                return
+            # Whatever the answer is, the request is read: a stream that is closed with something unread is reset, and
+            # the answer may be lost with it.
             if self._running[peer] >= CALLS_PER_PEER or self._running.total() >= CALLS_IN_ALL:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_read_request(reader, request_type.max_bytes), REFUSE_TIMEOUT)
                 await self._write(writer, method, _ERROR, b"too many calls at once")
                 return
             self._running[peer] += 1
             try:
                 data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), IDLE_TIMEOUT)
+                if not self._limit.allows(peer):
+                    raise Refused("too many calls, wait a second")
                 async for frame in handler(peer, request_type.decode(data)):
                     await self._write(writer, method, _DATA, frame)
                 await self._write(writer, method, _END, b"")
@@ -126,7 +131,8 @@ class Rpc:
         writer.write(header)
         writer.write(frame)
         self._node.sent[method] += len(header) + len(frame)
-        await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT)
+        async with asyncio.timeout(IDLE_TIMEOUT):  # wait_for would make a task of every frame
+            await writer.drain()
 
     # Calling -------------------------------------------------------------------------------------------------------
 
@@ -181,7 +187,8 @@ class Rpc:
             self._node.sent[method] += 4 + len(data)
             await asyncio.wait_for(writer.drain(), IDLE_TIMEOUT)
             while True:
-                kind, frame = await asyncio.wait_for(_read_frame(reader, max_frame), IDLE_TIMEOUT)
+                async with asyncio.timeout(IDLE_TIMEOUT):
+                    kind, frame = await _read_frame(reader, max_frame)
                 if kind == _END:
                     return
                 if kind == _ERROR:

@@ -106,9 +106,9 @@ def die_while_serving() -> None:
 
 def flip_a_bit() -> None:
     """One number of the global state changes unseen after height 5."""
-    from p2ptrain.diloco import replica
+    from p2ptrain.diloco import outer
 
-    real = replica.apply_commit
+    real = outer.apply_commit
 
     def apply_commit(state: Any, commit: Any, payloads: Any, spec: Any) -> Any:
         result = real(state, commit, payloads, spec)
@@ -126,7 +126,7 @@ def flip_a_bit() -> None:
         return result
 
     done: list[bool] = []
-    replica.apply_commit = apply_commit
+    outer.apply_commit = apply_commit
 
 
 def disk_full() -> None:
