@@ -55,13 +55,13 @@ def history(run_dir: Path, json_lines: bool) -> None:
 
 
 def _over_time(commits: list[Commit], seen: dict[Digest, int], spec: RunSpec) -> Table:
-    table = Table("heights", "first seen here", "commits", "contributors", "tokens", "steps", "payloads")
+    table = Table("heights", "first seen", "contributors", "tokens", "steps", "payloads")
     length = -(-len(commits) // ROWS)
     for start in range(0, len(commits), length):
         part = commits[start : start + length]
         found = shares(part, spec)
         table.add_row(
-            f"{part[0].height}–{part[-1].height}", _when(seen.get(part[0].digest, 0)), str(len(part)), str(len(found)),
+            f"{part[0].height}–{part[-1].height}", _when(seen.get(part[0].digest, 0)), str(len(found)),
             f"{sum(s.tokens for s in found):,}", f"{sum(s.steps for s in found):,}", size(sum(s.bytes for s in found)),
         )  # fmt: skip
     return table

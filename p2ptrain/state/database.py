@@ -33,8 +33,9 @@ class Database:
     """
 
     def __init__(self, path: Path, owned: bool) -> None:
-        self.path, self.made = path, False
-        """`made`: it held nothing, not even tables."""
+        self.path = path
+        self.made = False
+        """Whether there was nothing in the file, not even tables."""
         if not owned and not path.is_file():
             raise StorageError(f"{path} is missing", "", "start the peer in its folder: it fetches what is missing")
         self._lock, self._reading = threading.Lock(), threading.Lock()

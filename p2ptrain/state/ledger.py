@@ -69,6 +69,7 @@ class Ledger:
     def __init__(self, path: Path, owned: bool = True) -> None:
         self.path, self._db = path, Database(path, owned)
         self.was_empty = self._db.made
+        """Whether there was nothing in the file, or no file."""
         self.logs = Logs(self._db)
 
     def close(self) -> None:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.swarm.lab import REPOSITORY, Lab, Peer, assert_agreement, write_spec
+from p2ptrain.diloco.audit import audit
+from p2ptrain.state import RunFolder
+from tests.swarm.lab import Lab, Peer, assert_agreement, write_spec
 
 MB = 1_000_000
 HEIGHT = 10
@@ -317,6 +319,7 @@ def test_any_moment_of_training_can_be_gone_back_to(lab: Lab) -> None:
             copy_meanwhile(folder, copies[-1])
         else:
             copy_at_once(peer, copies[-1])
+            assert_agrees_with_itself(copies[-1])
     for number, copy in enumerate(copies):
         peer.signal(signal.SIGKILL)
         peer.exit_code()
@@ -328,6 +331,14 @@ def test_any_moment_of_training_can_be_gone_back_to(lab: Lab) -> None:
         if number % 2 == 0:
             assert min(peer.commits()) <= known[number] + 1, "it began further on than where it was"
             assert not any("anew" in event["text"] for event in peer.events if event["event"] == "warning")
+
+
+def assert_agrees_with_itself(folder: Path) -> None:
+    opened = RunFolder.open(folder, lock=False)
+    try:
+        assert all(check.good for check in audit(opened))
+    finally:
+        opened.close()
 
 
 def copy_meanwhile(folder: Path, to: Path) -> None:
@@ -356,25 +367,32 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "-l", place], check=True)  # a p2pd may take a moment to end
 
 
 @pytest.mark.long
-def test_a_peer_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(small_disk: Path, lab: Lab) -> None:
+@pytest.mark.parametrize(
+    "left",
+    [
+        0.3 * MB,
+        pytest.param(0, marks=pytest.mark.xfail(reason="a log that can't be written ends the peer with code 1")),
+    ],
+)
+def test_a_peer_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
+    small_disk: Path, lab: Lab, left: float
+) -> None:
     home = small_disk / "home"
     home.mkdir()
     peer = lab.found(write_spec(lab.home), "--home", str(home), fault="steady")
     peer.wait_for_height(9)
     ballast = small_disk / "ballast"
-    fill(ballast, leaving=0.3 * MB)
+    fill(ballast, left)
     assert_ends_with(peer, STORAGE, str(peer.folder), "free some disk space")
-    last = max(peer.commits())
+    assert_ends_with(lab.found(peer.folder, fault="steady"), STORAGE, str(peer.folder), "free some disk space")
 
     ballast.unlink()
-    checked = subprocess.run(
-        [sys.executable, "-m", "p2ptrain", "verify", peer.folder], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert_agrees_with_itself(peer.folder)
+    last = max(peer.commits())
     again = lab.found(peer.folder, fault="steady")
     assert again.wait_for("training")["height"] >= last
     again.wait_for_height(last + 5)
@@ -392,7 +410,7 @@ def fill(ballast: Path, leaving: float) -> None:
 
 @pytest.mark.long
 def test_a_joiner_that_is_killed_while_it_fetches_goes_on_where_it_was(lab: Lab) -> None:
-    spec = write_spec(lab.home, inner_steps=200)
+    spec = write_spec(lab.home, inner_steps=100)
     text = spec.read_text().replace("hidden_size = 32", "hidden_size = 256")
     spec.write_text(text.replace("snapshot_every = 8", "snapshot_every = 1000"))
     first = lab.found(spec)
@@ -411,5 +429,5 @@ def test_a_joiner_that_is_killed_while_it_fetches_goes_on_where_it_was(lab: Lab)
     again = lab.join(keeper, "--max-down", "2")
     whole = again.wait_for("fetching", lambda event: event["bytes_here"] == event["bytes_total"], timeout=90)
     sent = keeper.wait_for("progress", after=whole["at"])["bytes_sent"] - sent
-    assert sent < whole["bytes_total"] - halfway["bytes_here"] + 2 * MB
+    assert sent < whole["bytes_total"] - halfway["bytes_here"] + 1 * MB
     assert_takes_part(again, keeper, began)

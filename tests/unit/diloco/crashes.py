@@ -46,7 +46,7 @@ class Strands:
         self._running: list[int] = []
         self._errors: list[BaseException] = []
 
-    def run(self, *programs: Callable[[], None]) -> None:
+    def run(self, *programs: Callable[[], object]) -> None:
         """Run them all to their ends; the first one begins.
 
         Raises:
@@ -63,7 +63,7 @@ class Strands:
         if self._errors:
             raise self._errors[0]
 
-    def _strand(self, program: Callable[[], None]) -> None:
+    def _strand(self, program: Callable[[], object]) -> None:
         try:
             with self._moved:
                 self._wait_for_turn()

@@ -347,9 +347,7 @@ PLANS = st.lists(deeds, min_size=1, max_size=8)
 STEPS = st.integers(1, 200)
 TURNS = st.sets(st.integers(1, 600), max_size=12)
 AFTERWARDS: Sequence[Deed] = (Grow(), Grow(save=True), Grow())
-WHOLE_LIFE: Sequence[Deed] = (
-    *[Grow(1, save=True)] * (DEPTH + 2), Rival(2, save=True), Fetch(back=1, ahead=2, above=1), Grow(1, save=True)
-)  # fmt: skip
+WHOLE_LIFE: Sequence[Deed] = (*[Grow(1, save=True)] * (DEPTH + 1), Rival(2), Fetch(1, 2), Grow(1, save=True))
 
 
 def assert_it_goes_on(story: Story) -> None:
@@ -369,10 +367,10 @@ def test_every_point_of_one_life(power_fails: bool) -> None:
             if power_fails:
                 story.disk.lose_power(lambda most: most)
             story.check()
-    assert dies_at > 150
+    assert dies_at > 100
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(lives=st.lists(st.tuples(PLANS, STEPS, TURNS), min_size=1, max_size=3))
 def test_whatever_its_threads_are_at_a_peer_that_is_killed_starts_again(
     lives: list[tuple[list[Deed], int, set[int]]],
@@ -384,7 +382,7 @@ def test_whatever_its_threads_are_at_a_peer_that_is_killed_starts_again(
         assert_it_goes_on(story)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(lives=st.lists(st.tuples(PLANS, STEPS, TURNS, booleans), min_size=1, max_size=3), data=st.data())
 def test_a_power_loss_takes_nothing_that_was_promised(
     lives: list[tuple[list[Deed], int, set[int], bool]], data: st.DataObject
@@ -462,7 +460,7 @@ def test_a_vector_is_written_while_another_thread_tidies_up(turn: int) -> None:
         vectors = Vectors(story.disk.folder)
         machine.threads.run(
             lambda: vectors.save(values.digest, values.values),
-            lambda: print(vectors.keep_only({values.digest})),
+            lambda: vectors.keep_only({values.digest}),
         )
         assert values.digest in vectors
 
