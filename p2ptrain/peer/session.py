@@ -188,7 +188,7 @@ class _LogFile(logging.handlers.MemoryHandler):
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:
         if self.target is None and self._run.has_folder:
-            self.target = logging.handlers.RotatingFileHandler(self._run.folder.log, maxBytes=LOG_BYTES, backupCount=2)
+            self.target = _Rotating(self._run.folder.log, maxBytes=LOG_BYTES, backupCount=2)
             self.target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         return self.target is not None
 
@@ -197,6 +197,17 @@ class _LogFile(logging.handlers.MemoryHandler):
         super().close()
         if file is not None:
             file.close()
+
+
+class _Rotating(logging.handlers.RotatingFileHandler):
+    """On a full disk it keeps silent: what matters more fails there, too, and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _Shown(logging.Handler):

@@ -76,7 +76,11 @@ class Identity:
             with contextlib.suppress(IdentityError):  # another one's trouble
                 if _read_or_make(path).peer_id.endswith(ending):
                     return path
-        raise IdentityError(f"no identity in {folder} is the peer …{ending}'s", "", "give its key file with --identity")
+        raise IdentityError(
+            f"no identity in {folder} is the peer …{ending}'s",
+            "",
+            "give its key file with --identity, or join the run with an invite",
+        )
 
     def close(self) -> None:
         self._lock.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,9 +31,10 @@ def assert_explained(result: subprocess.CompletedProcess[str], code: int, *words
     assert all(word in result.stderr for word in words), result.stderr
 
 
-def socket_folders() -> set[str]:
-    parent = Path("/tmp") / f"p2ptrain-{os.getuid()}"
-    return {path.name for path in parent.iterdir() if path.is_dir()} if parent.exists() else set()
+def socket_folder(daemon: int) -> Path:
+    """Where a p2pd has its sockets, as its command line says."""
+    (found,) = set(re.findall(rf"/unix(/\S*/p2ptrain-{os.getuid()}/\w+)/", Path(f"/proc/{daemon}/cmdline").read_text()))
+    return Path(found)
 
 
 def port_of(peer: Peer) -> int:
@@ -85,10 +87,11 @@ def test_a_bootstrap_node_brings_a_run_together(lab: Lab) -> None:
 
 @pytest.mark.parametrize("how", ["ctrl-c", "exception", "kill -9"])
 def test_a_peer_leaves_no_process_port_or_socket_behind(lab: Lab, how: str) -> None:
-    before = socket_folders()
     peer = lab.found(write_spec(lab.home), fault="nan" if how == "exception" else "")
     peer.wait_for("training")
     daemon, port = peer.daemon(), port_of(peer)
+    sockets = socket_folder(daemon)
+    assert sockets.is_dir()
     assert is_listening(port)
     if how == "ctrl-c":
         peer.signal(signal.SIGINT)
@@ -102,7 +105,7 @@ def test_a_peer_leaves_no_process_port_or_socket_behind(lab: Lab, how: str) -> N
         next_one.wait_for("training")
         next_one.signal(signal.SIGINT)
         assert next_one.exit_code() == 0
-    assert socket_folders() <= before
+    assert not sockets.exists()
 
 
 def test_a_second_ctrl_c_quits_at_once(lab: Lab) -> None:

@@ -375,7 +375,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     "left",
     [
         0.3 * MB,
-        pytest.param(0, marks=pytest.mark.xfail(reason="a log that can't be written ends the peer with code 1")),
+        0,
     ],
 )
 def test_a_peer_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
