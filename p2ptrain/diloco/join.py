@@ -207,7 +207,8 @@ class Joiner:
                     values = np.frombuffer(data, dtype=np.float32)
                     await asyncio.to_thread(self._folder.vectors.save, vector, values)
                     incoming.forget(vector)
-                progress(values.nbytes, size)
+                else:
+                    progress(values.nbytes, size)
             if values.nbytes != size:
                 raise MalformedError("a state's vectors have the wrong lengths")
             here[vector] = HashedVector(values)
