@@ -24,6 +24,11 @@ class P2PTrainError(Exception):
         super().__init__(what)
         self.what, self.why, self.next_step = what, why, next_step
 
+    @property
+    def brief(self) -> str:
+        """What and why, in one line."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.why:

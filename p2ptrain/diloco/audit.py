@@ -6,18 +6,18 @@ contributions' bytes, and each commit says on which state it was made. The model
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.outer import replay
+from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.snapshots import load_state
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, short
-from p2ptrain.state import RunFolder
+from p2ptrain.state import Blobs, RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _check_commits(folder: RunFolder, branch: Sequence[Commit]) -> Check:
         try:
             commit = Commit.decode(record).check_signatures()
         except MalformedError as error:
-            return Check("commits", False, f"{error.what}: {error.why}")
+            return Check("commits", False, error.brief)
         if commit.run != folder.run:
             return Check("commits", False, f"the commit {short(commit.digest)} belongs to another run")
     lost = len(archived(folder, branch))
@@ -155,7 +155,7 @@ def _replay(
     try:
         state = _replayed(folder, start, branch, snapshots)
     except LedgerError as error:
-        return Check("replay", False, f"{error.what}: {error.why}")
+        return Check("replay", False, error.brief)
     return Check(
         "replay", True, f"from height {start.height} to the head: height {state.height}, state {state.digest.hex()}"
     )
@@ -188,20 +188,10 @@ def check_against(folder: RunFolder, commit: Digest, state: Digest) -> Check:
     """Whether a folder's ledger leads to this state at this commit."""
     if commit != NO_DIGEST and folder.ledger.commit(commit) is None:
         return Check("ledger", False, f"{folder.path} does not know the commit {short(commit)}")
-    branch = branch_of(folder, commit)
-    whole: dict[Digest, GlobalState] = {}
-    for row in folder.ledger.snapshots():
-        with contextlib.suppress(P2PTrainError):
-            found = load_state(folder, row, None)
-            whole[found.commit] = found
-    starts = _on_branch(whole, branch)
-    if not starts:
-        return Check("ledger", False, f"{folder.path} has no whole snapshot at or below the commit {short(commit)}")
-    start = max(starts, key=lambda found: found.height)
     try:
-        reached = _replayed(folder, start, branch, whole)
+        reached = Replica(folder, None, Blobs()).state_at(commit)
     except LedgerError as error:
-        return Check("ledger", False, f"{error.what}: {error.why}")
+        return Check("ledger", False, error.brief)
     good = reached.digest == state
     found_there = f"{folder.path} has state {short(reached.digest)} at height {reached.height}"
     return Check("ledger", good, found_there if good else f"{found_there}, not {short(state)}")

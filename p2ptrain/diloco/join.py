@@ -204,13 +204,13 @@ class Joiner:
                         vector, lambda: holders, SNAPSHOT, size, progress=progress, incoming=incoming
                     )
                     self._fetched.add(vector)
+                    if len(data) != size:
+                        raise MalformedError("a state's vectors have the wrong lengths")
                     values = np.frombuffer(data, dtype=np.float32)
                     await asyncio.to_thread(self._folder.vectors.save, vector, values)
                     incoming.forget(vector)
                 else:
                     progress(values.nbytes, size)
-            if values.nbytes != size:
-                raise MalformedError("a state's vectors have the wrong lengths")
             here[vector] = HashedVector(values)
 
         try:

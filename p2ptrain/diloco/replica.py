@@ -21,7 +21,7 @@ from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Manifest, PeerId, short
 from p2ptrain.run.digest import Buffer
-from p2ptrain.state import Blobs, HeadSeen, Ledger, Limits, Rollback, RunFolder
+from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Ledger, Limits, Rollback, RunFolder
 from p2ptrain.swarm import Presence
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Position:
 class Replica:
     """States and payloads of one run on this machine; `snapshots` are where states begin."""
 
-    def __init__(self, folder: RunFolder, layout: Layout, blobs: Blobs, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits = NO_LIMITS) -> None:
         self._spec, self._ledger, self._blobs = folder.spec, folder.ledger, blobs
         self._recent: OrderedDict[Digest, GlobalState] = OrderedDict()
         self.snapshots = Snapshots(folder, layout, blobs, limits)
@@ -174,6 +174,7 @@ class Replica:
         for row in sorted(rows, key=lambda row: commit_of(row) not in branch):
             try:
                 state = self.snapshots.load(row)
+                self.snapshots.serve(state)
                 position = position or self._position_at(state)
             except AnotherModel:
                 raise  # the snapshot is good: not this peer's to give up
@@ -185,7 +186,6 @@ class Replica:
         self._remember(position.state)
         if position.state.commit not in branch:
             self.set_head(position.state.commit)
-        self.snapshots.serve()
         self.serve_payloads()
         return position
 

@@ -32,10 +32,11 @@ class Snapshots:
     """Those of one run in its folder. Any thread may call; snapshots are written by one and replayed from by another.
 
     Args:
+        layout: of the model that was built here; None: states of whatever model are read.
         limits: what of older snapshots, and of the contributions that lead on from them, may stay.
     """
 
-    def __init__(self, folder: RunFolder, layout: Layout, blobs: Blobs, limits: Limits) -> None:
+    def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits) -> None:
         self._folder, self._layout, self._blobs, self._limits = folder, layout, blobs, limits
         self._ledger, self._depth = folder.ledger, folder.spec.limits.rollback_depth
         self._lock = threading.RLock()
@@ -73,10 +74,16 @@ class Snapshots:
             for vector in _vectors_of(state):
                 self._folder.vectors.save(vector.digest, vector.values)
             self._ledger.add_snapshot(SnapshotRow(state.digest, state.height, state.manifest.encoded))
-            for vector in _vectors_of(state):
+            self.serve(state)
+
+    def serve(self, state: GlobalState) -> None:
+        """Offer a snapshot that is on disk."""
+        for vector in _vectors_of(state):
+            if vector.digest not in self._blobs:
                 source = self._folder.vectors.source(vector.digest)
                 self._blobs.hold_source(vector.manifest, source, SNAPSHOT)
-            self._blobs.hold(state.manifest.encoded, SNAPSHOT)
+        self._blobs.hold(state.manifest.encoded, SNAPSHOT)
+        self._list()
 
     def load(self, row: SnapshotRow) -> GlobalState:
         """Read a snapshot from disk, checked.
@@ -97,25 +104,11 @@ class Snapshots:
                         log.warning("the snapshot of height %d can't be used: %s", row.height, error)
         return None
 
-    def serve(self) -> None:
-        """After a restart: offer what is on disk again, snapshots and contributions, checked."""
-        for row in self._ledger.snapshots():
-            for digest in _vectors_named_by(row):
-                values = self._folder.vectors.load(digest) if digest not in self._blobs else None
-                if values is not None:
-                    source = self._folder.vectors.source(digest)
-                    self._blobs.hold_source(HashedVector(values).manifest, source, SNAPSHOT)
-            self._blobs.hold(row.manifest, SNAPSHOT)
-        self._offer()
-
     def keep_branch(self, branch: Set[Digest]) -> None:
         """A rollback has left a branch: forget the snapshots that were taken after other commits than these."""
         with self._lock:
             kept = {*branch, self._first[1]}
-            rows = self._ledger.snapshots()
-            if self._limits.archive:
-                rows = rows[:-1]  # the first one may lie further down than the branch is known
-            self._drop([row for row in rows if commit_of(row) not in kept])
+            self._drop([row for row in self._dispensable() if commit_of(row) not in kept])
             self.prune()
 
     def forget(self, row: SnapshotRow) -> None:
@@ -126,17 +119,20 @@ class Snapshots:
         """Let go of the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
         with self._lock:
             rows = self._ledger.snapshots()
-            kept = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
-            if self._limits.archive and rows and rows[-1] not in kept:
-                kept.append(rows[-1])
-            self._drop([row for row in rows if row not in kept])
-            needed = {digest for row in kept for digest in _vectors_named_by(row)}
-            for digest in self._folder.vectors.keep_only(needed):
+            needed = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
+            self._drop([row for row in self._dispensable() if row not in needed])
+            kept = self._ledger.snapshots()
+            vectors = {digest for row in kept for digest in _vectors_named_by(row)}
+            for digest in self._folder.vectors.keep_only(vectors):
                 self._blobs.release(digest)
             if kept and not self._limits.archive:
                 for digest in self._ledger.drop_payloads(kept[-1].height):
                     self._blobs.release(digest)
-            self._offer()
+
+    def _dispensable(self) -> list[SnapshotRow]:
+        """Those that may be given up, newest first; an archive keeps its first one for good."""
+        rows = self._ledger.snapshots()
+        return rows[:-1] if self._limits.archive else rows
 
     def _fits(self, rows: Sequence[SnapshotRow]) -> Callable[[Sequence[int]], bool]:
         """Whether these snapshots, what leads on from them and the next snapshot are within the volunteer's limit."""
@@ -145,9 +141,9 @@ class Snapshots:
             if self._limits.disk is None:
                 return True
             vectors = {digest for index in kept for digest in _vectors_named_by(rows[index])}
-            here = sum(self._folder.vectors.size(digest) for digest in vectors)
+            here = sum(map(self._folder.vectors.size, vectors))
             here += self._ledger.payload_bytes(above=rows[kept[-1]].height)
-            need = here + 8 * sum(self._layout.sizes)
+            need = here + sum(map(self._folder.vectors.size, _vectors_named_by(rows[0])))
             if need > self._limits.disk and len(kept) == 1 and not self._warned:
                 self._warned = True
                 log.warning(
@@ -162,8 +158,9 @@ class Snapshots:
         self._ledger.drop_snapshots(row.state for row in rows)
         for row in rows:
             self._blobs.release(row.state)
+        self._list()
 
-    def _offer(self) -> None:
+    def _list(self) -> None:
         self.offered = tuple((row.height, row.state) for row in self._ledger.snapshots())
 
 

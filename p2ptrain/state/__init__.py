@@ -10,11 +10,12 @@ from p2ptrain.state.fetch import Fetcher, FetchError, serve
 from p2ptrain.state.files import write_whole
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.ledger import HeadSeen, Ledger, Rollback, SnapshotRow
-from p2ptrain.state.limits import Limits
+from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.throttle import Throttle
 from p2ptrain.state.vectors import Vectors
 
 __all__ = [
+    "NO_LIMITS",
     "Blobs",
     "DamagedError",
     "FetchError",

@@ -39,7 +39,9 @@ class Contact(BaseModel):
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError) as error:
-            log.warning("%s can't be read, so others' addresses are not known: %s", folder / FILE, first_line(error))
+            log.warning(
+                "%s can't be read, so others' addresses are not known: %s", folder / FILE, str(error).splitlines()[0]
+            )
             return cls()
 
     def write(self, folder: Path) -> None:
@@ -49,7 +51,3 @@ class Contact(BaseModel):
         """With these addresses first; those of before come last."""
         peers = tuple(dict.fromkeys((*addresses, *self.peers)))[:REMEMBERED_ADDRESSES]
         return self.model_copy(update={"peers": peers})
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -22,13 +22,13 @@ from typing import Annotated, BinaryIO, ClassVar
 import numpy as np
 from pydantic import Field
 
-from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.errors import MalformedError
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId, Record, short, short_peer
 from p2ptrain.run.digest import Buffer, chunk_digest
 from p2ptrain.run.record import Count, DigestField
 from p2ptrain.state.blobs import Blobs, MemorySource
 from p2ptrain.state.incoming import Incoming, write_at
-from p2ptrain.state.throttle import Throttle
+from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Refused, Rpc, RpcError
 
 METHOD = "blob"
@@ -68,9 +68,8 @@ class FetchError(Exception):
     """Nobody could hand out the blob; the text says who was asked and what went wrong."""
 
 
-async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle | None = None) -> None:
+async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
     """Answer other peers' requests from `blobs`, all together no faster than `throttle` says."""
-    throttle = throttle or Throttle(None)
 
     async def answer(_peer: PeerId, request: BlobRequest) -> AsyncIterator[Buffer]:
         blob = blobs.get(Digest(request.blob))
@@ -83,12 +82,8 @@ async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle | None = None) -> Non
             blobs.sent[blob.purpose] += len(data) + 5
             yield data
         for index in range(request.first, min(request.first + request.count, len(blob.manifest.chunks))):
-            try:
-                chunk = blob.chunk(index)
-            except (OSError, StorageError):
-                raise Refused("damaged here") from None
-            if chunk_digest(chunk) != blob.manifest.chunks[index]:  # or this peer would look like a liar
-                blobs.release(blob.manifest.digest)
+            chunk = blobs.chunk(blob, index)
+            if chunk is None:
                 raise Refused("damaged here")
             await throttle.take(len(chunk))
             blobs.sent[blob.purpose] += len(chunk) + 5
@@ -115,11 +110,11 @@ class Fetch:
         rpc: Rpc,
         digest: Digest,
         max_bytes: int = MAX_BLOB_BYTES,
-        throttle: Throttle | None = None,
+        throttle: Throttle = UNLIMITED,
         incoming: Incoming | None = None,
     ) -> None:
         self._rpc, self.digest, self._max_bytes = rpc, digest, max_bytes
-        self._throttle, self._incoming = throttle or Throttle(None), incoming
+        self._throttle, self._incoming = throttle, incoming
         self._file: BinaryIO | None = None
         self._sources: Callable[[], Iterable[PeerId]] = tuple
         self._progress: Progress | None = None
@@ -307,7 +302,7 @@ class Fetch:
 class Fetcher:
     """Fetches blobs and holds them, so that whoever comes later can have them from here."""
 
-    def __init__(self, rpc: Rpc, blobs: Blobs, throttle: Throttle | None = None) -> None:
+    def __init__(self, rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
         self._rpc, self._blobs, self._throttle = rpc, blobs, throttle
         self._unfinished: OrderedDict[Digest, Fetch] = OrderedDict()
 

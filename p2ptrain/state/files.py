@@ -36,9 +36,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def tidy_up(folder: Path) -> None:
     """At a start: delete what a crash left half-written, and make what is whole last. Nobody may be writing here."""
+    drop_unfinished(folder)
+    _sync_folder(folder)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Delete what a crash left half-written. Nobody may be writing here."""
     for leftover in folder.glob(".*.part"):
         leftover.unlink(missing_ok=True)
-    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -93,7 +93,7 @@ class RunFolder:
             if isinstance(error, MalformedError | OSError):
                 raise StorageError(
                     f"the run folder {path} is damaged",
-                    f"{error.what}: {error.why}" if isinstance(error, MalformedError) and error.why else str(error),
+                    error.brief if isinstance(error, MalformedError) else str(error),
                     "join the run again with an invite: that mends it",
                 ) from None
             raise

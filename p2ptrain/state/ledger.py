@@ -19,6 +19,14 @@ from p2ptrain.run.digest import Buffer
 from p2ptrain.state.database import Database
 from p2ptrain.state.logs import Logs
 
+Filed = Literal["commits", "payloads", "snapshots"]
+_NAMED_AND_KEPT: dict[Filed, tuple[str, str]] = {
+    "commits": ("digest", "record"),
+    "payloads": ("digest", "bytes"),
+    "snapshots": ("state", "manifest"),
+}
+"""Tables whose rows are filed under their content's digest: the columns of either."""
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRow:
@@ -192,20 +200,18 @@ class Ledger:
 
     # Damage ----------------------------------------------------------------------------------------------------------
 
-    def damaged(self, table: Literal["commits", "payloads", "snapshots"]) -> list[Digest]:
+    def damaged(self, table: Filed) -> list[Digest]:
         """What is filed under a digest that it does not have: it counts as missing."""
-        digest, data = {"commits": ("digest", "record"), "payloads": ("digest", "bytes")}.get(
-            table, ("state", "manifest")
-        )
+        digest, data = _NAMED_AND_KEPT[table]
         with self._db.read() as db:
             rows = db.execute(f"SELECT {digest}, {data} FROM {table}")
             return [Digest(name) for name, content in rows if not _whole(name, content)]
 
-    def drop_damaged(self, table: Literal["commits", "payloads", "snapshots"]) -> int:
+    def drop_damaged(self, table: Filed) -> int:
         """Make it missing; returns how many there were."""
         bad = self.damaged(table)
         if bad:
-            name = "state" if table == "snapshots" else "digest"
+            name, _ = _NAMED_AND_KEPT[table]
             with self._db.write() as db:
                 db.executemany(f"DELETE FROM {table} WHERE {name} = ?", [(digest,) for digest in bad])
         return len(bad)

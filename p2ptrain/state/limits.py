@@ -17,3 +17,6 @@ class Limits:
     """Bytes per second that are fetched."""
     archive: bool = False
     """Keep every contribution and the first snapshot for good, so that the whole run can be replayed."""
+
+
+NO_LIMITS = Limits()

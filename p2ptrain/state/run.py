@@ -23,7 +23,7 @@ from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
-from p2ptrain.state.limits import Limits
+from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.throttle import Throttle
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, version
 from p2ptrain.swarm.node import check_port
@@ -66,13 +66,13 @@ class Run:
         config: NodeConfig | None = None,
         home: Path | None = None,
         identity: Path | None = None,
-        limits: Limits | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Self:
         """Begin a new run of a spec, a recipe's name or a TOML file."""
         spec = load_spec(spec) if isinstance(spec, str) else spec
         home = home or default_home()
         config = config or NodeConfig()
-        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits or Limits())
+        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits)
 
     @classmethod
     def join(
@@ -82,7 +82,7 @@ class Run:
         config: NodeConfig | None = None,
         home: Path | None = None,
         identity: Path | None = None,
-        limits: Limits | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Self:
         """Take part in the run that an invite names.
 
@@ -104,7 +104,7 @@ class Run:
             genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
             _note_contact(folder, swarm)
-            return cls(swarm, spec, home, folder, limits or Limits())
+            return cls(swarm, spec, home, folder, limits)
         except BaseException:
             swarm.close()
             raise
@@ -116,7 +116,7 @@ class Run:
         *,
         config: NodeConfig | None = None,
         identity: Path | None = None,
-        limits: Limits | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Self:
         """Go on in a run folder, with the identity that it belongs to.
 
@@ -131,7 +131,7 @@ class Run:
             config = _at_the_same_port(config or NodeConfig(), contact.port)
             swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact))
             _note_contact(folder, swarm)
-            return cls(swarm, folder.spec, home, folder, limits or Limits())
+            return cls(swarm, folder.spec, home, folder, limits)
         except BaseException:
             folder.close()
             raise
@@ -285,6 +285,6 @@ async def _fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     except MalformedError as error:
         raise NetworkError(
             f"the run {short(run)} can't be joined",
-            f"{error.what}: {error.why}" if error.why else error.what,
+            error.brief,
             error.next_step or "ask for another invite",
         ) from None

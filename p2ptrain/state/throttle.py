@@ -40,3 +40,6 @@ class Throttle:
         self._free = max(self._free, now) + count / self._rate
         if self._free - now > BURST_SECONDS:
             await asyncio.sleep(self._free - now - BURST_SECONDS)
+
+
+UNLIMITED = Throttle(None)

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.state.blobs import FileSource
-from p2ptrain.state.files import write_whole
+from p2ptrain.state.files import drop_unfinished, write_whole
 
 _SUFFIX = ".safetensors"
 _NAME = "vector"
@@ -81,8 +81,7 @@ class Vectors:
         """Delete all other vectors, and what a crash left half-written; returns which."""
         dropped = []
         with self._changing:
-            for leftover in self._folder.glob(".*.part"):
-                leftover.unlink(missing_ok=True)
+            drop_unfinished(self._folder)
             for path in self._folder.glob(f"*{_SUFFIX}"):
                 with contextlib.suppress(ValueError):  # not one of ours
                     digest = Digest(bytes.fromhex(path.stem))

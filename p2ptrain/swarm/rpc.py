@@ -161,7 +161,7 @@ class Rpc:
         except TimeoutError:
             raise RpcError(peer, method, "timeout", f"{timeout:.0f} s") from None
         except MalformedError as error:
-            raise RpcError(peer, method, "malformed", f"{error.what}: {error.why}") from None
+            raise RpcError(peer, method, "malformed", error.brief) from None
 
     async def stream(
         self, peer: PeerId, method: str, request: Record, max_frame: int = MAX_FRAME_BYTES, versioned: bool = True

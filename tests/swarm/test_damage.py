@@ -81,6 +81,8 @@ class Case:
     harm: Callable[[Path], object]
     told: str
     long: bool = True
+    power_loss: bool = False
+    """It happens to the folder as it was while the peer trained, not after it had left."""
 
 
 # A run that goes on while one of its peers is away -------------------------------------------------------------------
@@ -194,6 +196,16 @@ HEALED = {
     "the ledger's first byte is flipped": Case(lambda folder: flip(folder / "ledger.sqlite", 0), "ledger.sqlite is da"),
     "the ledger is flipped all over": Case(lambda folder: scatter(folder / "ledger.sqlite"), "ledger.sqlite", False),
     "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is gone"),
+    "a power loss": Case(lambda folder: None, "", power_loss=True),
+    "a power loss, and the journal is deleted": Case(
+        lambda folder: (folder / "ledger.sqlite-wal").unlink(), "ledger.sqlite is gone", power_loss=True
+    ),
+    "a power loss, and the journal is flipped all over": Case(
+        lambda folder: scatter(folder / "ledger.sqlite-wal"), "", power_loss=True
+    ),
+    "a power loss, and the index of the journal is deleted": Case(
+        lambda folder: (folder / "ledger.sqlite-shm").unlink(), "", power_loss=True
+    ),
 }
 
 
@@ -203,25 +215,7 @@ def cases(table: dict[str, Case]) -> list[object]:
 
 @pytest.mark.parametrize("case", cases(HEALED))
 def test_a_peer_whose_files_are_damaged_says_so_and_trains_on_with_the_others(away: Absence, case: Case) -> None:
-    away.put(away.left)
-    case.harm(away.folder)
-    began = time.monotonic()
-    peer = away.resume()
-    assert_takes_part(peer, away.others[0], began)
-    assert case.told in told(peer)
-
-
-AFTER_A_POWER_LOSS = {
-    "nothing else": Case(lambda folder: None, ""),
-    "the journal is deleted": Case(lambda folder: (folder / "ledger.sqlite-wal").unlink(), "ledger.sqlite is gone"),
-    "the journal is flipped all over": Case(lambda folder: scatter(folder / "ledger.sqlite-wal"), ""),
-    "the index of the journal is deleted": Case(lambda folder: (folder / "ledger.sqlite-shm").unlink(), ""),
-}
-
-
-@pytest.mark.parametrize("case", cases(AFTER_A_POWER_LOSS))
-def test_a_peer_trains_on_with_the_others_after_a_power_loss(away: Absence, case: Case) -> None:
-    away.put(away.alive)
+    away.put(away.alive if case.power_loss else away.left)
     case.harm(away.folder)
     began = time.monotonic()
     peer = away.resume()

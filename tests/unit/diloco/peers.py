@@ -13,7 +13,7 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.run import NO_DIGEST, Genesis
-from p2ptrain.state import Blobs, Limits, RunFolder
+from p2ptrain.state import NO_LIMITS, Blobs, Limits, RunFolder
 from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on, encoded, limited, offer
 from tests.unit.diloco.swarm_in_memory import KEYS, spec_with
 
@@ -28,7 +28,7 @@ GENESIS = Genesis.found(SPEC, BASE.digest, NO_DIGEST, "tests", KEYS[0])
 class Peer:
     """A replica in a run folder, and what its exchange would do with it."""
 
-    def __init__(self, folder: RunFolder, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, folder: RunFolder, limits: Limits = NO_LIMITS) -> None:
         self.folder, self.blobs, self._limits = folder, Blobs(), limits
         self.replica = Replica(folder, LAYOUT, self.blobs, limits)
         self.states = [BASE]
@@ -65,7 +65,7 @@ class Peer:
 
 
 @contextmanager
-def open_peer(home: Path, limits: Limits = Limits()) -> Iterator[Peer]:  # noqa: B008
+def open_peer(home: Path, limits: Limits = NO_LIMITS) -> Iterator[Peer]:
     folder = RunFolder.create(home, GENESIS, SPEC, PEERS[0])
     try:
         yield Peer(folder, limits)
