@@ -71,7 +71,7 @@ def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
 
     Every inner step is behind one contribution to each fragment; it counts once here.
     """
-    cap, fragments = spec.limits.contribution_tokens, spec.method.fragments
+    cap, fragments = spec.limits.contribution_tokens, spec.diloco.fragments
     by_author: dict[str, list[Contribution]] = defaultdict(list)
     for commit in commits:
         for part in commit.contributions:

@@ -66,8 +66,8 @@ class StreamingDiLoCo:
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._run, self._method, self._stop = run, run.spec.method, stop
-        self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.method.codec]
+        self._run, self._method, self._stop = run, run.spec.diloco, stop
+        self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.diloco.codec]
         self._tensors = shared_parameters(model)
         self._device = next(iter(self._tensors.values())).device
         self._layout = Layout.of({name: p.shape for name, p in self._tensors.items()}, self._method.fragments)

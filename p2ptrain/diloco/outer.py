@@ -72,7 +72,7 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
     total = sum(tokens)
     factors = [part / total * bound for part, bound in zip(tokens, bounds, strict=True)]
     mean = weighted_sum([vector for _, vector in good], factors)
-    updated = outer_step(fragment, mean, spec.method.outer_lr, spec.method.outer_momentum)
+    updated = outer_step(fragment, mean, spec.diloco.outer_lr, spec.diloco.outer_momentum)
     return Applied(state.after(commit.digest, index, updated, total), tuple(refused))
 
 
@@ -96,7 +96,7 @@ def replay(
 
 def decode_payload(data: bytes, fragment: Fragment, spec: RunSpec) -> Vector:
     """Raises MalformedError if `data` is no pseudo-gradient of this fragment."""
-    return CODECS[spec.method.codec].decode(data, len(fragment.theta.values))
+    return CODECS[spec.diloco.codec].decode(data, len(fragment.theta.values))
 
 
 def outer_step(fragment: Fragment, delta: Vector, lr: float, momentum: float) -> Fragment:

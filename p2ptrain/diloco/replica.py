@@ -106,7 +106,7 @@ class Replica:
         # One cycle of fragments and a little more: each of these states has one fragment of its own.
         self._recent[state.commit] = state
         self._recent.move_to_end(state.commit)
-        while len(self._recent) > self._spec.method.fragments + 2:
+        while len(self._recent) > self._spec.diloco.fragments + 2:
             self._recent.popitem(last=False)
 
     # Payloads ------------------------------------------------------------------------------------------------------

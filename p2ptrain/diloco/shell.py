@@ -120,7 +120,7 @@ class Shell:
 
     def _begin(self, position: Position) -> None:
         """Start the state machine at a position, and let it replay the commits that are known above."""
-        method, limits = self._spec.method, self._spec.limits
+        method, limits = self._spec.diloco, self._spec.limits
         chain = Chain(position.state.head, method.fragments, position.history)
         rules = Rules(method.fragments, method.overlap != "free", limits.rollback_depth, method.last_height)
         self._rounds = Rounds(self._swarm.peer_id, chain, rules, monotonic())
@@ -179,10 +179,10 @@ class Shell:
         self._feed(events.Resumed())
 
     def _take_offer(self, origin: PeerId, offer: Contribution) -> None:
-        elements = self._layout.sizes[fragment_of(offer.height, self._spec.method.fragments)]
+        elements = self._layout.sizes[fragment_of(offer.height, self._spec.diloco.fragments)]
         if offer.author != origin or offer.run != self._run.id:
             raise MalformedError("a contribution speaks for somebody else")
-        if offer.size != CODECS[self._spec.method.codec].encoded_bytes(elements):
+        if offer.size != CODECS[self._spec.diloco.codec].encoded_bytes(elements):
             raise MalformedError("a contribution has the wrong size")
         if self._has_begun and not self._rounds.knows(offer):
             self._feed(events.Offered(offer.check_signature()))
@@ -293,7 +293,7 @@ class Shell:
             branch = {commit.digest for commit in chain.back_from(head.commit)} | {chain.root.commit, NO_DIGEST}
             self.spawn(self._workers.write(self._replica.snapshots.keep_branch, branch))
         self.spawn(self._workers.compute(self._replica.set_head, head.commit))
-        if head.height % self._spec.method.snapshot_every == 0:
+        if head.height % self._spec.diloco.snapshot_every == 0:
             self.spawn(self._workers.write(self._replica.snapshots.save, state))
             self.spawn(self._workers.write(self._note_peers))
         commit = self._view.commits[head.height]
@@ -312,7 +312,7 @@ class Shell:
 
     def _picture(self, state: GlobalState) -> View:
         """The view of a head, with as many commits as the trainer may ask for."""
-        recent = islice(self._rounds.chain.back_from(state.commit), 2 * self._spec.method.fragments + 1)
+        recent = islice(self._rounds.chain.back_from(state.commit), 2 * self._spec.diloco.fragments + 1)
         commits = {commit.height: commit for commit in recent}
         return View(state, self._view.rollbacks, commits, self._view.caught_up)
 

@@ -285,8 +285,8 @@ def _summarize(
         *(" " * 17 + line for line in compared),
         f"lost share       {lost:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm, "
         f"{outcome.alone:.2f} alone",
-        f"settings         {outcome.parameters:,} parameters, H = {spec.method.inner_steps}, "
-        f"P = {spec.method.fragments}, {spec.method.codec}, overlap {spec.method.overlap}",
+        f"settings         {outcome.parameters:,} parameters, H = {spec.diloco.inner_steps}, "
+        f"P = {spec.diloco.fragments}, {spec.diloco.codec}, overlap {spec.diloco.overlap}",
         f"took             {seconds:.0f} s",
     ]
     for line in lines:

@@ -34,7 +34,7 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
     try:
         task = CausalLM(folder.spec, LocalOptions(device="cpu", model=model))
         tensors = shared_parameters(task.model)
-        layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.method.fragments)
+        layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.diloco.fragments)
         head = folder.ledger.fact("head")
         if head is None:
             raise StorageError(

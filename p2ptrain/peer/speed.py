@@ -23,14 +23,14 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
     prepare_torch(threads)
     task = CausalLM(spec, local)
     task.load_data(0)
-    optimizer = make_optimizer(task.model, spec.method)
+    optimizer = make_optimizer(task.model, spec.diloco)
     step = 0
 
     def train() -> None:
         nonlocal step
         loss = task.loss(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(task.model.parameters(), spec.method.clip_norm)
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), spec.diloco.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         loss.item()

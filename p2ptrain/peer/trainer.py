@@ -37,7 +37,7 @@ class Trainer:
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._newest: tuple[Commit, Head] | None = None
         self._fetch_began: tuple[float, int] | None = None
-        self._optimizer = make_optimizer(task.model, run.spec.method)
+        self._optimizer = make_optimizer(task.model, run.spec.diloco)
         self._batch = 0
         self._began = self._reported = self._saved = monotonic()
         self._saved_height, self._saving_seconds = 0, 0.0
@@ -83,7 +83,7 @@ class Trainer:
                 group["lr"] = rate
             loss = self._task.loss(self._batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._task.model.parameters(), self._run.spec.method.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._task.model.parameters(), self._run.spec.diloco.clip_norm)
             self._optimizer.step()
             self._optimizer.zero_grad()
             self._batch += 1
@@ -207,7 +207,7 @@ class Trainer:
 
     def _save_now_and_then(self) -> None:
         """At snapshot heights, so that a crash loses little, but never for more than its share of the time."""
-        every = self._run.spec.method.snapshot_every
+        every = self._run.spec.diloco.snapshot_every
         if self.diloco.height // every <= self._saved_height // every:
             return
         if self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved):

@@ -7,8 +7,9 @@ from p2ptrain.run.digest import CHUNK_BYTES, NO_DIGEST, Digest, Manifest, digest
 from p2ptrain.run.genesis import Genesis
 from p2ptrain.run.keys import PeerId, SigningKey, short_peer
 from p2ptrain.run.load import load_spec, parse_spec, recipes, spec_from_canonical
+from p2ptrain.run.method import DiLoCoMethod, SPSAMethod
 from p2ptrain.run.record import Record, SignedRecord
-from p2ptrain.run.spec import PROTOCOL, DiLoCoMethod, RunSpec
+from p2ptrain.run.spec import PROTOCOL, RunSpec
 
 __all__ = [
     "CHUNK_BYTES",
@@ -21,6 +22,7 @@ __all__ = [
     "PeerId",
     "Record",
     "RunSpec",
+    "SPSAMethod",
     "SignedRecord",
     "SigningKey",
     "digest_of",

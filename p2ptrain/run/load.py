@@ -14,9 +14,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from p2ptrain.errors import MalformedError, SpecError
-from p2ptrain.run.spec import MAX_SPEC_BYTES, RunSpec
+from p2ptrain.run.method import METHODS
+from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 
-_DATA_SOURCES = ("stdlib-python", "files", "dataset", "custom")
+_TAGS = {"data": ("source", DATA_SOURCES), "method": ("name", METHODS)}
+"""Sections of several kinds: the field that says which, and what it may say."""
 
 
 def load_spec(name_or_path: str) -> RunSpec:
@@ -111,7 +113,7 @@ def _explain(detail: ErrorDetails) -> str:
     """One line: key, what was found, what is allowed."""
     # Pydantic's locations also hold the tag or the branch of a union, which the reader never typed.
     path = [str(part) for part in detail["loc"] if not str(part).startswith(("literal[", "constrained-"))]
-    if len(path) > 1 and path[0] == "data" and path[1] in _DATA_SOURCES:
+    if len(path) > 1 and path[0] in _TAGS and path[1] in _TAGS[path[0]][1]:
         del path[1]
     key = ".".join(path) or "the spec"
     kind = detail["type"]
@@ -121,10 +123,10 @@ def _explain(detail: ErrorDetails) -> str:
         return f"{key}: no such field" + (f"; did you mean {close[0]!r}?" if close else "")
     if kind == "missing":
         return f"{key}: is missing"
-    if kind == "union_tag_not_found":
-        return f"{key}.source: is missing; must be one of {', '.join(map(repr, _DATA_SOURCES))}"
-    if kind == "union_tag_invalid":
-        return f"{key}.source: found {detail['ctx']['tag']!r}; must be one of {', '.join(map(repr, _DATA_SOURCES))}"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        tag, allowed = _TAGS[path[0]]
+        found = "is missing" if kind == "union_tag_not_found" else f"found {detail['ctx']['tag']!r}"
+        return f"{key}.{tag}: {found}; must be one of {', '.join(map(repr, allowed))}"
     found = "" if isinstance(detail["input"], Mapping) else f"found {detail['input']!r}; "
     return f"{key}: {found}{message[0].lower()}{message[1:]}"
 

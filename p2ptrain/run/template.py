@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from p2ptrain.run.method import DiLoCoMethod
 from p2ptrain.run.spec import (
-    DiLoCoMethod,
     EvalSection,
     LimitsSection,
     ModelSection,
