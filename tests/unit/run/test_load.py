@@ -74,7 +74,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"swarm.min_peers": 0}, "swarm.min_peers: found 0; must be greater than or equal to 1"),
     # not one of the choices
     ({"data.source": "web"}, "data.source: found 'web'; must be one of 'stdlib-python', 'files', 'dataset'"),
-    ({"method.name": "sgd"}, "method.name: found 'sgd'; must be 'diloco'"),
+    ({"method.name": "sgd"}, "method.name: found 'sgd'; must be one of 'diloco', 'spsa'"),
     ({"method.codec": "int4"}, "method.codec: found 'int4'; must be 'e3m0', 'int8', 'bf16' or 'fp32'"),
     ({"method.merge": "mean"}, "method.merge: found 'mean'; must be 'blend', 'carry' or 'overwrite'"),
     ({"method.schedule": "linear"}, "method.schedule: found 'linear'; must be 'constant' or 'cosine'"),

@@ -1,0 +1,168 @@
+"""The kernels for processors: numba, compiled on first use and cached on disk.
+
+They release the interpreter's lock and are spread over a pool of ordinary threads, each with tiles of its own. numba's
+own parallel loops are left alone: their layers forbid a fork afterwards, or end the process when two run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from p2ptrain.spsa.signs import BLOCKS, LANES, MULTIPLIERS, ROUNDS, TILE, WEYL
+
+RECORDS_AT_ONCE = 64
+"""Their words for one tile, 32 KiB, stay in the fastest cache."""
+_SPANS_PER_THREAD = 4
+
+_M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
+_W0, _W1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+class CpuKernels:
+    """See `Kernels`."""
+
+    def add(self, master: torch.Tensor, kinds: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor) -> None:
+        weights, tiles = master.numpy(), kinds.numpy()
+        for start in range(0, len(keys), RECORDS_AT_ONCE):
+            chosen = slice(start, start + RECORDS_AT_ONCE)
+            some = np.array(keys[chosen], dtype=np.uint64), quanta[chosen].numpy()
+            _spread(len(tiles), partial(_add, weights, tiles, *some))
+
+    def perturb(
+        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
+        out: torch.Tensor,
+    ) -> None:  # fmt: skip
+        weights, tiles, sizes = master.numpy(), kinds.numpy(), steps.numpy()
+        some, shift = np.uint64(key), np.float32(amplitude)
+        if out.dtype == torch.float32:
+            target = out.numpy()
+            _spread(len(tiles), lambda first, last: _perturb(weights, tiles, sizes, some, shift, target, first, last))
+        else:
+            bits = out.view(torch.int16).numpy().view(np.uint16)
+            _spread(
+                len(tiles), lambda first, last: _perturb_bf16(weights, tiles, sizes, some, shift, bits, first, last)
+            )
+
+
+def _spread(tiles: int, work: Callable[[int, int], None]) -> None:
+    """Call `work(first, last)` on all tiles, on as many threads as torch computes with."""
+    threads = torch.get_num_threads()
+    spans = min(tiles, 1 if threads == 1 else _SPANS_PER_THREAD * threads)
+    edges = [tiles * span // spans for span in range(spans + 1)]
+    if spans <= 1:
+        work(0, tiles)
+        return
+    for done in [_pool(threads).submit(work, *edge) for edge in pairwise(edges)]:
+        done.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="spsa")
+
+
+def _jit(function: Callable[..., None]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+    return compiled
+
+
+@_jit
+def _words(key: np.uint64, tile: int, words: Any) -> None:
+    """The 128 words of a tile; see `signs`."""
+    for lane in range(BLOCKS):
+        block = np.uint64(tile * BLOCKS + lane)
+        c0, c1 = np.uint32(block & _LOW), np.uint32(block >> _HALF)
+        c2, c3 = np.uint32(0), np.uint32(0)
+        k0, k1 = np.uint32(key & _LOW), np.uint32(key >> _HALF)
+        for _ in range(ROUNDS):
+            p0, p1 = np.uint64(c0) * _M0, np.uint64(c2) * _M1
+            c0, c2 = np.uint32(p1 >> _HALF) ^ c1 ^ k0, np.uint32(p0 >> _HALF) ^ c3 ^ k1
+            c1, c3 = np.uint32(p1 & _LOW), np.uint32(p0 & _LOW)
+            k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
+        words[lane], words[BLOCKS + lane] = c0, c1
+        words[2 * BLOCKS + lane], words[3 * BLOCKS + lane] = c2, c3
+
+
+@_jit
+def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int) -> None:
+    """q · sign = q − 2q · bit: all the q are added at once, and 2q taken off where the bit is set, without a branch.
+
+    numba widens integers to 64 bits; the casts keep what the vector unit computes at 32.
+    """
+    records = len(keys)
+    words = np.empty((records, LANES), np.int32)
+    twice = np.empty(records, np.int32)
+    top = np.int32(31)
+    for tile in range(first, last):
+        total = np.int32(0)
+        for k in range(records):
+            _words(keys[k], tile, words[k])
+            q = quanta[k, kinds[tile]]
+            total, twice[k] = np.int32(total + q), np.int32(q + q)
+        for bit in range(32):
+            up = np.int32(31 - bit)
+            start = tile * TILE + bit * LANES
+            row = master[start : start + LANES]
+            for i in range(LANES):
+                row[i] = np.int32(row[i] + total)
+            k = 0
+            while k + 8 <= records:  # eight at a time: the row is read and written once for them
+                for i in range(LANES):
+                    x = row[i]
+                    x -= np.int32(np.int32(np.int32(words[k, i] << up) >> top) & twice[k])
+                    x -= np.int32(np.int32(np.int32(words[k + 1, i] << up) >> top) & twice[k + 1])
+                    x -= np.int32(np.int32(np.int32(words[k + 2, i] << up) >> top) & twice[k + 2])
+                    x -= np.int32(np.int32(np.int32(words[k + 3, i] << up) >> top) & twice[k + 3])
+                    x -= np.int32(np.int32(np.int32(words[k + 4, i] << up) >> top) & twice[k + 4])
+                    x -= np.int32(np.int32(np.int32(words[k + 5, i] << up) >> top) & twice[k + 5])
+                    x -= np.int32(np.int32(np.int32(words[k + 6, i] << up) >> top) & twice[k + 6])
+                    x -= np.int32(np.int32(np.int32(words[k + 7, i] << up) >> top) & twice[k + 7])
+                    row[i] = np.int32(x)
+                k += 8
+            while k < records:
+                for i in range(LANES):
+                    row[i] = np.int32(row[i] - (np.int32(np.int32(words[k, i] << up) >> top) & twice[k]))
+                k += 1
+
+
+@_jit
+def _perturb(
+    master: Any, kinds: Any, steps: Any, key: np.uint64, amplitude: np.float32, out: Any, first: int, last: int
+) -> None:
+    words = np.empty(LANES, np.uint32)
+    for tile in range(first, last):
+        _words(key, tile, words)
+        step = steps[kinds[tile]]
+        for bit in range(32):
+            start = tile * TILE + bit * LANES
+            for i in range(LANES):
+                shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
+                out[start + i] = np.float32(np.float32(master[start + i]) * step) + shift
+
+
+@_jit
+def _perturb_bf16(
+    master: Any, kinds: Any, steps: Any, key: np.uint64, amplitude: np.float32, out: Any, first: int, last: int
+) -> None:
+    words, moved = np.empty(LANES, np.uint32), np.empty(LANES, np.float32)
+    bits = moved.view(np.uint32)
+    for tile in range(first, last):
+        _words(key, tile, words)
+        step = steps[kinds[tile]]
+        for bit in range(32):
+            start = tile * TILE + bit * LANES
+            for i in range(LANES):
+                shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
+                moved[i] = np.float32(np.float32(master[start + i]) * step) + shift
+            for i in range(LANES):  # to nearest, ties to even; weights are finite
+                odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
+                out[start + i] = np.uint16((bits[i] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
