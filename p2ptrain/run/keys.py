@@ -26,7 +26,7 @@ class SigningKey:
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self._public = key.public_key().public_bytes_raw()
-        self.peer_id = PeerId(base58.b58encode(_PEER_ID_PREFIX + self._public).decode())
+        self.peer_id = peer_id_from_key(self._public)
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -84,9 +84,20 @@ def peer_id_from_bytes(raw: bytes) -> PeerId:
     return check_peer_id(base58.b58encode(raw).decode() if len(raw) == 38 else "")
 
 
+@lru_cache(maxsize=4096)
 def peer_id_to_bytes(peer_id: PeerId) -> bytes:
     raw: bytes = base58.b58decode(peer_id)
     return raw
+
+
+def public_bytes_of(peer_id: str) -> bytes:
+    """The 32 bytes of the key that a peer id contains."""
+    return peer_id_to_bytes(PeerId(peer_id))[len(_PEER_ID_PREFIX) :]
+
+
+def peer_id_from_key(public: bytes) -> PeerId:
+    """The name of a public key of 32 bytes."""
+    return PeerId(base58.b58encode(_PEER_ID_PREFIX + public).decode())
 
 
 def is_signed_by(peer_id: PeerId, signature: bytes, message: bytes) -> bool:
