@@ -24,12 +24,12 @@ from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.snapshots import CONTRIBUTION
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
-from p2ptrain.diloco.workers import Workers
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
 from p2ptrain.state import Fetcher, FetchError
 from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run
+from p2ptrain.state.workers import Workers
 from p2ptrain.swarm import GONE_AFTER, Membership, Presence, Vitals, monotonic
 
 TICK_SECONDS = 0.1

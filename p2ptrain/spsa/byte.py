@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +70,6 @@ def rate(method: SPSAMethod, step: int) -> Fraction:
     return 1 - (1 - Fraction(method.lr_floor)) * Fraction(step - RATE_STEPS, RATE_STEPS)
 
 
-@lru_cache(maxsize=4096)
 def quanta(method: SPSAMethod, code: int, step: int, exponent: int) -> int:
     """What a record adds to a parameter whose sign is +1, in steps of 2^exponent: against the gradient."""
     size = Fraction(method.lr) * rate(method, step) * Fraction(method.clip) * magnitude(code)
@@ -79,7 +77,17 @@ def quanta(method: SPSAMethod, code: int, step: int, exponent: int) -> int:
     return -moved if code > 0 else moved
 
 
-def quanta_table(method: SPSAMethod, records: Sequence[tuple[int, int]], exponents: Sequence[int]) -> NDArray[np.int32]:
-    """(records, exponents) for records given as (code, rate step)."""
-    rows = [[quanta(method, code, step, exponent) for exponent in exponents] for code, step in records]
-    return np.asarray(rows, dtype=np.int32).reshape(len(records), len(exponents))
+class QuantaTable:
+    """The same for all exponents of a model at once, computed once for each code and step."""
+
+    def __init__(self, method: SPSAMethod, exponents: Sequence[int]) -> None:
+        self._method, self._exponents = method, exponents
+        self._rows: dict[tuple[int, int], NDArray[np.int32]] = {}
+
+    def row(self, code: int, step: int) -> NDArray[np.int32]:
+        """int32, (exponents)."""
+        row = self._rows.get((code, step))
+        if row is None:
+            found = [quanta(self._method, code, step, exponent) for exponent in self._exponents]
+            row = self._rows[code, step] = np.array(found, dtype=np.int32)
+        return row

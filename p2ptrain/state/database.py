@@ -15,6 +15,8 @@ from pathlib import Path
 from p2ptrain.errors import StorageError
 from p2ptrain.state.schema import FORMAT, MIGRATIONS, OLDEST_FORMAT, SCHEMA
 
+_OTHER_NAMES = "the names of its tables and columns are damaged"
+
 
 class DamagedError(StorageError):
     """A file does not hold what was written to it."""
@@ -77,7 +79,7 @@ class Database:
         with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
             fresh.executescript(SCHEMA)
             if _columns(self._db) != _columns(fresh):
-                raise sqlite3.DatabaseError("the names of its tables and columns are damaged")
+                raise sqlite3.DatabaseError(_OTHER_NAMES)
 
     def _migrate(self, found: int) -> None:
         """From one format to the next until it is today's: all of it or, if this process dies, nothing."""
@@ -87,6 +89,10 @@ class Database:
                 MIGRATIONS[version](self._db, self.path.parent)
             self._db.execute(f"PRAGMA user_version = {FORMAT}")
             self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "no such" in str(error):  # not the state of the disk: what should be in the file is not
+                raise sqlite3.DatabaseError(_OTHER_NAMES) from None
+            raise
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

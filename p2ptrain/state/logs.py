@@ -66,28 +66,37 @@ class Logs:
         kept = []
         with self._db.write() as db:
             for batch in batches:
-                query = "SELECT coalesce(max(stop), 0) FROM batches WHERE author = ? AND session = ?"
-                (end,) = db.execute(query, batch.log).fetchone()
+                db.execute("INSERT OR IGNORE INTO logs (author, session) VALUES (?, ?)", batch.log)
+                (log,) = db.execute("SELECT log FROM logs WHERE author = ? AND session = ?", batch.log).fetchone()
+                (end,) = db.execute("SELECT coalesce(max(stop), 0) FROM batches WHERE log = ?", (log,)).fetchone()
                 if batch.start == end and batch.stop > end:
-                    row = (*batch.log, batch.start, batch.stop, batch.record)
-                    db.execute("INSERT INTO batches (author, session, start, stop, record) VALUES (?, ?, ?, ?, ?)", row)
+                    row = (log, batch.start, batch.stop, batch.record)
+                    db.execute("INSERT INTO batches (log, start, stop, record) VALUES (?, ?, ?, ?)", row)
                     kept.append(batch)
         return kept
 
     def lengths(self) -> dict[Log, int]:
         """How many records of each log are here."""
         with self._db.read() as db:
-            rows = db.execute("SELECT author, session, max(stop) FROM batches GROUP BY author, session")
+            rows = db.execute("SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log")
             return {Log(PeerId(author), session): stop for author, session, stop in rows}
 
     def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[Batch]:
         """The batches that hold records from `start` on, in their order, at most `limit`."""
         with self._db.read() as db:
             query = (
-                "SELECT start, stop, record FROM batches WHERE author = ? AND session = ? AND stop > ? "
-                "ORDER BY start LIMIT ?"
+                "SELECT start, stop, record FROM batches JOIN logs USING (log) "
+                "WHERE author = ? AND session = ? AND start >= "
+                "(SELECT coalesce(max(start), 0) FROM batches b WHERE b.log = logs.log AND b.start <= ?) "
+                "AND stop > ? ORDER BY start LIMIT ?"
             )
-            return [Batch(log, *row) for row in db.execute(query, (*log, start, limit))]
+            return [Batch(log, *row) for row in db.execute(query, (*log, start, start, limit))]
+
+    def drop_from(self, log: Log, start: int) -> None:
+        """Forget batches from this one on, because they are not what their author signed."""
+        with self._db.write() as db:
+            named = "SELECT log FROM logs WHERE author = ? AND session = ?"
+            db.execute(f"DELETE FROM batches WHERE start >= ? AND log IN ({named})", (start, *log))
 
     def add_cut(self, cut: Cut) -> None:
         """Keep a cut; several on one log are all kept, as each may be the reason that another peer knows."""

@@ -3,6 +3,7 @@
 Format 1: commits, payloads, snapshots, and everything else as named facts.
 Format 2: when a commit was first seen here; what rollbacks cost; others' heads; authors' logs, cuts and marks; how to
           reach others is a file beside the ledger (`contact.json`), which a damaged ledger does not take along.
+Format 3: an author's name is kept once for each log, not with every batch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import MappingProxyType
 
 from p2ptrain.state.contact import Contact
 
-FORMAT = 2
+FORMAT = 3
 OLDEST_FORMAT = 1
 
 _NEW_IN_2 = """
@@ -26,15 +27,25 @@ CREATE TABLE rollbacks (
 CREATE TABLE heads (
     peer TEXT PRIMARY KEY, seen INTEGER NOT NULL, height INTEGER NOT NULL, head BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE batches (
-    author TEXT NOT NULL, session BLOB NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, record BLOB NOT NULL,
-    PRIMARY KEY (author, session, start)
-);
 CREATE TABLE cuts (
     author TEXT NOT NULL, session BLOB NOT NULL, at INTEGER NOT NULL, record BLOB NOT NULL,
     PRIMARY KEY (author, session, at, record)
 ) WITHOUT ROWID;
 CREATE TABLE marks (digest BLOB PRIMARY KEY, position INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+_BATCHES_OF_2 = """
+CREATE TABLE batches (
+    author TEXT NOT NULL, session BLOB NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (author, session, start)
+);
+"""
+
+_NEW_IN_3 = """
+CREATE TABLE logs (log INTEGER PRIMARY KEY, author TEXT NOT NULL, session BLOB NOT NULL, UNIQUE (author, session));
+CREATE TABLE batches (
+    log INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (log, start)
+) WITHOUT ROWID;
 """
 
 SCHEMA = f"""
@@ -50,6 +61,7 @@ CREATE TABLE snapshots (
 ) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 {_NEW_IN_2}
+{_NEW_IN_3}
 """
 
 
@@ -66,9 +78,25 @@ def _from_1_to_2(db: sqlite3.Connection, folder: Path) -> None:
     contact.write(folder)  # first: if this process dies now, the ledger still has them and this is done again
     db.execute("DELETE FROM facts WHERE name IN ('identity', 'port', 'peers')")
     db.execute("ALTER TABLE commits ADD COLUMN seen INTEGER NOT NULL DEFAULT 0")
-    for statement in filter(str.strip, _NEW_IN_2.split(";")):  # `executescript` would commit what was begun
+    _run(db, _NEW_IN_2 + _BATCHES_OF_2)
+
+
+def _from_2_to_3(db: sqlite3.Connection, folder: Path) -> None:
+    db.execute("ALTER TABLE batches RENAME TO batches_of_2")
+    _run(db, _NEW_IN_3)
+    db.execute("INSERT INTO logs (author, session) SELECT DISTINCT author, session FROM batches_of_2")
+    db.execute(
+        "INSERT INTO batches SELECT log, start, stop, record FROM batches_of_2 JOIN logs USING (author, session)"
+    )
+    db.execute("DROP TABLE batches_of_2")
+
+
+def _run(db: sqlite3.Connection, statements: str) -> None:
+    for statement in filter(str.strip, statements.split(";")):  # `executescript` would commit what was begun
         db.execute(statement)
 
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection, Path], None]] = MappingProxyType({1: _from_1_to_2})
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection, Path], None]] = MappingProxyType(
+    {1: _from_1_to_2, 2: _from_2_to_3}
+)
 """By the format that each begins from; they run inside one transaction."""

@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.state.blobs import FileSource
 from p2ptrain.state.files import drop_unfinished, write_whole
+
+Numbers = NDArray[np.float32] | NDArray[np.int32]
 
 _SUFFIX = ".safetensors"
 _NAME = "vector"
@@ -32,7 +35,7 @@ class Vectors:
         self._changing = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, digest: Digest, values: NDArray[np.float32]) -> None:
+    def save(self, digest: Digest, values: Numbers) -> None:
         """Write a vector unless it is there and whole.
 
         Raises:
@@ -40,7 +43,7 @@ class Vectors:
         """
         with self._changing:
             with contextlib.suppress(StorageError):  # damaged: written anew
-                if self.load(digest) is not None:
+                if self._read(digest, values.dtype) is not None:
                     return
             write_whole(self.path(digest), save({_NAME: values}))
 
@@ -48,17 +51,24 @@ class Vectors:
         """Read a vector and check it; None if it is not there.
 
         Raises:
-            StorageError: the file is damaged.
+            StorageError: the file is damaged, or holds other numbers.
         """
+        return self._read(digest, np.dtype(np.float32))
+
+    def load_integers(self, digest: Digest) -> NDArray[np.int32] | None:
+        """The same for one of integers."""
+        return self._read(digest, np.dtype(np.int32))
+
+    def _read(self, digest: Digest, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         path = self.path(digest)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                values: NDArray[np.float32] = file.get_tensor(_NAME)
+                values: NDArray[Any] = file.get_tensor(_NAME)
         except (SafetensorError, OSError) as error:
             raise self._damaged(path, str(error)) from None
-        if values.dtype != np.float32 or Manifest.of(values.data.cast("B")).digest != digest:
+        if values.dtype != dtype or Manifest.of(values.data.cast("B")).digest != digest:
             raise self._damaged(path, "its content does not match its digest")
         return values
 

@@ -14,11 +14,11 @@ from p2ptrain.run import SPSAMethod
 from p2ptrain.spsa.byte import (
     LARGEST,
     MANTISSAS,
+    QuantaTable,
     decode,
     encode,
     magnitude,
     quanta,
-    quanta_table,
     rate,
     rate_step,
 )
@@ -81,8 +81,9 @@ def test_halves_are_rounded_to_even() -> None:
 def test_known_quanta() -> None:
     """They are part of the protocol: another value here would part the peers."""
     chosen = method(lr=3e-6, clip=60.0, warmup_records=1000, decay_records=9000, lr_floor=0.3)
-    found = quanta_table(chosen, [(-127, 64), (126, 64), (-125, 1), (99, 100), (1, 128)], [-28, -27])
-    assert found.tolist() == KNOWN
+    table = QuantaTable(chosen, [-28, -27])
+    records = [(-127, 64), (126, 64), (-125, 1), (99, 100), (1, 128)]
+    assert [table.row(code, step).tolist() for code, step in records] == KNOWN
 
 
 KNOWN = [[48318, 24159], [-40631, -20315], [534, 267], [-229, -114], [0, 0]]

@@ -73,6 +73,26 @@ def test_a_log_grows_only_where_it_ends(
     ledger.close()
 
 
+def test_what_is_forgotten_can_be_said_again(logs: Logs) -> None:
+    said = [batch(LOGS[0], 0, 3), batch(LOGS[0], 3, 5), batch(LOGS[0], 5, 6)]
+    other = batch(LOGS[1], 0, 9)
+    logs.append([*said, other])
+    logs.drop_from(LOGS[0], 3)
+    assert logs.lengths() == {LOGS[0]: 3, LOGS[1]: 9}
+    again = batch(LOGS[0], 3, 5, variant=1)
+    assert logs.append([again]) == [again]
+
+
+def test_a_million_records_take_less_than_four_megabytes(ledger: Ledger, logs: Logs) -> None:
+    """Batches of 64 as one-byte SPSA keeps them: 5 + 64 + 64 bytes."""
+    log = LOGS[0]
+    whole = [Batch(log, at, at + 64, bytes([at // 64 % 251] * 133)) for at in range(0, 10**6, 64)]
+    logs.append(whole)
+    (pages,) = ledger._db._db.execute("PRAGMA page_count").fetchone()
+    (page,) = ledger._db._db.execute("PRAGMA page_size").fetchone()
+    assert pages * page < 4_000_000
+
+
 def test_a_long_log_is_read_in_pieces(logs: Logs) -> None:
     whole = [batch(LOGS[0], 3 * number, 3 * number + 3) for number in range(600)]
     assert logs.append(whole) == whole

@@ -145,6 +145,24 @@ def test_what_was_migrated_can_do_all_that_a_new_ledger_can(old: Path) -> None:
     folder.close()
 
 
+def test_batches_of_the_second_format_are_still_there(run_folder: Path) -> None:
+    for path in run_folder.glob("ledger.sqlite*"):
+        path.unlink()
+    db = first_format(run_folder / "ledger.sqlite")
+    schema.MIGRATIONS[1](db, run_folder)
+    batches = [Batch(Log(author, b"session"), at, at + 3, b"%d" % at) for author in PEERS[:2] for at in (0, 3, 6)]
+    for batch in batches:
+        row = (*batch.log, batch.start, batch.stop, batch.record)
+        db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", row)
+    db.execute("PRAGMA user_version = 2")
+    db.close()
+    folder = RunFolder.open(run_folder)
+    logs = folder.ledger.logs
+    assert [batch for author in PEERS[:2] for batch in logs.batches(Log(author, b"session"))] == batches
+    folder.close()
+    assert version_of(run_folder) == FORMAT
+
+
 def test_opening_it_again_changes_nothing(old: Path) -> None:
     opens_as_todays(old)
     before = content_of(old / "ledger.sqlite"), (old / "ledger.sqlite").read_bytes(), (old / "contact.json").stat()

@@ -17,14 +17,14 @@ class Workers:
     """Each does one thing after another."""
 
     def __init__(self) -> None:
-        self._outer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-outer", initializer=_prepare_arithmetic)
-        self._writer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-snapshots")
+        self._computing = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-compute", initializer=_prepare_arithmetic)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-write")
 
     async def compute(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """What the rounds wait for: outer steps, digests, the ledger."""
-        return await _on(self._outer, lambda: function(*arguments, **named))
+        """What others wait for: outer steps, digests, the ledger."""
+        return await _on(self._computing, lambda: function(*arguments, **named))
 
     async def write(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
@@ -37,7 +37,7 @@ class Workers:
         try:
             self._writer.submit(last).result()
         finally:
-            self._outer.shutdown()
+            self._computing.shutdown()
             self._writer.shutdown()
 
 
