@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from report import report
 
-from p2ptrain.peer.trainer import make_optimizer
+from p2ptrain.peer.diloco_loop import make_optimizer
 from p2ptrain.run import load_spec
-from p2ptrain.tasks import CausalLM, LocalOptions
+from p2ptrain.tasks import LocalOptions, open_task
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 4096)
 
@@ -19,7 +19,7 @@ BLOCKS = (32, 64, 128, 256, 512, 1024, 4096)
 def pseudo_gradient() -> torch.Tensor:
     """θ before minus θ after 40 inner steps, all parameters in one vector."""
     spec = load_spec("quickstart")
-    task = CausalLM(spec, LocalOptions(device="cpu"))
+    task = open_task(spec, LocalOptions(device="cpu"))
     task.load_data(0)
     optimizer = make_optimizer(task.model, spec.method)
     for step in range(200 + spec.method.inner_steps):

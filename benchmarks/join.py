@@ -40,11 +40,11 @@ import numpy as np
 from report import machine, report
 
 import p2ptrain
-from p2ptrain.diloco.join import VECTORS_AT_ONCE
 from p2ptrain.peer.children import Children
 from p2ptrain.peer.demo import LOOPBACK
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId
 from p2ptrain.state import Blobs, Fetcher, serve
+from p2ptrain.state.arrivals import VECTORS_AT_ONCE
 from p2ptrain.state.blobs import FileSource
 from p2ptrain.swarm import Identity, NodeConfig, Swarm
 
@@ -283,14 +283,14 @@ def write_spec(path: Path, parameters: int) -> None:
 def hold_run(home: Path, spec: str, invite: str = "") -> None:
     """A peer of a run that has trained until every fragment has changed, or has joined; now it rests."""
     from p2ptrain.diloco import StreamingDiLoCo
+    from p2ptrain.peer.diloco_loop import make_optimizer
     from p2ptrain.peer.session import prepare_torch
-    from p2ptrain.peer.trainer import make_optimizer
     from p2ptrain.state.run import Run
-    from p2ptrain.tasks import CausalLM, LocalOptions
+    from p2ptrain.tasks import LocalOptions, open_task
 
     prepare_torch(threads=1)
     with Run.join(invite, config=NETWORK, home=home) if invite else Run.found(spec, config=NETWORK, home=home) as run:
-        task = CausalLM(run.spec, LocalOptions(device="cpu", batch_size=1))
+        task = open_task(run.spec, LocalOptions(device="cpu", batch_size=1))
         task.load_data(0)
         optimizer = make_optimizer(task.model, run.spec.method)
         with StreamingDiLoCo(task.model, optimizer, run, held_out=task.held_out_digest) as diloco:

@@ -2,6 +2,7 @@
 
     run = p2ptrain.Run.found("run.toml")            # or Run.join("p2ptrain://…"), or Run.resume(folder)
     diloco = p2ptrain.StreamingDiLoCo(model, optimizer, run)
+    spsa = p2ptrain.OneByteSPSA(model, loss_fn, run)
 
 The names below are loaded when first used: importing this package is free.
 """
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2ptrain.diloco import StreamingDiLoCo
     from p2ptrain.run import RunSpec
+    from p2ptrain.spsa import OneByteSPSA
     from p2ptrain.state.run import Run
     from p2ptrain.swarm import Swarm
 
-__all__ = ["Run", "RunSpec", "StreamingDiLoCo", "Swarm"]
+__all__ = ["OneByteSPSA", "Run", "RunSpec", "StreamingDiLoCo", "Swarm"]
 
 _HOMES = {
+    "OneByteSPSA": "p2ptrain.spsa",
     "Run": "p2ptrain.state.run",
     "RunSpec": "p2ptrain.run",
     "StreamingDiLoCo": "p2ptrain.diloco",

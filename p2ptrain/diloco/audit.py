@@ -18,16 +18,7 @@ from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, short
 from p2ptrain.state import Blobs, RunFolder
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    subject: str
-    good: bool
-    found: str
-    """In words, what holds or what is wrong."""
+from p2ptrain.state.check import Check
 
 
 @dataclass(frozen=True, slots=True)

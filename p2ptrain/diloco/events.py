@@ -71,10 +71,10 @@ class ApplyFailed:
 
 @dataclass(frozen=True, slots=True)
 class HeadSeen:
-    """Where a peer says that it is."""
+    """Where a peer says that it is; None while it is still looking for its place."""
 
     peer: PeerId
-    head: Head
+    head: Head | None
 
 
 @dataclass(frozen=True, slots=True)

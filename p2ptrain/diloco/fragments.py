@@ -23,14 +23,6 @@ _LAYER = re.compile(r"(?:.*?\.)?\d+\.")
 """A layer's tensors share the beginning of their name up to its number: model.layers.3."""
 
 
-def shared_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The trainable parameters by the names that the bare model gives them: torch.compile and DistributedDataParallel
-    put a prefix before them. Tied parameters appear once, under their first name."""
-    named = {name.replace("_orig_mod.", ""): p for name, p in model.named_parameters() if p.requires_grad}
-    wrapped = all(name.startswith("module.") for name in named)
-    return {name.removeprefix("module."): p for name, p in named.items()} if wrapped else named
-
-
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
     """A range of rows of one parameter tensor (all of them, mostly) inside its fragment's flat vector."""

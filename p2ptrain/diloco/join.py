@@ -18,16 +18,16 @@ import numpy as np
 from pydantic import Field
 
 from p2ptrain.diloco.chain import Chain, Commit
-from p2ptrain.diloco.codecs import Vector
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Position
 from p2ptrain.diloco.round import RECENT_COMMITS
-from p2ptrain.diloco.snapshots import SNAPSHOT, AnotherModel, assemble
+from p2ptrain.diloco.snapshots import AnotherModel, assemble
 from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
-from p2ptrain.errors import LedgerError, MalformedError, NetworkError, StorageError
+from p2ptrain.errors import LedgerError, MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
 from p2ptrain.state import Fetcher, FetchError, RunFolder
+from p2ptrain.state.arrivals import SNAPSHOT, Arrivals
 from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence, Refused, Rpc, RpcError, Swarm
 
 METHOD = "commits"
@@ -35,7 +35,6 @@ COMMITS_PER_CALL = 64
 MOST_COMMITS = 4096
 """A peer that is further behind starts from a snapshot instead."""
 NOBODY_AFTER = 60.0
-VECTORS_AT_ONCE = 2
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +81,11 @@ class Joiner:
     ) -> None:
         self._swarm, self._membership = swarm, membership
         self._fetcher, self._layout, self._folder = fetcher, layout, folder
-        self._fetched: set[Digest] = set()
-        self.on_progress: Callable[[int, int], None] = lambda here, in_all: None
-        """Called with (bytes here, bytes in all) while a snapshot arrives."""
+        self._arrivals = Arrivals(fetcher, folder, np.float32)
+
+    def when_progressing(self, call: Callable[[int, int], None]) -> None:
+        """Have this called with (bytes here, bytes in all) while a snapshot arrives."""
+        self._arrivals.on_progress = call
 
     async def find_position(self, base: GlobalState, deepest: int | None = None) -> Position:
         """The newest snapshot that most peers hold, with the commits around it.
@@ -117,7 +118,8 @@ class Joiner:
             holders = [peer for peer, seen in peers.items() if (height, state) in seen.snapshots]
             try:
                 position = await self._fetch_position(Digest(state), holders, peers, base, deepest)
-                self._let_go_of_others(position.state)
+                parts = position.state.fragments
+                self._arrivals.let_go_of_others({v.digest for part in parts for v in (part.theta, part.momentum)})
                 return position
             except (FetchError, MalformedError, LedgerError, AnotherModel) as error:
                 problem = str(error)
@@ -140,13 +142,6 @@ class Joiner:
                 break
             await asyncio.sleep(HEARTBEAT_SECONDS / 2)
         return {**listed, **self._membership.live}
-
-    def _let_go_of_others(self, state: GlobalState) -> None:
-        """What was fetched of snapshots that turned out to be unusable need not stay in memory."""
-        needed = {vector.digest for part in state.fragments for vector in (part.theta, part.momentum)}
-        for vector in self._fetched - needed:
-            self._fetcher.release(vector)
-        self._fetched.clear()
 
     async def _fetch_position(
         self,
@@ -188,44 +183,9 @@ class Joiner:
             for vector in pair
             if vector not in here
         }
-        arrived = dict.fromkeys(wanted, 0)
-        places = asyncio.Semaphore(VECTORS_AT_ONCE)
-
-        async def fetch_vector(vector: Digest, size: int) -> None:
-            def progress(count: int, _: int) -> None:
-                arrived[vector] = count
-                self.on_progress(sum(arrived.values()), sum(wanted.values()))
-
-            async with places:
-                values = await asyncio.to_thread(self._on_disk, vector)
-                if values is None:
-                    incoming = self._folder.incoming
-                    data = await self._fetcher.fetch(
-                        vector, lambda: holders, SNAPSHOT, size, progress=progress, incoming=incoming
-                    )
-                    self._fetched.add(vector)
-                    if len(data) != size:
-                        raise MalformedError("a state's vectors have the wrong lengths")
-                    values = np.frombuffer(data, dtype=np.float32)
-                    await asyncio.to_thread(self._folder.vectors.save, vector, values)
-                    incoming.forget(vector)
-                else:
-                    progress(values.nbytes, size)
-            here[vector] = HashedVector(values)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for vector, size in wanted.items():
-                    group.create_task(fetch_vector(vector, size))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        arrived = await self._arrivals.fetch(wanted, holders)
+        here.update({digest: HashedVector(values) for digest, values in arrived.items()})
         return assemble(manifest, self._layout, here.__getitem__)
-
-    def _on_disk(self, vector: Digest) -> Vector | None:
-        """What an earlier start has fetched, or a snapshot holds that the ledger has forgotten."""
-        with contextlib.suppress(StorageError):
-            return self._folder.vectors.load(vector)
-        return None
 
     async def fetch_branch(
         self, tip: Digest, sources: Iterable[PeerId], known: Callable[[Digest], bool], floor: int

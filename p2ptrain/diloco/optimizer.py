@@ -21,13 +21,14 @@ import torch
 
 from p2ptrain.diloco.codecs import CODECS, NonFiniteError
 from p2ptrain.diloco.exchange import WAIT_SECONDS, Exchange
-from p2ptrain.diloco.fragments import Layout, shared_parameters
+from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.lanes import Lanes, Pending
 from p2ptrain.diloco.merge import merge
 from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
+from p2ptrain.parameters import device_name, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
@@ -76,7 +77,7 @@ class StreamingDiLoCo:
             self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments]
         )
         run.establish(base.digest, held_out)
-        self._vitals = Vitals("starting", device=_device_name(self._device), held_out=held_out)
+        self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
         self._view: View
         self._lanes: Lanes
         self._since_contribution = 0
@@ -367,10 +368,3 @@ class _Rate:
         if now - self._since >= RATE_SECONDS:
             self._since, self._tokens = now, 0
         return self._rate
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type

@@ -155,7 +155,10 @@ class Rounds:
             case ApplyFailed(digest, differs):
                 self._applying.discard(digest)
                 self.chain.refuse(digest, differs)
-            case HeadSeen(peer, head):
+            case HeadSeen(peer, None):
+                self._heads.pop(peer, None)
+                self._head_times.pop(peer, None)
+            case HeadSeen(peer, Head() as head):
                 if self._heads.get(peer) != head:
                     self._heads[peer], self._head_times[peer] = head, now
             case Resumed():
@@ -266,7 +269,7 @@ class Rounds:
         Disagreement ends by itself once everyone has applied the same commits: a peer that is on its way to a head,
         however slowly the bytes arrive, does not disagree with it. It stays where bytes can't be had any more, where
         states differ, or where somebody joined from a snapshot above the fork and can't go back. Then the smaller
-        side gives in; of two equal sides, the lighter one.
+        side gives in; of two equal sides, the lighter one. Who is still joining is on no side.
         """
         actions: list[Action] = []
         for peer, head in self._heads.items():
@@ -277,7 +280,7 @@ class Rounds:
             for peer, head in self._heads.items()
             if self._is_elsewhere(peer, head, now) and not self._is_on_the_way_to(head)
         }
-        together = len(self._live | {self.me}) - len(elsewhere)
+        together = 1 + len(self._heads.keys() - elsewhere.keys())
         best = max((head.rank for head in elsewhere.values()), default=self.head.rank)
         if (len(elsewhere), best) <= (together, self.head.rank):
             self._apart_since = None

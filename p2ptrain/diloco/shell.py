@@ -66,7 +66,7 @@ class Shell:
         self._workers = Workers()
         self.membership = Membership(self._swarm, run.id, self._vitals, self._news, run.remembered_addresses)
         self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder)
-        self._joiner.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
+        self._joiner.when_progressing(lambda here, in_all: tell("progress", {"here": here, "in_all": in_all}))
         self._rounds: Rounds
         self._view: View
         self._latest: GlobalState
@@ -147,8 +147,7 @@ class Shell:
     def heard(self, presence: Presence, news: bytes) -> None:
         peer = PeerId(presence.author)
         head = Head(presence.height, Digest(presence.commit), Digest(presence.state), presence.weight)
-        if presence.phase not in ("starting", "joining"):
-            self._feed(events.HeadSeen(peer, head))
+        self._feed(events.HeadSeen(peer, None if presence.phase in ("starting", "joining") else head))
         if news:
             decoded = News.decode(news)
             for offer in decoded.offers:
@@ -385,14 +384,15 @@ class Shell:
                 self.spawn(self._workers.write(self._run.folder.incoming.forget_all))
 
     def _has_caught_up(self) -> bool:
-        """No more than half of those who train (one liar is not enough) are ahead by more than one commit, and those
-        whom the directory knows have been heard."""
-        live, mine = self.membership.live, self._view.head.height
+        """No more than half of those who train (one liar is not enough) are ahead by more than one commit on a branch
+        that is as heavy, and those whom the directory knows have been heard."""
+        live, mine = self.membership.live, self._view.head
         unheard = self._expected - live.keys() and monotonic() - self._started < GONE_AFTER
         if self._resyncing or unheard or not self._rounds.is_idle():
             return False
-        ahead = [seen.height > mine + 1 for seen in live.values() if seen.phase == "training"]
-        return 2 * sum(ahead) <= len(ahead)
+        training = [seen for seen in live.values() if seen.phase == "training"]
+        ahead = [seen.height > mine.height + 1 and seen.weight >= mine.weight for seen in training]
+        return 2 * sum(ahead) <= len(training)
 
     def _find_commit(self, digest: Digest) -> bytes | None:
         commit = self._rounds.chain.commit(digest) if self._has_begun else None

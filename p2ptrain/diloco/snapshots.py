@@ -17,9 +17,10 @@ from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateMani
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
+from p2ptrain.state.arrivals import SNAPSHOT
 
-CONTRIBUTION, SNAPSHOT = "contribution", "snapshot"
-"""What blobs are for, in the accounts of bytes sent."""
+CONTRIBUTION = "contribution"
+"""What their blobs are for, in the accounts of what was sent."""
 
 log = logging.getLogger(__name__)
 

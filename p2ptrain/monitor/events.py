@@ -48,6 +48,7 @@ class Started(Event):
     folder: str
     device: str
     parameters: int
+    """Trained ones."""
     held_out: str
     founded: bool
 
@@ -110,12 +111,35 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Replaying(Event):
+    """Records on their way into this peer's weights, about once a second while there are many."""
+
+    name: ClassVar[str] = "replaying"
+    records_done: int
+    records_total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Event):
+    """The state at an agreed position of a one-byte run is on this disk, and its digest told to others."""
+
+    name: ClassVar[str] = "mark"
+    number: int
+    records: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated(Event):
-    """Held-out loss of the global weights at a height, nats per token."""
+    """How well the global weights of a height do on the held-out data."""
 
     name: ClassVar[str] = "evaluation"
     height: int
     loss: float
+    """Nats per token; per example in a classification."""
+    accuracy: float | None = None
+    """Share of held-out examples whose label was found, in tasks with labels."""
 
 
 @dataclass(frozen=True, slots=True)

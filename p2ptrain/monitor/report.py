@@ -18,8 +18,10 @@ from p2ptrain.monitor.events import (
     Evaluated,
     Event,
     Fetching,
+    Marked,
     Preparing,
     Progress,
+    Replaying,
     RolledBack,
     Started,
     Stopped,
@@ -62,14 +64,14 @@ class JsonReporter:
 
 
 class PlainReporter:
-    """One line for each event that a reader of a log wants; progress of either kind every ten seconds."""
+    """One line for each event that a reader of a log wants; progress of any kind every ten seconds."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._last: dict[type[Event], float] = {}
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, Progress | Fetching):
+        if isinstance(event, Progress | Fetching | Replaying):
             is_last = isinstance(event, Fetching) and event.bytes_here == event.bytes_total
             if not is_last and event.seconds - self._last.get(type(event), -10.0) < 10:
                 return
@@ -106,8 +108,8 @@ class LiveReporter:
         self._fetching = None
         if isinstance(event, Evaluated):
             self._evaluation = event
-        if isinstance(event, Committed):
-            return  # the table shows the height
+        if isinstance(event, Committed | Marked):
+            return  # the table shows where everyone is
         if isinstance(event, Stopped):
             self.close()
         for line in describe(event):
@@ -136,7 +138,9 @@ class LiveReporter:
         now = self._progress
         line = f"step {now.steps}  loss {number(now.loss)}  lr {now.learning_rate:.1e}"
         if self._evaluation is not None:
-            line += f"  held-out {self._evaluation.loss:.3f} at height {self._evaluation.height}"
+            shown = self._evaluation
+            line += f"  held-out {shown.loss:.3f}" + ("" if shown.accuracy is None else f" ({shown.accuracy:.1%})")
+            line += f" at height {shown.height}"
         return Group(table, Text(line + "   Ctrl-C: save and leave"))
 
 
@@ -174,7 +178,13 @@ def describe(event: Event) -> list[str]:
                 f"{event.old[:8]}; {event.tokens:,} tokens count no more, {event.own_tokens:,} of them this peer's"
             ]
         case Evaluated():
-            return [f"held-out loss {event.loss:.4f} at height {event.height}"]
+            accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
+            return [f"held-out loss {event.loss:.4f}{accuracy} at height {event.height}"]
+        case Replaying():
+            left = event.seconds * (event.records_total / event.records_done - 1) if event.records_done else 0.0
+            return [f"applying records: {event.records_done:,} of {event.records_total:,}, {duration(left)} left"]
+        case Marked():
+            return [f"mark {event.number}: {event.records:,} records, state {event.state[:8]}"]
         case Warned():
             return [f"warning: {event.text}"]
         case Stopped():

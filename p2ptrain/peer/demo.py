@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -24,8 +24,12 @@ from p2ptrain.errors import LedgerError, SpecError, StorageError, TrainingError
 from p2ptrain.monitor import size
 from p2ptrain.peer.children import Children, Line
 from p2ptrain.peer.export import export_run
-from p2ptrain.run import RunSpec, load_spec, short_peer
-from p2ptrain.run.spec import EvalSection, StdlibData
+from p2ptrain.run import RunSpec, SPSAMethod, load_spec, short_peer
+from p2ptrain.run.spec import CustomData, EvalSection, ModelSection, StdlibData
+from p2ptrain.run.task import Classification, LanguageModelling
+
+if TYPE_CHECKING:
+    from p2ptrain.tasks import Evaluation
 
 ALONE_SECONDS = 12.0
 EVALUATED_SEQUENCES = 1024
@@ -53,7 +57,8 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     Raises:
         SpecError: the run never begins with so few peers.
         LedgerError: the peers did not end with the same head.
-        TrainingError: the held-out loss did not get below the text's bigram entropy.
+        TrainingError: the held-out loss did not get below the text's bigram entropy, or in a one-byte run below what
+            it was at the beginning.
         P2PTrainError: a process failed.
     """
     spec = load_spec(run)
@@ -77,18 +82,19 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     together = sum(end["steps"] / end["seconds"] for end in ends.values()) / peers
     outcome = Outcome(alone, together, ends, parameters)
     _check_agreement(ends)
-    exported = folder / "model"
-    export_run(Path(next(iter(ends.values()))["folder"]), exported, None)
-    loss, bigram = _evaluate(spec, exported)
+    run_folder, exported = Path(next(iter(ends.values()))["folder"]), folder / "model"
+    export_run(run_folder, exported, None)
+    found, bar = _evaluate(spec, exported), _bar(spec, run_folder, folder / "base")
     if json_lines:
-        _print_json(outcome, loss, bigram)
+        _print_json(spec, outcome, found, bar)
     else:
-        _summarize(console, spec, outcome, loss, bigram, time.monotonic() - began)
-        _show_sample(console, exported)
-    if bigram is not None and not loss < bigram:  # nor if it is NaN
+        _summarize(console, spec, outcome, found, bar, time.monotonic() - began)
+        if isinstance(spec.task, LanguageModelling):
+            _show_sample(console, exported)
+    if bar is not None and not found.loss < bar.loss:  # nor if it is NaN
         raise TrainingError(
             "the model did not learn enough",
-            f"held-out loss {loss:.3f}, bigram entropy {bigram:.3f}",
+            f"held-out loss {found.loss:.3f}, {bar.text} {bar.loss:.3f}",
             "report this run",
         )
 
@@ -214,23 +220,45 @@ def _check_agreement(ends: Mapping[str, Line]) -> None:
         raise LedgerError("the peers did not end with the same head", told, "look at the logs in the demo's folder")
 
 
-def _evaluate(spec: RunSpec, exported: Path) -> tuple[float, float | None]:
-    """Held-out loss of the exported model, and the bigram entropy of the held-out text if it is bytes."""
-    from transformers import AutoModelForCausalLM
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A held-out loss that the run has to get below, and what it is."""
 
-    from p2ptrain.tasks import CausalLM, LocalOptions
+    loss: float
+    text: str
+
+
+def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
+    """How well an exported model does."""
+    from p2ptrain.tasks import LocalOptions, open_task
+
+    thorough = spec.model_copy(
+        update={"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
+    )
+    task = open_task(thorough, LocalOptions(device="cpu"))
+    task.load_data(0)
+    return task.evaluate({})  # with its own weights
+
+
+def _bar(spec: RunSpec, run_folder: Path, base: Path) -> Bar | None:
+    """One byte a gradient is little: it has to get better. Streaming DiLoCo has to beat counting pairs of bytes."""
     from p2ptrain.tasks.baseline import byte_bigram_entropy
     from p2ptrain.tasks.documents import is_held_out, stdlib_documents
 
-    thorough = spec.model_copy(update={"eval": EvalSection(sequences=EVALUATED_SEQUENCES)})
-    task = CausalLM(thorough, LocalOptions(device="cpu"))
-    task.load_data(0)
-    model = AutoModelForCausalLM.from_pretrained(exported)
-    loss = task.evaluate(dict(model.named_parameters()))
+    if isinstance(spec.method, SPSAMethod):
+        export_run(run_folder, base, None, at=0)
+        return Bar(_evaluate(spec, base).loss, "at the beginning")
     if not isinstance(spec.data, StdlibData) or spec.data.tokenizer != "bytes":
-        return loss, None
+        return None
     texts = (text for text in stdlib_documents() if is_held_out(text, spec.data.held_out))
-    return loss, byte_bigram_entropy(texts)
+    return Bar(byte_bigram_entropy(texts), "bigram entropy of that text")
+
+
+def _bytes_per_gradient(outcome: Outcome) -> float:
+    """Everything that all peers sent, gossip once for each receiver, by the records that it carried."""
+    sent, _ = _fewer(outcome)
+    records: int = next(iter(outcome.ends.values()))["height"]
+    return sent * len(outcome.ends) / max(1, records)
 
 
 def _fewer(outcome: Outcome) -> tuple[float, float | None]:
@@ -247,20 +275,23 @@ def _fewer(outcome: Outcome) -> tuple[float, float | None]:
     return sent / peers, ring / (sent / peers) if sent and peers > 1 else None
 
 
-def _print_json(outcome: Outcome, loss: float, bigram: float | None) -> None:
+def _print_json(spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | None) -> None:
     import json
 
     sent, fewer = _fewer(outcome)
     facts = {
-        "event": "summary", "held_out_loss": loss if math.isfinite(loss) else None, "bigram_entropy": bigram,
+        "event": "summary", "held_out_loss": found.loss if math.isfinite(found.loss) else None,
+        "held_out_accuracy": found.accuracy, "to_beat": bar and bar.loss, "to_beat_is": bar and bar.text,
         "bytes_sent_per_peer": sent, "times_fewer_than_ring": fewer, "steps_per_second_alone": outcome.alone,
         "steps_per_second_together": outcome.together, "lost_share": 1 - outcome.together / outcome.alone,
     }  # fmt: skip
+    if isinstance(spec.method, SPSAMethod):
+        facts["bytes_per_gradient"] = _bytes_per_gradient(outcome)
     print(json.dumps(facts), file=sys.stdout, flush=True)
 
 
 def _summarize(
-    console: Console, spec: RunSpec, outcome: Outcome, loss: float, bigram: float | None, seconds: float
+    console: Console, spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | None, seconds: float
 ) -> None:
     table = Table(title="what each peer sent", title_justify="left")
     for column in ("", "peer", "height", "state", "steps", "payloads", "gossip", "other"):
@@ -277,20 +308,36 @@ def _summarize(
     end = next(iter(outcome.ends.values()))
     lost = 1 - outcome.together / outcome.alone
     compared = [] if fewer is None else [f"{fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step"]
+    if isinstance(spec.method, SPSAMethod):
+        compared.append(f"{_bytes_per_gradient(outcome):.1f} bytes on the wire per gradient, everything included")
     lines = [
         f"agreement        all {len(outcome.ends)} peers at height {end['height']}, state {end['state'][:16]}",
-        f"held-out loss    {loss:.3f} nats per byte"
-        + ("" if bigram is None else f" (bigram entropy of that text: {bigram:.3f})"),
+        f"held-out loss    {found.loss:.3f} nats per {_unit(spec)}"
+        + ("" if found.accuracy is None else f", accuracy {found.accuracy:.1%}")
+        + ("" if bar is None else f" ({bar.text}: {bar.loss:.3f})"),
         f"sent per peer    {size(sent_each)} with framing, gossip counted once for each receiver",
         *(" " * 17 + line for line in compared),
         f"lost share       {lost:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm, "
         f"{outcome.alone:.2f} alone",
-        f"settings         {outcome.parameters:,} parameters, H = {spec.diloco.inner_steps}, "
-        f"P = {spec.diloco.fragments}, {spec.diloco.codec}, overlap {spec.diloco.overlap}",
+        f"settings         {outcome.parameters:,} parameters, {_settings(spec)}",
         f"took             {seconds:.0f} s",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _settings(spec: RunSpec) -> str:
+    match spec.method:
+        case SPSAMethod() as method:
+            return f"lr {method.lr:g}, ε {method.epsilon:g}, clip {method.clip:g}, flush {method.flush_seconds:g} s"
+        case method:
+            return f"H = {method.inner_steps}, P = {method.fragments}, {method.codec}, overlap {method.overlap}"
+
+
+def _unit(spec: RunSpec) -> str:
+    if isinstance(spec.task, Classification):
+        return "example"
+    return "byte" if not isinstance(spec.data, CustomData) and spec.data.tokenizer == "bytes" else "token"
 
 
 def _show_sample(console: Console, exported: Path) -> None:

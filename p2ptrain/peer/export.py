@@ -7,18 +7,23 @@ from pathlib import Path
 import torch
 
 from p2ptrain.diloco.audit import branch_of
-from p2ptrain.diloco.fragments import Layout, shared_parameters
+from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Replica, StateGone
 from p2ptrain.errors import StorageError
+from p2ptrain.parameters import shared_parameters
 from p2ptrain.peer.provenance import Provenance
 from p2ptrain.peer.session import prepare_torch
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import NO_DIGEST, Digest, SPSAMethod
+from p2ptrain.spsa.audit import Past
+from p2ptrain.spsa.position import Position
+from p2ptrain.spsa.state import MasterState
 from p2ptrain.state import Blobs, RunFolder
-from p2ptrain.tasks import CausalLM, LocalOptions
+from p2ptrain.tasks import LocalOptions, Task, open_task
 
 
 def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = None) -> str:
-    """Write the newest state that the folder's ledger leads to, or that of height `at`; works beside a running peer.
+    """Write the newest state that the folder's ledger leads to, or that of height `at` (of a one-byte run: of the
+    snapshot of so many records); works beside a running peer.
 
     Returns:
         One line that says what was written.
@@ -32,18 +37,9 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
     prepare_torch(None)
     folder = RunFolder.open(run_dir, lock=False)
     try:
-        task = CausalLM(folder.spec, LocalOptions(device="cpu", model=model))
-        tensors = shared_parameters(task.model)
-        layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.diloco.fragments)
-        head = folder.ledger.fact("head")
-        if head is None:
-            raise StorageError(
-                f"{run_dir} holds no state yet", "the peer stopped before its first snapshot", "start the peer again"
-            )
-        state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, Digest(head), at))
-        parameters = layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments])
-        task.export(parameters, out)
-        Provenance.of(folder, state).write(out)
+        task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
+        one_byte = isinstance(folder.spec.method, SPSAMethod)
+        return _export_masters(folder, task, out, at) if one_byte else _export_fragments(folder, task, out, at)
     except StateGone as error:
         raise StorageError(
             f"{'the newest state' if at is None else f'the state of height {at}'} can't be computed in {run_dir}",
@@ -54,7 +50,34 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
         raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
     finally:
         folder.close()
+
+
+def _export_fragments(folder: RunFolder, task: Task, out: Path, at: int | None) -> str:
+    tensors = shared_parameters(task.model)
+    layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.diloco.fragments)
+    head = folder.ledger.fact("head")
+    if head is None:
+        raise StorageError(
+            f"{folder.path} holds no state yet", "the peer stopped before its first snapshot", "start the peer again"
+        )
+    state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, Digest(head), at))
+    parameters = layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments])
+    task.export(parameters, out)
+    Provenance.of(folder, state).write(out)
     return f"wrote {out}: height {state.height}, state {state.digest.hex()[:12]}"
+
+
+def _export_masters(folder: RunFolder, task: Task, out: Path, at: int | None) -> str:
+    past = Past(folder)
+    position: Position = past.book.standing() if at is None else past.position_of(at)
+    return write_masters(folder, task, out, past, past.state_at(position))
+
+
+def write_masters(folder: RunFolder, task: Task, out: Path, past: Past, state: MasterState) -> str:
+    """Write a state of a one-byte run; returns one line that says what was written."""
+    task.export(state.layout.to_weights(torch.from_numpy(state.master.copy())), out)
+    Provenance.of_logs(folder, state, past.shares(state.position)).write(out)
+    return f"wrote {out}: {state.records:,} records, state {state.digest.hex()[:12]}"
 
 
 def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:

@@ -14,13 +14,15 @@ import torch
 
 from p2ptrain.errors import TrainingError
 from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer.diloco_loop import DiLoCoLoop
+from p2ptrain.peer.loop import Loop
+from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
-from p2ptrain.peer.trainer import Trainer
-from p2ptrain.run import RunSpec, short
+from p2ptrain.run import RunSpec, SPSAMethod, short
 from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.state.run import Run, default_home
 from p2ptrain.swarm import NodeConfig, version
-from p2ptrain.tasks import CausalLM, LocalOptions, shard_seed
+from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
 
 FINISH_SECONDS = 60.0
 LOG_BYTES = 10_000_000
@@ -55,10 +57,11 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
         reporter.emit(events.Preparing(f"run {run.spec.run.name}: {_contents(run.spec)}; loading them"))
-        task = CausalLM(run.spec, options.local)
+        task = open_task(run.spec, options.local)
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
-        trainer = Trainer(run, task, reporter, stopping.requested)
+        method = SPSALoop if isinstance(run.spec.method, SPSAMethod) else DiLoCoLoop
+        trainer: Loop = method(run, task, reporter, stopping.requested)
         stack.enter_context(_log_to(run, trainer.warn))
         stack.callback(trainer.close)
         stack.callback(reporter.close)
@@ -73,8 +76,8 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
             log.exception("training can't go on")
             run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer may be on the way to the same end
             raise
-        complete = trainer.diloco.is_complete
-        trainer.diloco.finish(FINISH_SECONDS if complete else 0.0)
+        complete = trainer.is_complete
+        trainer.finish(FINISH_SECONDS if complete else 0.0)
         trainer.save()
         _say_goodbye(run, trainer, reporter, complete)
 
@@ -101,9 +104,9 @@ def _contents(spec: RunSpec) -> str:
     return f"{model} on {spec.data.source}"
 
 
-def _introduce(run: Run, task: CausalLM, trainer: Trainer, reporter: Reporter) -> None:
-    diloco = trainer.diloco
-    log.info("p2ptrain %s, run %s, peer %s on %s", version(), short(run.id), run.swarm.peer_id, diloco.vitals.device)
+def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
+    device = trainer.vitals.device
+    log.info("p2ptrain %s, run %s, peer %s on %s", version(), short(run.id), run.swarm.peer_id, device)
     reporter.emit(
         events.Started(
             run_name=run.spec.run.name,
@@ -111,8 +114,8 @@ def _introduce(run: Run, task: CausalLM, trainer: Trainer, reporter: Reporter) -
             peer=run.swarm.peer_id,
             invite=str(run.invite()),
             folder=str(run.folder.path),
-            device=diloco.vitals.device,
-            parameters=sum(parameter.numel() for parameter in task.model.parameters()),
+            device=device,
+            parameters=sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad),
             held_out=task.held_out_digest.hex(),
             founded=run.founding,
         )
@@ -125,25 +128,24 @@ def _introduce(run: Run, task: CausalLM, trainer: Trainer, reporter: Reporter) -
                 "this peer can't be compared with the others'"
             )
         )
-    reporter.watch(run.swarm.peer_id, lambda: [diloco.exchange.own_presence, *diloco.exchange.peers.values()])
+    reporter.watch(run.swarm.peer_id, lambda: [trainer.own_presence, *trainer.others])
 
 
-def _training(trainer: Trainer) -> events.Training:
-    exchange = trainer.diloco.exchange
-    head = exchange.view.head
-    return events.Training(head.height, head.commit.hex(), head.state.hex(), len(exchange.peers))
+def _training(trainer: Loop) -> events.Training:
+    place = trainer.place
+    return events.Training(place.height, place.commit.hex(), place.state.hex(), len(list(trainer.others)))
 
 
-def _say_goodbye(run: Run, trainer: Trainer, reporter: Reporter, complete: bool) -> None:
-    head = trainer.diloco.exchange.view.head
+def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool) -> None:
+    place = trainer.place
     folder = str(run.folder.path)
     reporter.emit(
         events.Stopped(
             reason="the run is complete" if complete else "stopped",
-            height=head.height,
-            commit=head.commit.hex(),
-            state=head.state.hex(),
-            steps=trainer.diloco.vitals.steps,
+            height=place.height,
+            commit=place.commit.hex(),
+            state=place.state.hex(),
+            steps=trainer.vitals.steps,
             seconds=round(trainer.seconds, 3),
             folder=folder,
             resume="" if complete else f"p2ptrain peer {shlex.quote(folder)}",

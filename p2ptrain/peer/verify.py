@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from p2ptrain.diloco.audit import Check, audit, check_against
+from p2ptrain.diloco.audit import audit, check_against
 from p2ptrain.errors import LedgerError, StorageError
 from p2ptrain.peer.provenance import FILE, Provenance, check_export
-from p2ptrain.run import Digest
+from p2ptrain.run import Digest, SPSAMethod
+from p2ptrain.spsa.audit import audit as audit_logs
+from p2ptrain.spsa.audit import check_against as check_logs_against
+from p2ptrain.spsa.position import unpacked
+from p2ptrain.spsa.state import MasterManifest
 from p2ptrain.state import RunFolder
+from p2ptrain.state.check import Check
 
 
 def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: bool) -> None:
@@ -32,7 +38,8 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
         raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
     folder = RunFolder.open(target, lock=False)
     try:
-        _tell(target, audit(folder, base), json_lines, "start the peer: it fetches what is missing or damaged")
+        found = audit_logs(folder, base) if isinstance(folder.spec.method, SPSAMethod) else audit(folder, base)
+        _tell(target, found, json_lines, "start the peer: it fetches what is missing or damaged")
     finally:
         folder.close()
 
@@ -45,8 +52,12 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
     try:
         if folder.run.hex() != told.run:
             yield Check("ledger", False, f"{run_dir} is of another run, {folder.run.hex()[:8]}")
+            return
+        commit, state = (Digest(bytes.fromhex(name)) for name in (told.commit, told.state))
+        if isinstance(folder.spec.method, SPSAMethod):
+            manifest = MasterManifest.decode(base64.b64decode(told.manifest))
+            yield check_logs_against(folder, state, unpacked(manifest.position))
         else:
-            commit, state = (Digest(bytes.fromhex(name)) for name in (told.commit, told.state))
             yield check_against(folder, commit, state)
     finally:
         folder.close()

@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 from p2ptrain.errors import MalformedError, SpecError
 from p2ptrain.run.method import METHODS
 from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
+from p2ptrain.run.task import TASKS
 
-_TAGS = {"data": ("source", DATA_SOURCES), "method": ("name", METHODS)}
+_TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", METHODS)}
 """Sections of several kinds: the field that says which, and what it may say."""
 
 
@@ -137,11 +138,10 @@ def _known_keys(path: list[str]) -> list[str]:
 
 
 def _fields_of(schema: dict[str, Any], path: list[str]) -> Iterator[str]:
-    if not path:
-        yield from schema["properties"]
-        return
-    section = schema["properties"].get(path[0], {})
-    references = [section, *section.get("oneOf", [])]
-    for reference in references:
-        name = reference.get("$ref", "").rpartition("/")[2]
-        yield from schema["$defs"].get(name, {}).get("properties", {})
+    sections = [schema]
+    for part in path:
+        fields = [section["properties"][part] for section in sections if part in section.get("properties", {})]
+        kinds = [kind for field in fields for kind in (field, *field.get("oneOf", ()), *field.get("anyOf", ()))]
+        sections = [schema["$defs"][kind["$ref"].rpartition("/")[2]] for kind in kinds if "$ref" in kind]
+    for section in sections:
+        yield from section.get("properties", {})

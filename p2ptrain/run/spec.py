@@ -15,11 +15,23 @@ from p2ptrain.errors import SpecError
 from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.method import DiLoCoMethod, Method, SPSAMethod
 from p2ptrain.run.section import PositiveInt, Section
+from p2ptrain.run.task import LanguageModelling, TaskSection
 
 PROTOCOL: Final = 1
 """The version of everything peers say to each other. A peer speaks exactly the protocol of its run."""
 
 MAX_SPEC_BYTES = 64 * 1024
+
+Patterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
+]
+"""Names with * and ? in them."""
+
+
+def _is_left_out(value: Any) -> bool:
+    """Fields that came after the first runs are no part of the canonical form unless they say something: those runs
+    keep their ids."""
+    return value in ((), None, LanguageModelling())
 
 
 class RunSection(Section):
@@ -31,6 +43,21 @@ class RunSection(Section):
     protocol: Literal[1] = Field(PROTOCOL, description="Version of the protocol between peers.")
     description: Annotated[str, Field(max_length=500)] = Field(
         "", description="One sentence for people who consider joining."
+    )
+
+
+class LoraSection(Section):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): only they are trained and exchanged, the model below stays frozen.
+    Needs the extra p2ptrain[lora]."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="r: rank of each adapter.")
+    alpha: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
+        16.0, description="α: an adapter's output is scaled by alpha / rank."
+    )
+    targets: Patterns = Field(
+        (),
+        description="Modules that get an adapter, as patterns, e.g. 'q_proj' or '*.layers.1?.mlp.*'. Left out: those "
+        "that peft chooses for the architecture.",
     )
 
 
@@ -53,6 +80,15 @@ class ModelSection(Section):
     revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
         None, description="Branch, tag or commit of the pretrained model on the hub."
     )
+    trainable: Patterns = Field(
+        (),
+        description="Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'; the others stay "
+        "frozen. Left out: all; with LoRA, none besides the adapters and a classification head.",
+        exclude_if=_is_left_out,
+    )
+    lora: LoraSection | None = Field(
+        None, description="Low-rank adapters instead of the whole model; needs p2ptrain[lora].", exclude_if=_is_left_out
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -62,6 +98,10 @@ class ModelSection(Section):
             raise ValueError("'config' belongs to 'architecture'; a pretrained model brings its own")
         if self.revision is not None and self.pretrained is None:
             raise ValueError("'revision' belongs to 'pretrained'")
+        if self.architecture == "custom" and (self.trainable or self.lora):
+            raise ValueError(
+                "'trainable' and 'lora' are not for architecture = 'custom': its program chooses what trains"
+            )
         return self
 
 
@@ -125,10 +165,14 @@ class EvalSection(Section):
     """Held-out evaluation of the global weights."""
 
     every: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        8, description="Heights between two evaluations. One contributor, drawn by the commit's digest, does each."
+        8,
+        description="Heights between two evaluations; of a one-byte run, 32 records count as one. A peer drawn by the "
+        "commit's digest, or each in turn, does it for all.",
     )
     sequences: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        64, description="Held-out sequences, the first ones of the held-out text, that an evaluation reads."
+        64,
+        description="Held-out sequences, the first ones of the held-out text, that an evaluation reads; of a table's "
+        "examples, those with the lowest hashes.",
     )
 
 
@@ -164,14 +208,32 @@ class RunSpec(Section):
     run: RunSection
     model: ModelSection
     data: DataSection
+    task: TaskSection = Field(LanguageModelling(), exclude_if=_is_left_out)
     method: Method
     eval: EvalSection = EvalSection()
     limits: LimitsSection = LimitsSection()
     swarm: SwarmSection = SwarmSection()
 
+    @model_validator(mode="after")
+    def _task_has_its_data(self) -> Self:
+        if isinstance(self.task, LanguageModelling):
+            return self
+        task = f"task.kind = {self.task.kind!r}"
+        if isinstance(self.data, CustomData) or self.model.architecture == "custom":
+            raise ValueError(f"{task} is not for a run whose own program brings model and data: leave out [task]")
+        if isinstance(self.data, StdlibData):
+            raise ValueError(f"{task} reads tables: data.source must be 'files' or 'dataset', not 'stdlib-python'")
+        if isinstance(self.data, DatasetData) and self.data.streaming:
+            raise ValueError(f"{task} reads the whole dataset before it begins: set data.streaming = false")
+        if self.data.text_column != "text":
+            raise ValueError(f"data.text_column is for language modelling: with {task} the templates name the columns")
+        return self
+
     @classmethod
-    def custom(cls, name: str, *, min_peers: int = 1, **method: Any) -> Self:
-        """The spec of a run whose model and data the user's own program brings; `method` has DiLoCo's fields.
+    def custom(
+        cls, name: str, *, method: Literal["diloco", "spsa"] = "diloco", min_peers: int = 1, **fields: Any
+    ) -> Self:
+        """The spec of a run whose model and data the user's own program brings; `fields` are the method's.
 
         Raises:
             pydantic.ValidationError: a field that does not exist or does not fit.
@@ -180,7 +242,9 @@ class RunSpec(Section):
             run=RunSection(name=name),
             model=ModelSection(architecture="custom"),
             data=CustomData(source="custom"),
-            method=DiLoCoMethod(name="diloco", **({"schedule": "constant"} | method)),
+            method=SPSAMethod(name="spsa", **fields)
+            if method == "spsa"
+            else DiLoCoMethod(name="diloco", **({"schedule": "constant"} | fields)),
             swarm=SwarmSection(min_peers=min_peers),
         )
 

@@ -13,16 +13,19 @@ from p2ptrain.run.method import DiLoCoMethod
 from p2ptrain.run.spec import (
     EvalSection,
     LimitsSection,
+    LoraSection,
     ModelSection,
     RunSection,
     StdlibData,
     SwarmSection,
 )
+from p2ptrain.run.task import Classification, Completion, LanguageModelling
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "run": RunSection,
     "model": ModelSection,
     "data": StdlibData,
+    "task": LanguageModelling,
     "method": DiLoCoMethod,
     "eval": EvalSection,
     "limits": LimitsSection,
@@ -31,6 +34,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 _CHOSEN: dict[str, dict[str, Any]] = {
     "model": {"architecture": "llama"},
     "data": {"source": "stdlib-python"},
+    "task": {"kind": "language-modelling"},
     "method": {"name": "diloco", "total_steps": 4000},
 }
 _MODEL_CONFIG = {
@@ -41,6 +45,23 @@ _MODEL_CONFIG = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
+_ALTERNATIVES: dict[type[BaseModel], dict[str, Any]] = {
+    LoraSection: {},
+    Completion: {
+        "kind": "completion",
+        "prompt": "Review: {text}\nSentiment (positive or negative):",
+        "completion": " {label}",
+        "label_column": "label",
+        "labels": ("negative", "positive"),
+    },
+    Classification: {
+        "kind": "classification",
+        "text": "{text}",
+        "label_column": "label",
+        "labels": ("negative", "positive"),
+    },
+}
+"""Sections that are commented out as a whole."""
 _OTHER_DATA = """
 # Other sources:
 #   source = "files"     paths = ["~/texts/*.txt"]; tables (.jsonl, .csv, .parquet) also take text_column
@@ -56,19 +77,31 @@ def template(name: str) -> str:
     ]
     for section, model in _SECTIONS.items():
         chosen = {"name": name} if section == "run" else _CHOSEN.get(section, {})
-        parts.append(
-            f"[{section}]\n" + "".join(_field(key, field, chosen) for key, field in model.model_fields.items())
-        )
+        parts.append(_section(section, model, chosen))
         if section == "model":
             lines = "".join(f"{key} = {_toml(value)}\n" for key, value in _MODEL_CONFIG.items())
             parts.append(f"[model.config]\n{_comment(ModelSection.model_fields['config'].description)}{lines}")
+            parts.append(
+                _comment(ModelSection.model_fields["lora"].description) + _alternative("model.lora", LoraSection)
+            )
+        if section == "task":
+            parts.append("# Or, with a table as data:\n" + _alternative("task", Completion))
+            parts.append("# Or, with a table as data:\n" + _alternative("task", Classification))
         if section == "data":
             parts[-1] += _OTHER_DATA
     return "\n".join(parts)
 
 
+def _section(section: str, model: type[BaseModel], chosen: dict[str, Any]) -> str:
+    return f"[{section}]\n" + "".join(_field(key, field, chosen) for key, field in model.model_fields.items())
+
+
+def _alternative(section: str, model: type[BaseModel]) -> str:
+    return textwrap.indent(_section(section, model, _ALTERNATIVES[model]), "#   ")
+
+
 def _field(key: str, field: FieldInfo, chosen: dict[str, Any]) -> str:
-    if key == "config":
+    if key in ("config", "lora"):
         return ""  # a table of its own
     text = _comment(field.description)
     if key in chosen:
@@ -77,7 +110,7 @@ def _field(key: str, field: FieldInfo, chosen: dict[str, Any]) -> str:
 
 
 def _comment(description: str | None) -> str:
-    return "".join(f"# {line}\n" for line in textwrap.wrap(description or "", 116))
+    return "".join(f"# {line}\n" for line in textwrap.wrap(description or "", 112))
 
 
 def _toml(value: Any) -> str:

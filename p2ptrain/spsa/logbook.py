@@ -15,7 +15,7 @@ from enum import Enum, auto
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, digest_of
 from p2ptrain.spsa.batch import FIRST, Batch, Equivocation, Revocation
-from p2ptrain.spsa.position import packed
+from p2ptrain.spsa.position import Position, packed
 from p2ptrain.state.logs import Log
 
 
@@ -159,11 +159,27 @@ class Logbook:
 
     def standing(self) -> dict[Log, int]:
         """Records of each log that count."""
-        position = {}
-        for log, chain in self._chains.items():
-            cut = self._cut(log)
-            position[log] = chain.length if cut is None else min(chain.length, cut)
+        position = {log: self._standing(log) for log in self._chains}
         return {log: count for log, count in position.items() if count}
+
+    def _standing(self, log: Log) -> int:
+        cut, here = self._cut(log), self._chains[log].length if log in self._chains else 0
+        return here if cut is None else min(here, cut)
+
+    def holds(self, position: Position) -> bool:
+        """Whether all records of a position are here."""
+        lengths = self.lengths()
+        return all(lengths.get(log, 0) >= count for log, count in position.items())
+
+    def allows(self, position: Position) -> bool:
+        """Whether none of a position's records lie beyond a cut."""
+        cuts = {log: self._cut(log) for log in position}
+        return all(cut is None or position[log] <= cut for log, cut in cuts.items())
+
+    def last_words(self, log: Log, length: int) -> Digest:
+        """The digest of the batch that brings a log to this length, or beyond."""
+        chain = self._chains.get(log, _Chain())
+        return chain.before(bisect_left(chain.starts, length))
 
     def digest(self) -> Digest:
         """The same on peers that have heard the same: what stands, and the last words of each log that it stands on.
@@ -171,9 +187,13 @@ class Logbook:
         Two versions of a log of equal length differ in it, so that peers notice a contradiction that each of them has
         heard only one side of."""
         standing = self.standing()
-        last = []
-        for log in sorted(standing):
-            chain = self._chains[log]
-            place = bisect_left(chain.starts, standing[log])
-            last.append(chain.before(place))
-        return digest_of(packed(standing) + b"".join(last))
+        return digest_of(packed(standing) + b"".join(self.last_words(log, standing[log]) for log in sorted(standing)))
+
+    def missing(self, log: Log, length: int, last: bytes) -> int | None:
+        """From which index on to ask a peer for a log of which it has so much, ending in these words; None: nothing
+        is missing. From the beginning, if it has another version."""
+        cut, here = self._cut(log), self._chains.get(log, _Chain()).length
+        if (length if cut is None else min(length, cut)) > here:
+            return here
+        differs = length == self._standing(log) and not self.last_words(log, length).startswith(last)
+        return 0 if differs else None

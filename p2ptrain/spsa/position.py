@@ -48,6 +48,11 @@ def total(position: Position) -> int:
     return sum(position.values())
 
 
+def distance(one: Position, other: Position) -> int:
+    """Records that are in one of the two only."""
+    return sum(abs(one.get(log, 0) - other.get(log, 0)) for log in {*one, *other})
+
+
 def towards(applied: Position, target: Position, most: int) -> dict[Log, int]:
     """A position on the way to `target`, at most `most` records further on; what has to be taken back goes first, at
     once. Every author gets an equal share, so that who says very much waits, and nobody else does."""

@@ -6,7 +6,7 @@ Three calls, all streams: `summary` (the logs and their last words), `batches` (
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -107,7 +107,7 @@ async def ask_summary(rpc: Rpc, peer: PeerId, run: Digest) -> dict[Log, End]:
     return found
 
 
-async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int) -> AsyncIterator[Batch]:
+async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int) -> AsyncGenerator[Batch, None]:
     """What the peer has of a log from the batch on that holds record `start`; raises RpcError, MalformedError."""
     while True:
         request = BatchesRequest(run=run, author=log.author, session=log.session, start=start)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest
+from p2ptrain.spsa.position import Position, unpacked
 from p2ptrain.spsa.state import Integers, MasterManifest, MasterState
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
+from p2ptrain.state.arrivals import SNAPSHOT
 
-SNAPSHOT = "snapshots"
 KEPT = 2
 """Newest ones that stay, beside the base."""
 
@@ -64,13 +65,13 @@ class Snapshots:
         Raises:
             StorageError, MalformedError: a file is missing or damaged.
         """
-        return MasterState.assemble(MasterManifest.decode(row.manifest), self._part)
+        return load_state(self._folder, row)
 
-    def _part(self, digest: Digest) -> Integers:
-        values = self._folder.vectors.load_integers(digest)
-        if values is None:
-            raise StorageError(f"{self._folder.vectors.path(digest)} is missing")
-        return values
+    def keep_only(self, allowed: Callable[[Position], bool]) -> None:
+        """Forget those that hold records which count no more: who starts from them could not take these back."""
+        with self._lock:
+            rows = self._ledger.snapshots()
+            self._drop([row for row in rows if not allowed(unpacked(MasterManifest.decode(row.manifest).position))])
 
     def _serve(self, state: MasterState) -> None:
         for manifest, _ in state.parts:
@@ -108,3 +109,15 @@ class Snapshots:
 
 def _parts_of(row: SnapshotRow) -> list[Digest]:
     return [Digest(digest) for digest in MasterManifest.decode(row.manifest).parts]
+
+
+def load_state(folder: RunFolder, row: SnapshotRow) -> MasterState:
+    """Read a snapshot from a folder, checked; raises as `Snapshots.load`."""
+
+    def part(digest: Digest) -> Integers:
+        values = folder.vectors.load_integers(digest)
+        if values is None:
+            raise StorageError(f"{folder.vectors.path(digest)} is missing")
+        return values
+
+    return MasterState.assemble(MasterManifest.decode(row.manifest), part)

@@ -7,6 +7,7 @@ mark says, and whether it is signed, the method has checked before; here they ar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,6 +38,7 @@ class Cut:
     """What takes back a log's records from index `at` on, e.g. an owner's order or the proof of a lie."""
 
     log: Log
+    """With an empty session: all logs of the author, as the record says."""
     at: int
     record: bytes
 
@@ -70,8 +72,8 @@ class Logs:
                 (log,) = db.execute("SELECT log FROM logs WHERE author = ? AND session = ?", batch.log).fetchone()
                 (end,) = db.execute("SELECT coalesce(max(stop), 0) FROM batches WHERE log = ?", (log,)).fetchone()
                 if batch.start == end and batch.stop > end:
-                    row = (log, batch.start, batch.stop, batch.record)
-                    db.execute("INSERT INTO batches (log, start, stop, record) VALUES (?, ?, ?, ?)", row)
+                    row = (log, batch.start, batch.stop, int(time.time()), batch.record)
+                    db.execute("INSERT INTO batches (log, start, stop, seen, record) VALUES (?, ?, ?, ?, ?)", row)
                     kept.append(batch)
         return kept
 
@@ -80,6 +82,12 @@ class Logs:
         with self._db.read() as db:
             rows = db.execute("SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log")
             return {Log(PeerId(author), session): stop for author, session, stop in rows}
+
+    def lengths_at(self, when: float) -> dict[Log, int]:
+        """How many records of each log were here at a time, in seconds since 1970 by this machine's clock."""
+        with self._db.read() as db:
+            query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) WHERE seen <= ? GROUP BY log"
+            return {Log(PeerId(author), session): stop for author, session, stop in db.execute(query, (when,))}
 
     def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[Batch]:
         """The batches that hold records from `start` on, in their order, at most `limit`."""

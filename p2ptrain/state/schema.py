@@ -3,7 +3,7 @@
 Format 1: commits, payloads, snapshots, and everything else as named facts.
 Format 2: when a commit was first seen here; what rollbacks cost; others' heads; authors' logs, cuts and marks; how to
           reach others is a file beside the ledger (`contact.json`), which a damaged ledger does not take along.
-Format 3: an author's name is kept once for each log, not with every batch.
+Format 3: an author's name is kept once for each log, not with every batch; when a batch came here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ CREATE TABLE batches (
 _NEW_IN_3 = """
 CREATE TABLE logs (log INTEGER PRIMARY KEY, author TEXT NOT NULL, session BLOB NOT NULL, UNIQUE (author, session));
 CREATE TABLE batches (
-    log INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (log, start)
+    log INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, seen INTEGER NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (log, start)
 ) WITHOUT ROWID;
 """
 
@@ -86,7 +87,7 @@ def _from_2_to_3(db: sqlite3.Connection, folder: Path) -> None:
     _run(db, _NEW_IN_3)
     db.execute("INSERT INTO logs (author, session) SELECT DISTINCT author, session FROM batches_of_2")
     db.execute(
-        "INSERT INTO batches SELECT log, start, stop, record FROM batches_of_2 JOIN logs USING (author, session)"
+        "INSERT INTO batches SELECT log, start, stop, 0, record FROM batches_of_2 JOIN logs USING (author, session)"
     )
     db.execute("DROP TABLE batches_of_2")
 

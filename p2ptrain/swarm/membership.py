@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import msgpack
 
 from p2ptrain.errors import MalformedError, NetworkError
-from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, Record
+from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
 from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, Reachability, monotonic
 from p2ptrain.swarm.rpc import RateLimit
@@ -57,6 +57,17 @@ class Vitals:
     snapshots: tuple[tuple[int, Digest], ...] = ()
     bytes_sent: int = 0
     taken_back: int = 0
+
+
+class Message(Protocol):
+    """What can be said to all peers of a run: a record, or bytes that a method has packed more tightly."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def encoded(self) -> bytes:
+        """msgpack of an array that begins with the kind."""
 
 
 class Listener(Protocol):
@@ -123,7 +134,7 @@ class Membership:
         peers = await self._swarm.directory.peers(self.run)
         return {peer: presence for peer, presence in peers.items() if peer != self._swarm.peer_id}
 
-    async def publish(self, record: Record) -> None:
+    async def publish(self, record: Message) -> None:
         """Say something to all peers of the run; it may get lost, so the news should repeat what matters."""
         try:
             await self._publish(record)
@@ -140,7 +151,7 @@ class Membership:
 
     # On the network thread -----------------------------------------------------------------------------------------
 
-    async def _publish(self, record: Record) -> None:
+    async def _publish(self, record: Message) -> None:
         await self._swarm.node.publish(self._topic, record.encoded)
 
     def _presence(self, leaving: bool = False) -> Presence:

@@ -43,8 +43,12 @@ def text_data(spec: RunSpec) -> TextData:
 
 def is_held_out(text: str, fraction: float) -> bool:
     """Whether this document belongs to the held-out split."""
-    draw = int.from_bytes(blake3(text.encode("utf-8", errors="replace")).digest()[:8], "big")
-    return draw < fraction * 2**64
+    return draw_of(text) < fraction * 2**64
+
+
+def draw_of(text: str) -> int:
+    """64 bits that only the content decides; those of the lowest numbers are held out."""
+    return int.from_bytes(blake3(text.encode("utf-8", errors="replace")).digest()[:8], "big")
 
 
 def stdlib_documents() -> list[str]:
@@ -112,11 +116,11 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def open_table(data: FilesData, paths: Sequence[Path]) -> Any:
-    """Local tables as one memory-mapped dataset.
+def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = ()) -> Any:
+    """Local tables as one memory-mapped dataset of these columns, or of the text column alone.
 
     Raises:
-        DataError: files of different kinds, unreadable, or without the text column.
+        DataError: files of different kinds, unreadable, or without one of the columns.
     """
     import datasets
 
@@ -130,11 +134,11 @@ def open_table(data: FilesData, paths: Sequence[Path]) -> Any:
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise DataError(f"can't read {paths[0]}", str(cause).splitlines()[0], f"is it really {kind}?") from None
-    return _checked(table, data.text_column, str(paths[0]))
+    return _checked(table, columns, data, str(paths[0]))
 
 
-def open_dataset(data: DatasetData) -> Any:
-    """A dataset of the hub, or a folder in its format.
+def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
+    """A dataset of the hub, or a folder in its format, with these columns or the text column alone.
 
     Raises:
         DataError: it can't be found or read, or has no such column.
@@ -150,19 +154,20 @@ def open_dataset(data: DatasetData) -> Any:
             str(error).splitlines()[0],
             "check name, subset and split, and the connection to the hub",
         ) from None
-    return _checked(found, data.text_column, data.dataset)
+    return _checked(found, columns, data, data.dataset)
 
 
-def _checked(table: Any, column: str, where: str) -> Any:
+def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, where: str) -> Any:
     """A CSV in the wrong format loads without complaint, with odd column names; so look before use."""
     columns = table.column_names
     if columns is None:  # a stream whose features are not declared
         first = next(iter(table), None)
         columns = list(first) if first else []
-    if column not in columns:
-        raise DataError(
-            f"{where} has no column {column!r}",
-            f"its columns are: {', '.join(map(repr, columns))}",
-            "set data.text_column",
-        )
-    return table.select_columns([column]) if hasattr(table, "select_columns") else table
+    for column in wanted or (data.text_column,):
+        if column not in columns:
+            raise DataError(
+                f"{where} has no column {column!r}",
+                f"its columns are: {', '.join(map(repr, columns))}",
+                "name another one in [task]" if wanted else "set data.text_column",
+            )
+    return table.select_columns(list(wanted or (data.text_column,))) if hasattr(table, "select_columns") else table

@@ -1,8 +1,10 @@
-"""Build the model that a run's spec describes: from scratch by its configuration, or pretrained by name or folder."""
+"""Build the model that a run's spec describes: from scratch by its configuration, or pretrained by name or folder; and
+choose what of it is trained."""
 
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,37 +12,101 @@ import torch
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import ModelSection
+from p2ptrain.run.task import Classification
+from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.documents import TextData, text_data
+from p2ptrain.tasks.patterns import matching
 from p2ptrain.tasks.tokenizer import Tokenizer
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
-    """The model in float32 on the CPU.
+    """The model in float32 on the CPU; what is not trained has requires_grad = False.
 
-    Random initialisation is seeded by the spec, so peers on the same platform build the same weights and need not
-    fetch them.
+    Random initialisation (of a model, a fresh head, adapters) is seeded by the spec, so peers on the same platform
+    build the same weights and need not fetch them.
 
     Args:
         override: a local folder to load instead of the pretrained model that the spec names.
 
     Raises:
-        SpecError: the configuration does not fit the architecture, the tokenizer or the sequence length.
+        SpecError: the configuration does not fit the architecture, the task, the tokenizer or the sequence length; a
+            pattern matches nothing.
         DataError: the pretrained model can't be loaded, or is incomplete.
     """
     model: torch.nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(spec.digest[:8], "little"))
-        if spec.model.pretrained is not None:
-            model = _pretrained(spec.model, override)
-        else:
-            model = _from_scratch(spec.model, tokenizer)
-    _check_sizes(getattr(model, "config", None), text_data(spec), tokenizer)
+        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _pretrained(spec, override)
+        _check_sizes(getattr(model, "config", None), text_data(spec), tokenizer)
+        _choose_trained(model, spec)
+    if isinstance(spec.task, Classification):  # a decoder's head looks for the last token that is no padding
+        config: Any = model.config
+        config.pad_token_id = padding_id(model, tokenizer)
     return model
 
 
-def _from_scratch(section: ModelSection, tokenizer: Tokenizer) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+def padding_id(model: torch.nn.Module, tokenizer: Tokenizer) -> int:
+    """The token that the model takes for padding; one of its own, since not every tokenizer has one."""
+    config: Any = model.config
+    own = getattr(config, "pad_token_id", None)
+    return own if own is not None and 0 <= own < config.vocab_size else tokenizer.end
 
+
+def exported_parameters(spec: RunSpec, folder: Path) -> dict[str, torch.Tensor]:
+    """What an exported folder holds of the run's trained parameters: float32, in the model's own order.
+
+    Raises:
+        StorageError, OSError, ValueError, RuntimeError: it can't be loaded.
+    """
+    if spec.model.lora is not None:
+        return exported_adapters(folder)
+    model = _auto_class(spec).from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    _choose_trained(model, spec)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _choose_trained(model: torch.nn.Module, spec: RunSpec) -> None:
+    """Freeze all but the parameters that the spec's patterns name, and add adapters; with adapters and no patterns, a
+    classification head is trained, too."""
+    section: ModelSection = spec.model
+    if not section.trainable and section.lora is None:
+        return
+    named = dict(model.named_parameters())
+    if section.trainable:
+        chosen = set(matching(section.trainable, list(named), "model.trainable"))
+    else:
+        chosen = {name for name in named if isinstance(spec.task, Classification) and _is_head(model, name)}
+    if section.lora is not None:
+        add_adapters(model, section.lora)
+    for name, parameter in named.items():  # the adapters' own are not among them
+        parameter.requires_grad_(name in chosen)
+
+
+def _is_head(model: Any, name: str) -> bool:
+    """Whether a parameter lies outside what the architecture's models have in common, or in its pooler: not every
+    pretrained encoder comes with one."""
+    prefix = f"{model.base_model_prefix}."
+    return not name.startswith(prefix) or name.startswith(f"{prefix}pooler.")
+
+
+def _auto_class(spec: RunSpec) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if isinstance(spec.task, Classification) else AutoModelForCausalLM
+
+
+def _label_fields(spec: RunSpec) -> dict[str, Any]:
+    """The part of a configuration that a classification decides."""
+    if not isinstance(spec.task, Classification):
+        return {}
+    words = dict(enumerate(spec.task.labels))
+    return {"id2label": words, "label2id": {word: index for index, word in words.items()}}
+
+
+def _from_scratch(spec: RunSpec, tokenizer: Tokenizer) -> Any:
+    from transformers import AutoConfig
+
+    section = spec.model
     name = section.architecture
     try:
         default = AutoConfig.for_model(name)
@@ -55,24 +121,22 @@ def _from_scratch(section: ModelSection, tokenizer: Tokenizer) -> Any:
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
     fields = {"vocab_size": tokenizer.vocab_size, "eos_token_id": tokenizer.end, "bos_token_id": None,
-              "pad_token_id": None, **section.config}  # fmt: skip
+              "pad_token_id": None, **section.config, **_label_fields(spec)}  # fmt: skip
     try:
         config = AutoConfig.for_model(name, **fields)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return _auto_class(spec).from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise SpecError(
             f"model.config does not make a {name}", str(error).splitlines()[0], "correct the values in [model.config]"
         ) from None
 
 
-def _pretrained(section: ModelSection, override: str | None) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    name = override or section.pretrained
+def _pretrained(spec: RunSpec, override: str | None) -> Any:
+    name = override or spec.model.pretrained
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name, revision=section.revision or "main", dtype=torch.float32, trust_remote_code=False,
-            output_loading_info=True,
+        model, report = _auto_class(spec).from_pretrained(
+            name, revision=spec.model.revision or "main", dtype=torch.float32, trust_remote_code=False,
+            output_loading_info=True, **_label_fields(spec),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise DataError(
@@ -80,8 +144,10 @@ def _pretrained(section: ModelSection, override: str | None) -> Any:
             str(error).splitlines()[0],
             "check the name and the connection to the hub, or pass a complete local folder with --model",
         ) from None
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    # A fresh head is drawn with the spec's seed, the same on every peer; any other weight must be there.
+    fresh = isinstance(spec.task, Classification)
+    missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
+    if missing:
         raise DataError(
             f"the model {name!r} is incomplete",
             f"{len(missing)} weights are missing, e.g. {missing[0]}",

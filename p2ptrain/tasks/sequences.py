@@ -41,7 +41,7 @@ def shard_seed(run: Digest, peer: PeerId) -> int:
     return int.from_bytes(blake3(b"p2ptrain shard" + run + peer.encode()).digest()[:16], "little")
 
 
-def _generator(seed: int, counter: int) -> np.random.Generator:
+def generator(seed: int, counter: int) -> np.random.Generator:
     """Random numbers addressed by (seed, counter): any batch can be drawn without the ones before it."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, counter, 0, 0]))
 
@@ -94,7 +94,7 @@ class PooledSequences:
         self.held_out = _held_out(documents, tokenizer, length, evaluated, held_out)
 
     def batch(self, index: int, size: int) -> Tokens:
-        starts = _generator(self._seed, index).integers(0, len(self._tokens) - self._length + 1, size)
+        starts = generator(self._seed, index).integers(0, len(self._tokens) - self._length + 1, size)
         return np.stack([self._tokens[start : start + self._length] for start in starts])
 
     def state(self) -> None:
@@ -121,7 +121,7 @@ class DrawnSequences:
         return str(self._table[row][self._column] or "")
 
     def batch(self, index: int, size: int) -> Tokens:
-        random = _generator(self._seed, index)
+        random = generator(self._seed, index)
         return np.stack([self._sequence(random) for _ in range(size)])
 
     def _sequence(self, random: np.random.Generator) -> Tokens:
@@ -160,7 +160,7 @@ class StreamedSequences:
         )  # before the order is this peer's own
         # Each peer reads the shards in an order of its own; the buffer below mixes what lies together in them.
         self._stream = stream.shuffle(seed=seed % 2**32, buffer_size=1)
-        self._random = _generator(seed, 0)
+        self._random = generator(seed, 0)
         self._buffer: list[Tokens] = []
         self._source = self._sequences()
 

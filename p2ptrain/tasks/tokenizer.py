@@ -21,6 +21,9 @@ class Tokenizer(Protocol):
     vocab_size: int
     end: int
     """Stands between two documents."""
+    before: Tokens
+    after: Tokens
+    """What the tokenizer itself puts around one text on its own, e.g. [CLS] and [SEP]; mostly nothing."""
 
     def encode(self, text: str) -> Tokens: ...
 
@@ -33,6 +36,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     end = 256
+    before = after = np.empty(0, dtype=np.int32)
 
     def encode(self, text: str) -> Tokens:
         return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int32)
@@ -76,9 +80,17 @@ class HubTokenizer:
                 f"the tokenizer {name!r} has no end-of-text token", "documents could not be told apart", "use another"
             )
         self.end = int(end)
+        self.before, self.after = self._frame()
 
     def encode(self, text: str) -> Tokens:
         return np.asarray(self._inner.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
+
+    def _frame(self) -> tuple[Tokens, Tokens]:
+        framed, text = np.asarray(self._inner.encode("a"), dtype=np.int32), self.encode("a")
+        for start in range(len(framed) - len(text) + 1):
+            if np.array_equal(framed[start : start + len(text)], text):
+                return framed[:start], framed[start + len(text) :]
+        return framed[:0], framed[:0]
 
     def save(self, folder: Path) -> None:
         self._inner.save_pretrained(folder)

@@ -21,9 +21,9 @@ def clock_off() -> None:
 
 def slow() -> None:
     """Every inner step takes four times as long."""
-    from p2ptrain.tasks import CausalLM
+    from p2ptrain.tasks.task import Task
 
-    real = CausalLM.loss
+    real = Task.loss
 
     def loss(self: Any, index: int) -> Any:
         began = time.monotonic()
@@ -31,33 +31,33 @@ def slow() -> None:
         time.sleep(3 * 2 * (time.monotonic() - began))  # the backward pass takes about as long again
         return result
 
-    CausalLM.loss = loss  # type: ignore[method-assign]
+    Task.loss = loss  # type: ignore[method-assign]
 
 
 def steady() -> None:
     """Every inner step takes 20 ms longer, so that rounds take their time."""
-    from p2ptrain.tasks import CausalLM
+    from p2ptrain.tasks.task import Task
 
-    real = CausalLM.loss
+    real = Task.loss
 
     def loss(self: Any, index: int) -> Any:
         time.sleep(0.02)
         return real(self, index)
 
-    CausalLM.loss = loss  # type: ignore[method-assign]
+    Task.loss = loss  # type: ignore[method-assign]
 
 
 def nan() -> None:
     """The loss becomes NaN after 30 steps."""
-    from p2ptrain.tasks import CausalLM
+    from p2ptrain.tasks.task import Task
 
-    real = CausalLM.loss
+    real = Task.loss
 
     def loss(self: Any, index: int) -> Any:
         result = real(self, index)
         return result * float("nan") if index >= 30 else result
 
-    CausalLM.loss = loss  # type: ignore[method-assign]
+    Task.loss = loss  # type: ignore[method-assign]
 
 
 def die_before_commit() -> None:

@@ -17,10 +17,10 @@ from p2ptrain.diloco.outer import norm_bounds, outer_step, weighted_sum
 from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.schedule import global_progress, learning_rate
 from p2ptrain.diloco.state import Fragment
-from p2ptrain.peer.trainer import make_optimizer
+from p2ptrain.peer.diloco_loop import make_optimizer
 from p2ptrain.run import Digest, RunSpec, load_spec
 from p2ptrain.state import Blobs, RunFolder
-from p2ptrain.tasks import CausalLM, LocalOptions, shard_seed
+from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
 from tests.swarm.lab import Lab, write_spec
 
 
@@ -28,7 +28,7 @@ from tests.swarm.lab import Lab, write_spec
 class Worker:
     """One simulated peer."""
 
-    task: CausalLM
+    task: Task
     optimizer: torch.optim.Optimizer
     merged: int = 0
     since: int = 0
@@ -47,7 +47,7 @@ def simulate(spec: RunSpec, peers: Sequence[str]) -> list[Fragment]:
     method, count = spec.method, spec.method.fragments
     workers = []
     for peer in sorted(peers):
-        task = CausalLM(spec, LocalOptions(device="cpu"))
+        task = open_task(spec, LocalOptions(device="cpu"))
         task.load_data(shard_seed(spec.digest, peer))
         workers.append(Worker(task, make_optimizer(task.model, method)))
     layout = Layout.of({name: p.shape for name, p in workers[0].tensors.items()}, count)
@@ -106,7 +106,7 @@ def final_fragments(folder: Path) -> list[Fragment]:
     """What a stopped peer has on disk."""
     opened = RunFolder.open(folder, lock=False)
     try:
-        task = CausalLM(opened.spec, LocalOptions(device="cpu"))
+        task = open_task(opened.spec, LocalOptions(device="cpu"))
         layout = Layout.of({n: p.shape for n, p in task.model.named_parameters()}, opened.spec.method.fragments)
         head = opened.ledger.fact("head")
         assert head is not None

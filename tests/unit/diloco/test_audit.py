@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from p2ptrain.diloco.audit import Check, audit, branch_of, shares
+from p2ptrain.diloco.audit import audit, branch_of, shares
 from p2ptrain.diloco.replica import Position
 from p2ptrain.errors import StorageError
 from p2ptrain.run import NO_DIGEST, digest_of
+from p2ptrain.state.check import Check
 from tests.unit.diloco.peers import BASE, SPEC, Peer, flip_a_bit, open_peer
 from tests.unit.diloco.samples import PEERS
 

@@ -291,6 +291,15 @@ def test_who_differs_from_most_starts_over_and_who_is_with_most_does_not(against
     assert [action.reason for action in resyncs] == ["my state differs from the others'"] * (against - 1)
 
 
+@pytest.mark.parametrize("third", [None, BASE])
+def test_of_two_sides_the_lighter_starts_over_and_who_is_still_joining_is_on_none(third: Head | None) -> None:
+    desk, heavier = Desk(TRIO[0]), Head(5, digest_of(b"unknown"), digest_of(b"state"), 500)
+    desk.say(events.HeadSeen(TRIO[2], BASE))
+    desk.say(events.HeadSeen(TRIO[1], heavier), events.HeadSeen(TRIO[2], third))
+    actions = desk.wait(2 * STUCK_AFTER + 1.0)
+    assert any(isinstance(action, events.Resync) for action in actions) is (third is None)
+
+
 @pytest.mark.parametrize("nobody_has_the_bytes", [False, True])
 def test_who_is_on_the_way_to_the_others_does_not_start_over_however_slow_the_bytes(
     nobody_has_the_bytes: bool,

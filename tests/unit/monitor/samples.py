@@ -31,13 +31,18 @@ COMMITTED = events.Committed(
 )  # fmt: skip
 ROLLED_BACK = events.RolledBack(commits=3, old="1" * 64, new="2" * 64, tokens=6_000, own_tokens=2_000)
 EVALUATED = events.Evaluated(height=9, loss=1.98765)
+REPLAYING = events.Replaying(records_done=250, records_total=1000, seconds=2.0)
+MARKED = events.Marked(number=3, records=6150, state=STATE)
 WARNED = events.Warned(text="the held-out text [here] is another one")
 STOPPED = events.Stopped(
     reason="stopped", height=9, commit=COMMIT, state=STATE, steps=130, seconds=33.3, folder="/home/runs/x",
     resume="p2ptrain peer /home/runs/x", sent={"contribution": 2_000_000, "gossip": 900},
 )  # fmt: skip
 
-ALL = (PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, EVALUATED, WARNED, STOPPED)
+ALL = (
+    PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED, WARNED,
+    STOPPED,
+)  # fmt: skip
 
 
 def presence(author: str, **fields: Any) -> Presence:

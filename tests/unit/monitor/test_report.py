@@ -18,9 +18,11 @@ from tests.unit.monitor.samples import (
     COMMITTED,
     EVALUATED,
     FETCHING,
+    MARKED,
     PEERS,
     PREPARING,
     PROGRESS,
+    REPLAYING,
     ROLLED_BACK,
     STARTED,
     STATE,
@@ -100,6 +102,12 @@ def test_progress_is_printed_every_ten_seconds() -> None:
     assert "loss –" in plain(dataclasses.replace(PROGRESS, loss=None))[0]
 
 
+def test_replaying_says_how_long_it_takes() -> None:
+    assert plain(REPLAYING) == ["applying records: 250 of 1,000, 6 s left"]
+    assert plain(dataclasses.replace(REPLAYING, records_done=0)) == ["applying records: 0 of 1,000, 0 s left"]
+    assert plain(MARKED) == [f"mark 3: 6,150 records, state {STATE[:8]}"]
+
+
 def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
     reports = [dataclasses.replace(FETCHING, seconds=float(second)) for second in range(15)]
     whole = dataclasses.replace(FETCHING, bytes_here=4_000_000, seconds=14.5, rate=275_900.0)
@@ -167,6 +175,19 @@ def test_the_table_stays_below_the_lines_with_every_peer_and_the_last_progress(c
     assert all(peer[-6:] in table for peer in PEERS)
     assert f"{PEERS[1][-6:]} (you)" in table
     assert "step 120  loss 2.718  lr 1.0e-03  held-out 1.988 at height 9" in table
+
+
+def test_an_accuracy_is_told_where_there_is_one(console: Console) -> None:
+    measured = dataclasses.replace(EVALUATED, accuracy=0.71249)
+    assert describe(measured) == ["held-out loss 1.9876, accuracy 0.712 at height 9"]
+    assert describe(EVALUATED) == ["held-out loss 1.9876 at height 9"]
+    reporter = LiveReporter(console)
+    reporter.watch(PEERS[1], list)
+    reporter.emit(measured)
+    reporter.emit(PROGRESS)
+    console.print(reporter._render())
+    reporter.close()
+    assert "held-out 1.988 (71.2%) at height 9" in console.export_text()
 
 
 def test_the_last_event_ends_the_table(console: Console) -> None:

@@ -17,6 +17,7 @@ from p2ptrain.errors import LedgerError, SpecError, StorageError
 from p2ptrain.peer import demo
 from p2ptrain.peer.children import Children, Line
 from p2ptrain.peer.demo import Outcome, measure_alone
+from p2ptrain.tasks import Evaluation
 from tests.unit.monitor.samples import PEERS
 from tests.unit.run.specs import spec_with
 
@@ -34,6 +35,7 @@ def outcome_of(*ends: Line, **fields: Any) -> Outcome:
     return Outcome(**(given | fields))
 
 
+BAR = demo.Bar(2.3, "bigram entropy of that text")
 TRIO = outcome_of(*map(end_of, (1, 2, 3)))
 
 
@@ -107,18 +109,19 @@ def test_the_speed_alone_is_the_mean_over_the_time_in_which_all_were_training() 
 
 
 def test_the_summary_as_json_has_the_lost_share(capsys: pytest.CaptureFixture[str]) -> None:
-    demo._print_json(TRIO, 1.9, 2.3)
+    demo._print_json(spec_with(), TRIO, Evaluation(1.9), BAR)
     facts = json.loads(capsys.readouterr().out)
     sent, fewer = demo._fewer(TRIO)
     assert facts["lost_share"] == pytest.approx(0.05)
     assert (facts["steps_per_second_alone"], facts["steps_per_second_together"]) == (4.0, 3.8)
     assert (facts["bytes_sent_per_peer"], facts["times_fewer_than_ring"]) == (sent, fewer)
-    assert (facts["held_out_loss"], facts["bigram_entropy"]) == (1.9, 2.3)
+    assert (facts["held_out_loss"], facts["to_beat"]) == (1.9, 2.3)
+    assert "bytes_per_gradient" not in facts
 
 
 def test_the_summary_for_people_says_the_same() -> None:
     out = StringIO()
-    demo._summarize(Console(file=out, width=160), spec_with(), TRIO, 1.9, 2.3, 60.0)
+    demo._summarize(Console(file=out, width=160), spec_with(), TRIO, Evaluation(1.9), BAR, 60.0)
     text = out.getvalue()
     assert "all 3 peers at height 40" in text
     assert "1.900 nats per byte (bigram entropy of that text: 2.300)" in text
@@ -127,11 +130,32 @@ def test_the_summary_for_people_says_the_same() -> None:
     assert all(peer[-6:] in text for peer in PEERS)
 
 
+def test_the_summary_of_a_one_byte_run_counts_bytes_per_gradient(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = spec_with({"method": {"name": "spsa"}})
+    outcome = outcome_of(*(end_of(number, height=3000, sent={"gossip": 5000, "calls": 500}) for number in (1, 2, 3)))
+    out = StringIO()
+    demo._summarize(Console(file=out, width=160), spec, outcome, Evaluation(1.9), BAR, 60.0)
+    assert "10.5 bytes on the wire per gradient" in out.getvalue()
+    assert "lr 1e-06, ε 0.001, clip 64, flush 5 s" in out.getvalue()
+    demo._print_json(spec, outcome, Evaluation(1.9), BAR)
+    assert json.loads(capsys.readouterr().out)["bytes_per_gradient"] == 10.5
+
+
+def test_the_summary_of_a_task_with_labels_tells_the_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = {"kind": "classification", "text": "{text}", "label_column": "label", "labels": ["no", "yes"]}
+    spec = spec_with({"data": {"source": "files", "paths": ["a.csv"]}, "task": labelled})
+    out = StringIO()
+    demo._summarize(Console(file=out, width=160), spec, TRIO, Evaluation(0.5, 0.8125), None, 60.0)
+    assert "held-out loss    0.500 nats per example, accuracy 81.2%" in out.getvalue()
+    demo._print_json(spec, TRIO, Evaluation(0.5, 0.8125), None)
+    assert json.loads(capsys.readouterr().out)["held_out_accuracy"] == 0.8125
+
+
 def test_the_summary_of_one_peer_compares_it_with_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     out, alone = StringIO(), outcome_of(end_of(1))
-    demo._summarize(Console(file=out, width=160), spec_with(), alone, 1.9, None, 60.0)
+    demo._summarize(Console(file=out, width=160), spec_with(), alone, Evaluation(1.9), None, 60.0)
     assert "fewer" not in out.getvalue()
-    demo._print_json(alone, float("nan"), None)
+    demo._print_json(spec_with(), alone, Evaluation(float("nan")), None)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["times_fewer_than_ring"], facts["held_out_loss"]) == (None, None)
 

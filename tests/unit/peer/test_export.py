@@ -10,32 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Position, Replica
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, P2PTrainError, StorageError
+from p2ptrain.parameters import shared_parameters
 from p2ptrain.peer.export import export_run
 from p2ptrain.peer.history import history
 from p2ptrain.peer.provenance import check_export
 from p2ptrain.peer.verify import verify
-from p2ptrain.run import NO_DIGEST, Genesis, digest_of
+from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, digest_of
+from p2ptrain.run.spec import LoraSection
 from p2ptrain.state import Blobs, HeadSeen, RunFolder
-from p2ptrain.tasks import CausalLM, LocalOptions
+from p2ptrain.tasks import LocalOptions, open_task
 from p2ptrain.tasks.tokenizer import ByteTokenizer
 from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on, encoded, offer
 from tests.unit.diloco.swarm_in_memory import KEYS
 from tests.unit.peer.samples import spec_of
+from tests.unit.tasks.samples import CLASSIFICATION, example_spec
 
 
 class Trained:
     """A run of three commits above its base, in a folder; what its model should answer."""
 
-    def __init__(self, home: Path, corpus: Path) -> None:
-        spec = spec_of(corpus)
-        self.task = CausalLM(spec, LocalOptions(device="cpu"))
-        tensors = dict(self.task.model.named_parameters())
+    def __init__(self, home: Path, spec: RunSpec) -> None:
+        self.task = open_task(spec, LocalOptions(device="cpu"))
+        tensors = shared_parameters(self.task.model)
         layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, 2)
         base = GlobalState.initial(layout.digest, [layout.gather(tensors, index).numpy() for index in range(2)])
         self.folder = RunFolder.create(
@@ -66,7 +70,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Trained]:
     """Its folder stays open, as a running peer has it."""
-    made = Trained(tmp_path_factory.mktemp("home"), corpus)
+    made = Trained(tmp_path_factory.mktemp("home"), spec_of(corpus))
     yield made
     made.folder.close()
 
@@ -164,6 +168,32 @@ def test_an_export_agrees_with_its_provenance(exported: Path, trained: Trained) 
     assert trained.state.digest.hex() in weights.found
 
 
+@pytest.mark.parametrize("part", ["adapters", "trainable", "classification"])
+def test_an_export_of_a_part_or_of_another_task_agrees_with_its_provenance(
+    tmp_path: Path, corpus: Path, part: str
+) -> None:
+    spec = spec_of(corpus)
+    section = {"lora": LoraSection(rank=2)} if part == "adapters" else {"trainable": ("*.self_attn.*",)}
+    if part == "classification":
+        other = example_spec(tmp_path, CLASSIFICATION, architecture="bert")
+        spec = spec.model_copy(update={"data": other.data, "model": other.model, "task": other.task})
+    else:
+        spec = spec.model_copy(update={"model": spec.model.model_copy(update=section)})
+    made, out = Trained(tmp_path, spec), tmp_path / "out"
+    made.folder.close()
+    export_run(made.folder.path, out, None)
+    scope = {"adapters": "; checked: adapters.safetensors", "trainable": "; checked: the trained parameters"}
+    told = check_export(out)[1]
+    assert told.good
+    assert told.found.partition(", not")[0] == f"height 3, state {made.state.digest.hex()}" + scope.get(part, "")
+    file = out / ("adapters.safetensors" if part == "adapters" else "model.safetensors")
+    weights, changed = load_file(file), next(iter(made.weights))
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file({**weights, changed: weights[changed] + 1e-3}, file, metadata)
+    assert wrong(out) == ["weights"]
+
+
 def test_other_weights_are_found(exported: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(exported)
     with torch.no_grad():
@@ -181,7 +211,7 @@ def test_other_weights_are_found(exported: Path) -> None:
         ("run", "00" * 32, ["run"]),
         ("genesis", "AAAA", ["run"]),
         ("genesis", "not base64!", ["run"]),
-        ("spec", "{}", ["run"]),
+        ("spec", "{}", ["run", "weights"]),
     ],
 )
 def test_a_changed_provenance_is_found(exported: Path, field: str, value: object, subjects: list[str]) -> None:
@@ -261,7 +291,7 @@ def test_history_tells_of_branches_that_were_left_and_of_others(
     tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The head has moved from height 3 to a rival commit of height 2."""
-    trained = Trained(tmp_path, corpus)
+    trained = Trained(tmp_path, spec_of(corpus))
     rival = commit_on(trained.states[1].head, attempt=1, run=trained.folder.run).signed(KEY_OF[PEERS[0]])
     trained.replica.apply(rival)
     trained.replica.note_rollback(trained.state.commit, rival.digest, PEERS[0])

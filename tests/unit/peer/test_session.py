@@ -16,13 +16,17 @@ from p2ptrain.errors import DataError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
 from p2ptrain.peer import PeerOptions, run_peer
+from p2ptrain.peer.diloco_loop import DiLoCoLoop, make_optimizer
+from p2ptrain.peer.export import export_run
+from p2ptrain.peer.provenance import check_export
 from p2ptrain.peer.session import _log_to, accounts
-from p2ptrain.peer.trainer import Trainer, make_optimizer
+from p2ptrain.run.spec import LoraSection
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Identity, NodeConfig
 from p2ptrain.tasks import LocalOptions
 from tests.unit.peer.samples import spec_of
 from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
+from tests.unit.tasks.samples import COMPLETION, example_spec
 
 LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
 
@@ -91,6 +95,21 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     assert again.all(events.Stopped)[0].steps == 0
 
 
+@pytest.mark.usefixtures("own_dataset_cache")
+def test_adapters_are_trained_to_complete_prompts_and_exported(tmp_path: Path, corpus: Path) -> None:
+    options, notes = options_in(tmp_path), Notebook()
+    spec = spec_of(corpus, total_steps=8, warmup_steps=0)
+    examples = example_spec(tmp_path, COMPLETION)
+    model = spec.model.model_copy(update={"lora": LoraSection(rank=2)})
+    spec = spec.model_copy(update={"data": examples.data, "task": examples.task, "model": model})
+    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
+    started, stopped = notes.all(events.Started)[0], notes.all(events.Stopped)[0]
+    assert (started.parameters, stopped.height) == (128, 4)
+    assert all(0 <= event.accuracy <= 1 for event in notes.all(events.Evaluated))
+    export_run(Path(started.folder), tmp_path / "out", None)
+    assert all(check.good for check in check_export(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("harm", [truncate, flip_a_bit, overwrite, empty])
 def test_a_damaged_checkpoint_is_named_and_left_aside(
     harm: Callable[[Path], None], tmp_path: Path, corpus: Path
@@ -112,11 +131,11 @@ def test_a_damaged_checkpoint_is_named_and_left_aside(
 def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(trainer: Trainer) -> None:
+    def fails(trainer: DiLoCoLoop) -> None:
         trainer.save()
         raise TrainingError("the loss is nan")
 
-    monkeypatch.setattr(Trainer, "train", fails)
+    monkeypatch.setattr(DiLoCoLoop, "train", fails)
     notes = Notebook()
     with pytest.raises(TrainingError, match="the loss is nan"):
         run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)

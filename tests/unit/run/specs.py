@@ -29,7 +29,7 @@ def fields_with(changes: dict[str, Any] | None = None) -> Fields:
         if not key:
             fields.pop(section, None)
             if value is not LEFT_OUT:
-                fields[section] = value
+                fields[section] = copy.deepcopy(value)
         elif value is LEFT_OUT:
             del fields[section][key]
         else:

@@ -17,6 +17,18 @@ from tests.unit.run.specs import LEFT_OUT, spec_with, toml_with
 
 # Fields that do not fit ----------------------------------------------------------------------------------------------
 
+COMPLETION: dict[str, Any] = {
+    "data": {"source": "files", "paths": ["a.csv"]},
+    "task": {
+        "kind": "completion", "prompt": "{text}?", "completion": " {label}", "label_column": "label",
+        "labels": ["no", "yes"],
+    },
+}  # fmt: skip
+CLASSES: dict[str, Any] = {
+    "data": {"source": "files", "paths": ["a.csv"]},
+    "task": {"kind": "classification", "text": "{text}", "label_column": "label", "labels": ["no", "yes"]},
+}
+
 # What was changed, and the line that says so.
 WRONG: list[tuple[dict[str, Any], str]] = [
     # missing
@@ -38,6 +50,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"eval.evry": 8}, "eval.evry: no such field; did you mean 'every'?"),
     ({"limits.norm_bounds": 3.0}, "limits.norm_bounds: no such field; did you mean 'norm_bound'?"),
     ({"swarm.zebra": 1}, "swarm.zebra: no such field"),
+    ({**COMPLETION, "task.promt": "x"}, "task.promt: no such field; did you mean 'prompt'?"),
+    ({"task.prompt": "x"}, "task.kind: is missing; must be one of 'language-modelling', 'completion'"),
+    ({"task.kind": "chat"}, "task.kind: found 'chat'; must be one of 'language-modelling', 'completion'"),
+    ({"task": {"kind": "language-modelling", "prompt": "x"}}, "task.prompt: no such field"),
+    ({"model.lora": {"rang": 4}}, "model.lora.rang: no such field; did you mean 'rank'?"),
     # wrong type
     ({"run.name": 3}, "run.name: found 3; must be a valid string"),
     ({"method": 3}, "method: found 3; must be a"),
@@ -79,7 +96,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method.merge": "mean"}, "method.merge: found 'mean'; must be 'blend', 'carry' or 'overwrite'"),
     ({"method.schedule": "linear"}, "method.schedule: found 'linear'; must be 'constant' or 'cosine'"),
     ({"method.overlap": "never"}, "method.overlap: found 'never'; must be 'free'"),
+    # templates and labels
+    ({**COMPLETION, "task.prompt": LEFT_OUT}, "task.prompt: is missing"),
+    ({**CLASSES, "task.labels": LEFT_OUT}, "task.labels: is missing"),
+    ({**COMPLETION, "task.prompt": "{text.x}"}, "task.prompt: found '{text.x}'; only {column} may stand in braces"),
+    ({**COMPLETION, "task.prompt": "{text"}, "task.prompt: found '{text'; expected '}'"),
+    ({**COMPLETION, "task.prompt": "Review:"}, "task.prompt: found 'Review:'; names no column"),
+    ({**COMPLETION, "task.labels": LEFT_OUT}, "task: 'labels' and 'label_column' belong together"),
+    ({**COMPLETION, "task.label_column": LEFT_OUT}, "task: 'labels' and 'label_column' belong together"),
+    ({**COMPLETION, "task.labels": ["yes"]}, "task: give at least two labels"),
+    ({**CLASSES, "task.labels": ["yes", "yes "]}, "task: each label must be another word"),
+    ({**COMPLETION, "task.prompt": "{text} {label}"}, "task: the prompt gives the answer away"),
+    ({**CLASSES, "task.text": "{text} {label}"}, "task: the text gives the answer away"),
+    ({**COMPLETION, "task.completion": " {text}"}, "task: completion must name the label column, {label},"),
+    ({"model.lora": {"rank": 0}}, "model.lora.rank: found 0; must be greater than or equal to 1"),
     # contradictions
+    ({**COMPLETION, "data": {"source": "stdlib-python"}}, "the spec: task.kind = 'completion' reads tables"),
+    ({**CLASSES, "data": {"source": "dataset", "dataset": "x"}}, "the spec: task.kind = 'classification' reads the"),
+    ({**CLASSES, "data.text_column": "body"}, "the spec: data.text_column is for language modelling"),
+    ({**COMPLETION, "data": {"source": "custom"}}, "the spec: task.kind = 'completion' is not for a run whose own"),
+    ({**COMPLETION, "model": {"architecture": "custom"}}, "the spec: task.kind = 'completion' is not for a run whose"),
+    ({"model": {"architecture": "custom", "lora": {}}}, "model: 'trainable' and 'lora' are not for architecture"),
     ({"model.architecture": LEFT_OUT}, "model: give either 'architecture' or 'pretrained', one of the two"),
     ({"model.pretrained": "gpt2"}, "model: give either 'architecture' or 'pretrained', one of the two"),
     (

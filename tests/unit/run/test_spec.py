@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from p2ptrain.run import digest_of, parse_spec
+from p2ptrain.run import digest_of, parse_spec, spec_from_canonical
 from tests.unit.run.specs import LEFT_OUT, fields_with, spec_with, to_toml
 
 RICH: dict[str, Any] = {
@@ -58,11 +58,30 @@ def test_a_whole_number_for_a_decimal_one_changes_nothing() -> None:
     assert spec_with({"method.clip_norm": 1}).canonical() == spec_with({"method.clip_norm": 1.0}).canonical()
 
 
+def test_fields_that_came_later_are_written_only_if_they_say_something() -> None:
+    """Runs that began before them keep their ids."""
+    silent = {"task": {"kind": "language-modelling"}, "model.trainable": []}
+    assert spec_with(silent).canonical() == spec_with().canonical()
+    assert not any(word in spec_with().canonical() for word in (b"task", b"trainable", b"lora"))
+    spoken = spec_with({"model.lora": {}, "model.trainable": ["head.*"], **COMPLETION})
+    fields = json.loads(spoken.canonical())
+    assert fields["model"]["lora"] == {"rank": 8, "alpha": 16.0, "targets": []}
+    assert fields["model"]["trainable"] == ["head.*"]
+    assert fields["task"] == {**COMPLETION["task"], "label_column": None, "labels": []}
+    assert spec_from_canonical(spoken.canonical()) == spoken
+
+
+COMPLETION: dict[str, Any] = {
+    "data": {"source": "files", "paths": ["a.csv"]},
+    "task": {"kind": "completion", "prompt": "{question}?", "completion": " {answer}"},
+}
 OTHER_VALUES: dict[str, Any] = {
     "run.name": "other",
     "run.description": "other",
     "model.architecture": "gpt2",
     "model.config": {"hidden_size": 64},
+    "model.trainable": ["*.bias"],
+    "model.lora": {"rank": 4},
     "data.tokenizer": "gpt2",
     "data.sequence_length": 129,
     "data.held_out": 0.06,
@@ -100,7 +119,7 @@ def test_a_change_of_any_field_changes_the_digest() -> None:
 
 def test_no_field_is_missing_above() -> None:
     """One of each pair that excludes the other can't be changed alone; literals have one value."""
-    alone = {"run.protocol", "model.pretrained", "model.revision", "data.source", "method.name"}
+    alone = {"run.protocol", "model.pretrained", "model.revision", "data.source", "task.kind", "method.name"}
     spec = spec_with()
     keys = {f"{name}.{key}" for name, section in spec for key in type(section).model_fields}
     assert keys == OTHER_VALUES.keys() | alone
@@ -134,6 +153,17 @@ VALID = {
     "files": {"data.source": "files", "data.paths": ["*.txt"]},
     "a dataset": {"data.source": "dataset", "data.dataset": "allenai/c4", "data.subset": "en", "data.streaming": False},
     "the longest name": {"run.name": "a" * 40},
+    "a completion": COMPLETION,
+    "a completion with labels": {**COMPLETION, "task.label_column": "answer", "task.labels": ["no", "yes"]},
+    "a dataset of examples": {
+        **COMPLETION,
+        "data": {"source": "dataset", "dataset": "boolq", "streaming": False},
+    },
+    "a classification": {
+        **COMPLETION,
+        "task": {"kind": "classification", "text": "{a}: {b}", "label_column": "c", "labels": ["no", "yes"]},
+    },
+    "adapters": {"model.lora": {"rank": 2, "alpha": 4, "targets": ["q_proj"]}, "model.trainable": ["*.bias"]},
 }
 
 

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from p2ptrain.run import RunSpec
 from p2ptrain.tasks.documents import is_held_out
-from p2ptrain.tasks.tokenizer import Tokens
+from p2ptrain.tasks.tokenizer import ByteTokenizer, Tokens
 
 TINY_LLAMA = {
     "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 64,
 }  # fmt: skip
+
+TINY_GPT2 = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 64}
+COMPLETION = {
+    "kind": "completion", "prompt": "{text}?", "completion": " {mood}",
+    "label_column": "mood", "labels": ["bad", "good"],
+}  # fmt: skip
+CLASSIFICATION = {"kind": "classification", "text": "{text}", "label_column": "mood", "labels": ["bad", "good"]}
+REVIEWS: list[dict[str, Any]] = [
+    {
+        "text": f"{number} is {'very ' * (number % 4)}{'fine' if number % 3 else 'poor'}",
+        "mood": "good" if number % 3 else "bad",
+    }
+    for number in range(60)
+]
+
+
+def example_spec(folder: Path, task: dict[str, Any], rows: list[dict[str, Any]] = REVIEWS, **fields: Any) -> RunSpec:
+    """A run on these rows, which are written to the folder; `fields` are those of `tiny_spec`."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": "files", "paths": [str(path)], "sequence_length": 32, "held_out": 0.3, **fields.pop("data", {})}
+    return tiny_spec(data=data, task=task, **fields)
+
+
+def framing_tokenizer(folder: Path) -> Path:
+    """Bytes, with 257 before and 258 after a text on its own, as encoders' tokenizers do. It knows no padding."""
+    from tokenizers import Tokenizer, processors
+
+    ByteTokenizer().save(folder)
+    fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    fast.add_special_tokens(["[B]", "[A]"])
+    fast.post_processor = processors.TemplateProcessing(
+        single="[B] $A [A]", special_tokens=[("[B]", 257), ("[A]", 258)]
+    )
+    fast.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def tiny_spec(
@@ -21,14 +59,23 @@ def tiny_spec(
     pretrained: str | None = None,
     data: dict[str, Any] | None = None,
     evaluated: int = 40,
+    task: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
     **config: Any,
 ) -> RunSpec:
-    """A run of a model with a few thousand parameters; `config` are fields of its architecture."""
-    scratch = {"architecture": architecture, "config": {**TINY_LLAMA, **config} if architecture == "llama" else config}
+    """A run of a model with a few thousand parameters.
+
+    Args:
+        model: further fields of the model's section.
+        config: fields of its architecture.
+    """
+    known = {"llama": TINY_LLAMA, "bert": TINY_LLAMA, "gpt2": TINY_GPT2}.get(architecture, {})
+    scratch = {"architecture": architecture, "config": {**known, **config}}
     return RunSpec.model_validate(
         {
             "run": {"name": "tiny"},
-            "model": {"pretrained": pretrained} if pretrained else scratch,
+            "model": ({"pretrained": pretrained} if pretrained else scratch) | (model or {}),
+            "task": task or {"kind": "language-modelling"},
             "data": data or {"source": "stdlib-python", "sequence_length": 32, "held_out": 0.2},
             "method": {"name": "diloco", "schedule": "constant"},
             "eval": {"sequences": evaluated},

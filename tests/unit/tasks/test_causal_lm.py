@@ -12,7 +12,8 @@ import torch
 
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
-from p2ptrain.tasks import CausalLM, LocalOptions
+from p2ptrain.tasks import LocalOptions
+from p2ptrain.tasks.causal_lm import CausalLM
 from p2ptrain.tasks.tokenizer import ByteTokenizer
 from tests.unit.tasks.samples import holds, marked_documents, tiny_spec
 
@@ -74,7 +75,7 @@ def test_an_evaluation_is_the_mean_over_all_held_out_tokens(task: CausalLM) -> N
     tokens = torch.from_numpy(task.sequences.held_out).long()
     assert len(tokens) % 16, "the last batch is a smaller one"
     own = dict(task.model.named_parameters())
-    assert task.evaluate(own) == pytest.approx(cross_entropy(task.model, tokens).item(), rel=1e-5)
+    assert task.evaluate(own).loss == pytest.approx(cross_entropy(task.model, tokens).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -82,7 +83,7 @@ def test_an_evaluation_uses_the_given_weights_and_leaves_the_models_own_alone(ta
     task.model.train(training)
     before = {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
     zeros = {name: torch.zeros_like(parameter) for name, parameter in before.items()}
-    assert task.evaluate(zeros) == pytest.approx(np.log(257), rel=1e-6)
+    assert task.evaluate(zeros).loss == pytest.approx(np.log(257), rel=1e-6)
     assert all(torch.equal(parameter, before[name]) for name, parameter in task.model.named_parameters())
     assert all(parameter.grad is None for parameter in task.model.parameters())
     assert task.model.training is training
@@ -93,7 +94,7 @@ def test_tied_weights_are_evaluated_as_given(corpus: Path) -> None:
     tied = CausalLM(spec_of(corpus, tie_word_embeddings=True), LocalOptions(device="cpu"))
     tied.load_data(0)
     given = {name: torch.randn_like(parameter) for name, parameter in tied.model.named_parameters()}
-    evaluated = tied.evaluate(given)
+    evaluated = tied.evaluate(given).loss
     with torch.no_grad():
         for name, parameter in tied.model.named_parameters():
             parameter.copy_(given[name])

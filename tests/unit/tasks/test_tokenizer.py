@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import DataError
 from p2ptrain.tasks.tokenizer import ByteTokenizer, HubTokenizer, load_tokenizer
+from tests.unit.tasks.samples import framing_tokenizer
 
 BYTES = ByteTokenizer()
 
@@ -70,6 +71,14 @@ def test_a_tokenizer_is_loaded_from_a_folder(saved: Path, tmp_path: Path) -> Non
     assert tokenizer.encode("naïve ☃").tolist() == BYTES.encode("naïve ☃").tolist()
     tokenizer.save(tmp_path)
     assert load_tokenizer(str(tmp_path)).encode("x y").tolist() == [120, 32, 121]
+
+
+def test_what_a_tokenizer_puts_around_a_text_is_known(saved: Path, tmp_path: Path) -> None:
+    framing = load_tokenizer(str(framing_tokenizer(tmp_path)))
+    assert (framing.before.tolist(), framing.after.tolist()) == ([257], [258])
+    assert framing.encode("a").tolist() == [ord("a")]
+    for plain in (BYTES, load_tokenizer(str(saved))):
+        assert len(plain.before) == len(plain.after) == 0
 
 
 def test_bytes_is_a_name_of_its_own() -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from p2ptrain.monitor import Reporter, events
-from p2ptrain.peer import trainer as module
-from p2ptrain.peer.trainer import Trainer
+from p2ptrain.peer import diloco_loop, loop
+from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.run import RunSpec, digest_of
 from p2ptrain.state import Rollback
 from p2ptrain.state.run import Run
-from p2ptrain.tasks import CausalLM
+from p2ptrain.tasks import Task
 
 SPEC = RunSpec.custom("tests", inner_steps=4, fragments=2, snapshot_every=8)
 
@@ -24,14 +24,14 @@ class Peer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.saving, self.saved, self.told = 100.0, 0.0, list[int](), list[Any]()
-        monkeypatch.setattr(module, "monotonic", lambda: self.now)
-        monkeypatch.setattr(module.torch, "save", lambda state, file: self._save(state))
-        monkeypatch.setattr(module, "write_whole", lambda path, data: None)
+        for module in (loop, diloco_loop):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(torch, "save", lambda state, file: self._save(state))
+        monkeypatch.setattr(loop, "write_whole", lambda path, data: None)
         reporter = SimpleNamespace(emit=self.told.append)
-        sequences = SimpleNamespace(state=lambda: None)
-        task = SimpleNamespace(model=torch.nn.Linear(2, 2), sequences=sequences, device=torch.device("cpu"))
+        task = SimpleNamespace(model=torch.nn.Linear(2, 2), data_state=lambda: None, device=torch.device("cpu"))
         run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None))
-        self.trainer = Trainer(cast(Run, run), cast(CausalLM, task), cast(Reporter, reporter), lambda: False)
+        self.trainer = DiLoCoLoop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)
         self.trainer.diloco = cast(Any, SimpleNamespace(height=0, state_dict=dict))
 
     def _save(self, state: Any) -> None:

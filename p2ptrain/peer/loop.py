@@ -1,0 +1,208 @@
+"""What the training loops of all methods have in common: the way in and out, news for people, the checkpoint."""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from p2ptrain.monitor import Reporter, events
+from p2ptrain.run import Digest, digest_of
+from p2ptrain.run.digest import DIGEST_BYTES
+from p2ptrain.state import write_whole
+from p2ptrain.state.run import Run
+from p2ptrain.swarm import Presence, Vitals, monotonic
+from p2ptrain.tasks import Task
+
+PROGRESS_SECONDS = 1.0
+SAVING_SHARE = 0.01
+"""Of the training time, at most, for writing checkpoints meanwhile."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a peer is in its run: a height and commit of a chain, or so many records and what it has heard."""
+
+    height: int
+    commit: Digest
+    state: Digest
+
+
+class Loop(ABC):
+    """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `train`, `save`, `close`."""
+
+    def __init__(self, run: Run, task: Task, reporter: Reporter, stop: Callable[[], bool]) -> None:
+        self._run, self._task, self._reporter, self._stop = run, task, reporter, stop
+        self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
+        self._fetch_began: tuple[float, int] | None = None
+        self._batch = 0
+        self._began = self._reported = self._saved = monotonic()
+        self._saving_seconds = 0.0
+
+    # What each method does in its own way ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Found the run, join it or go back to it."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Wait for the swarm, and go on from the checkpoint of last time, if there is one."""
+
+    @abstractmethod
+    def train(self) -> None:
+        """Step until the run is complete or somebody asks to stop."""
+
+    @abstractmethod
+    def finish(self, timeout: float) -> None:
+        """After the last step: take in what arrived, and stay until everyone is at the same place (or `timeout`)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the swarm, however far this has come."""
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether the run has come to its end."""
+
+    @property
+    @abstractmethod
+    def vitals(self) -> Vitals: ...
+
+    @property
+    @abstractmethod
+    def place(self) -> Place: ...
+
+    @property
+    @abstractmethod
+    def others(self) -> Iterable[Presence]:
+        """The other live peers."""
+
+    @property
+    @abstractmethod
+    def own_presence(self) -> Presence: ...
+
+    @abstractmethod
+    def _own_state(self) -> dict[str, Any]:
+        """What only this peer knows, for its checkpoint."""
+
+    @abstractmethod
+    def _load_own_state(self, saved: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _tell_of(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Tell people what the method's network side has told."""
+
+    # News ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step."""
+        return monotonic() - self._began
+
+    def warn(self, text: str) -> None:
+        """Show a warning at the next step; any thread may call it."""
+        self._hear("warning", {"text": text})
+
+    def _hear(self, name: str, facts: Mapping[str, Any]) -> None:
+        self._news.put((monotonic(), name, facts))
+
+    def _look_up(self) -> bool:
+        """Asked while training waits for others: tells what happens meanwhile, and whether to stop waiting."""
+        self._tell_news()
+        return self._stop()
+
+    def _tell_news(self) -> None:
+        while not self._news.empty():
+            at, name, facts = self._news.get()
+            if name == "progress":
+                self._tell_fetching(facts["here"], facts["in_all"], at)
+            elif name == "warning":
+                self._reporter.emit(events.Warned(facts["text"]))
+            else:
+                self._tell_of(name, facts)
+
+    def _tell_fetching(self, here: int, in_all: int, at: float) -> None:
+        began, already = self._fetch_began = self._fetch_began or (at, here)
+        if here == in_all:
+            self._fetch_began = None
+        elif at - self._reported < PROGRESS_SECONDS:
+            return
+        self._reported = at
+        rate = (here - already) / (at - began) if at > began else 0.0
+        self._reporter.emit(events.Fetching(here, in_all, round(at - began, 3), round(rate)))
+
+    def _tell_progress(self, height: int, rate: float) -> None:
+        """About once a second."""
+        now = monotonic()
+        if now - self._reported < PROGRESS_SECONDS:
+            return
+        self._reported = now
+        vitals = self.vitals
+        self._reporter.emit(
+            events.Progress(
+                vitals.steps,
+                round(self.seconds, 3),
+                height,
+                vitals.loss,
+                rate,
+                vitals.tokens_per_second,
+                len(list(self.others)),
+                self._run.swarm.node.sent.total(),
+            )
+        )
+
+    # What this peer alone knows --------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write what only this peer knows, data position and random numbers' state to the run folder.
+
+        Raises:
+            StorageError: the disk is full; the checkpoint before is untouched.
+        """
+        began = monotonic()
+        state = {
+            **self._own_state(),
+            "batch": self._batch,
+            "data": self._task.data_state(),
+            "rng": torch.get_rng_state(),  # dropout
+            "cuda_rng": torch.cuda.get_rng_state(self._task.device) if self._task.device.type == "cuda" else None,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getvalue()
+        write_whole(self._run.folder.checkpoint, digest_of(data) + data)
+        self._saved = monotonic()
+        self._saving_seconds = self._saved - began
+
+    def _may_save(self) -> bool:
+        """So that a crash loses little, but never for more than its share of the time."""
+        return self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved)
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint, unless it is damaged: then from the swarm's weights alone."""
+        path = self._run.folder.checkpoint
+        if not path.exists():
+            return
+        raw = path.read_bytes()
+        data = raw[DIGEST_BYTES:]
+        if digest_of(data) != raw[:DIGEST_BYTES]:
+            log.warning("%s is damaged: going on from the swarm's weights, with a fresh inner optimizer", path)
+            return
+        # Each tensor goes to its own device from the host.
+        state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        self._load_own_state(state)
+        self._batch = state["batch"]
+        self._task.restore_data(state["data"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and self._task.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self._task.device)

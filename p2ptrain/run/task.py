@@ -1,0 +1,142 @@
+"""The task's section of a run spec: what the model learns to do with the data.
+
+A task with templates reads tables. A template is text with `{column}` in it, and nothing more of Python's format
+language: specs arrive from the network, and `str.format` would follow attributes and indices that their author chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from p2ptrain.run.section import Section
+
+
+def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
+    """A template's pieces in order: literal text, and the column that follows it (None at the end).
+
+    Raises:
+        ValueError: braces that don't match, or anything between them but a column's name.
+    """
+    pieces = []
+    for literal, column, form, conversion in Formatter().parse(template):
+        if column is not None and (form or conversion or not column.strip() or set(column) & set(".[]{}")):
+            raise ValueError("only {column} may stand in braces: no attribute, index, conversion or format")
+        pieces.append((literal, column))
+    return tuple(pieces)
+
+
+def columns_of(*templates: str) -> tuple[str, ...]:
+    """The columns that valid templates name, each once, in the order of their first appearance."""
+    named = (column for template in templates for _, column in parse_template(template) if column is not None)
+    return tuple(dict.fromkeys(named))
+
+
+def fill(template: str, row: Mapping[str, Any]) -> str:
+    """A valid template with the row's values, as `str` writes them, in place of its columns."""
+    return "".join(
+        literal + ("" if column is None else str(row[column])) for literal, column in parse_template(template)
+    )
+
+
+def _with_column(template: str) -> str:
+    if not columns_of(template):
+        raise ValueError("names no column: it would say the same of every row")
+    return template
+
+
+Template = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_with_column)]
+Labels = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
+]
+Column = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class LanguageModelling(Section):
+    """Predict the next token of documents laid end to end; works with every kind of data."""
+
+    kind: Literal["language-modelling"] = Field("language-modelling", description="What is learnt from the data.")
+
+
+class Completion(Section):
+    """Continue a prompt: the loss counts the completion's tokens only. With labels, accuracy is measured, too: the
+    completion of the right label must be the most likely one of all labels'."""
+
+    kind: Literal["completion"]
+    prompt: Template = Field(
+        description="What the model reads; {column} stands for a column of the table. Prompts that are too long lose "
+        "their beginning."
+    )
+    completion: Template = Field(
+        description="What the model should answer. The loss is that of its tokens; without labels, that of the token "
+        "that ends a text, too. It is never cut."
+    )
+    label_column: Column | None = Field(
+        None,
+        description="Column that says which label is right, by its word or its number, from 0. In the completion it "
+        "stands for the word.",
+    )
+    labels: Labels = Field((), description="The words to choose from, at least 2. Left out: no accuracy.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.label_column is None and not self.labels:
+            return self
+        if self.label_column is None or not self.labels:
+            raise ValueError("'labels' and 'label_column' belong together")
+        _check_labels(self.labels)
+        if self.label_column in columns_of(self.prompt):
+            raise ValueError(f"the prompt gives the answer away: it names the label column, {self.label_column!r}")
+        if self.label_column not in columns_of(self.completion):
+            raise ValueError(f"completion must name the label column, {{{self.label_column}}}, to tell labels apart")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The template of what is given; what is held out is decided by it."""
+        return self.prompt
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the task reads; every completion with labels names the label's."""
+        return columns_of(self.prompt, self.completion)
+
+
+class Classification(Section):
+    """Say which of several labels a text has, with a classification head on the model (fresh, if it brings none)."""
+
+    kind: Literal["classification"]
+    text: Template = Field(
+        description="What is classified; {column} stands for a column of the table. Texts that are too long lose "
+        "their end."
+    )
+    label_column: Column = Field(description="Column that says which label is right, by its word or number, from 0.")
+    labels: Labels = Field(description="The labels' words, at least 2.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_labels(self.labels)
+        if self.label_column in columns_of(self.text):
+            raise ValueError(f"the text gives the answer away: it names the label column, {self.label_column!r}")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the task reads."""
+        return (*columns_of(self.text), self.label_column)
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    if len(labels) < 2:
+        raise ValueError("give at least two labels")
+    if len({label.strip() for label in labels}) < len(labels):
+        raise ValueError("each label must be another word")
+
+
+TableTask = Completion | Classification
+"""Tasks whose examples are the rows of a table."""
+TaskSection = Annotated[LanguageModelling | Completion | Classification, Field(discriminator="kind")]
+TASKS = ("language-modelling", "completion", "classification")

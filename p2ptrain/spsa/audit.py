@@ -1,0 +1,197 @@
+"""What a run folder of one-byte SPSA can prove: any past state again from the base, and whether all of it agrees.
+
+The ledger may be read while its peer goes on. Nothing is believed because it was believed before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
+from p2ptrain.run import Digest, PeerId, short, short_peer
+from p2ptrain.spsa.archive import Archive, take_cut
+from p2ptrain.spsa.batch import Mark
+from p2ptrain.spsa.logbook import Logbook
+from p2ptrain.spsa.position import Position, distance, total, unpacked
+from p2ptrain.spsa.replica import Replica
+from p2ptrain.spsa.snapshots import load_state
+from p2ptrain.spsa.state import MasterManifest, MasterState
+from p2ptrain.state import RunFolder
+from p2ptrain.state.check import Check
+from p2ptrain.state.logs import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one peer has measured."""
+
+    peer: PeerId
+    logs: int
+    records: int
+    standing: int
+    """Of these records, those that count."""
+    share: float
+    """Of everybody's that count."""
+
+
+class Past:
+    """A run folder's logs, and the states that they lead to.
+
+    Raises:
+        LedgerError: a log in it is damaged; its peer mends that at its next start.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self.archive = folder, Archive(folder.ledger)
+        self.book = Logbook(folder.run, PeerId(folder.genesis.author))
+        for record in self.archive.cuts():
+            take_cut(self.book, record)
+        for log in sorted(folder.ledger.logs.lengths()):
+            for batch in self.book.restore(self.archive.batches(log)):
+                raise LedgerError(
+                    f"a log of {short_peer(log.author)} is damaged from record {batch.start} on", "",
+                    "start the peer: it pulls what is missing",
+                )  # fmt: skip
+
+    def snapshots(self) -> Iterator[MasterState]:
+        """Those on disk that are whole, newest first."""
+        for row in self._folder.ledger.snapshots():
+            try:
+                yield load_state(self._folder, row)
+            except P2PTrainError:
+                continue
+
+    def state_at(
+        self, position: Position, progress: Callable[[int, int], None] = lambda done, in_all: None
+    ) -> MasterState:
+        """The state at a position, from the snapshot that is nearest to it.
+
+        Raises:
+            StorageError: no snapshot is whole.
+            LedgerError: a record is missing.
+        """
+        near = min(self.snapshots(), key=lambda state: distance(state.position, position), default=None)
+        if near is None:
+            raise StorageError(
+                f"{self._folder.path} holds no whole snapshot", "", "start the peer: it fetches what is missing"
+            )
+        return self.moved(near, position, progress)
+
+    def moved(
+        self, state: MasterState, position: Position, progress: Callable[[int, int], None] = lambda done, in_all: None
+    ) -> MasterState:
+        """The state at a position, from this one."""
+        replica = Replica.base(self._folder.run, self._folder.spec.spsa, state)
+        replica.move(position, self.archive, progress)
+        return replica.state()
+
+    def shares(self, position: Position | None = None) -> list[Share]:
+        """Who has measured how much up to a position (all that counts if None), most first."""
+        lengths, counting = self.book.lengths(), self.book.standing() if position is None else position
+        by_author: dict[PeerId, list[Log]] = defaultdict(list)
+        for log in lengths:
+            by_author[log.author].append(log)
+        in_all = max(1, total(counting))
+        found = []
+        for author, logs in by_author.items():
+            standing = sum(counting.get(log, 0) for log in logs)
+            found.append(Share(author, len(logs), sum(lengths[log] for log in logs), standing, standing / in_all))
+        return sorted(found, key=lambda share: (-share.standing, share.peer))
+
+    def position_of(self, records: int) -> Position:
+        """The position of the snapshot of so many records.
+
+        Raises:
+            StorageError: there is none.
+        """
+        known: dict[int, Position] = {}
+        for row in self._folder.ledger.snapshots():
+            with contextlib.suppress(MalformedError):
+                known[row.height] = unpacked(MasterManifest.decode(row.manifest).position)
+        if records not in known:
+            told = ", ".join(f"{count}" for count in sorted(known))
+            raise StorageError(
+                f"{self._folder.path} has no snapshot of {records} records", f"it has some of {told or 'none'}",
+                "choose one of them, or rebuild any other state with `p2ptrain replay`",
+            )  # fmt: skip
+        return known[records]
+
+    def marks(self) -> list[tuple[Mark, int]]:
+        """(mark, records before it), newest first."""
+        rows = self._folder.ledger.logs.marks()
+        return [(Mark.decode(row.record).check_signature(), row.position) for row in rows]
+
+    def at_time(self, when: float) -> dict[Log, int]:
+        """What stood by the time that each batch arrived here, in seconds since 1970 by this machine's clock."""
+        there = self._folder.ledger.logs.lengths_at(when)
+        return {log: min(count, there.get(log, 0)) for log, count in self.book.standing().items() if log in there}
+
+
+def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
+    """Check a folder, one subject after another; genesis and spec were checked when it was opened.
+
+    Args:
+        base: records of the snapshot to replay from; the one with the fewest if None.
+
+    Raises:
+        StorageError: there is no snapshot of so many records.
+    """
+    yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
+    try:
+        past = Past(folder)
+        marks = past.marks()
+    except (LedgerError, MalformedError) as error:
+        yield Check("logs", False, error.brief)
+        return
+    lengths, standing = past.book.lengths(), past.book.standing()
+    cut = total(lengths) - total(standing)
+    beside = f"; {cut:,} of them are cut off" if cut else ""
+    yield Check("logs", True, f"{len(lengths)} with {total(lengths):,} records, signed by their authors{beside}")
+    yield Check("marks", True, f"{len(marks)}, signed")
+    for digest in folder.ledger.damaged("snapshots"):
+        yield Check("snapshot", False, f"state {short(digest)}: its manifest is damaged")
+    whole = []
+    for row in folder.ledger.snapshots():
+        try:
+            whole.append(load_state(folder, row))
+            yield Check("snapshot", True, f"{row.height:,} records, state {short(row.state)}: whole")
+        except P2PTrainError as error:
+            yield Check("snapshot", False, f"{row.height:,} records, state {short(row.state)}: {error.brief}")
+    yield from _replay(folder, past, whole, base)
+
+
+def _replay(folder: RunFolder, past: Past, snapshots: list[MasterState], base: int | None) -> Iterator[Check]:
+    starts = [state for state in snapshots if base in (None, state.records)]
+    if not starts:
+        if base is not None:
+            told = ", ".join(f"{state.records:,}" for state in snapshots)
+            raise StorageError(f"there is no whole snapshot of {base:,} records", f"there are some of {told or 'none'}")
+        yield Check("replay", False, "no snapshot is whole")
+        return
+    start = min(starts, key=lambda state: state.records)
+    if start.records == 0 and start.digest != folder.genesis.base:
+        yield Check("replay", False, "the snapshot of no records is not the one that the genesis names")
+        return
+    for state in sorted(snapshots, key=lambda found: found.records):
+        if state is not start:
+            reached = past.moved(start, state.position)
+            good = reached.digest == state.digest
+            found = "is what the logs lead to" if good else f"the logs lead to {short(reached.digest)} there"
+            yield Check("replay", good, f"{state.records:,} records, state {short(state.digest)}: {found}")
+    head = past.moved(start, past.book.standing())
+    text = f"from {start.records:,} records to all that count: {head.records:,} records, state {head.digest.hex()}"
+    yield Check("replay", True, text)
+
+
+def check_against(folder: RunFolder, state: Digest, position: Position) -> Check:
+    """Whether a folder's logs lead to this state at this position."""
+    try:
+        reached = Past(folder).state_at(position)
+    except (LedgerError, StorageError) as error:
+        return Check("ledger", False, error.brief)
+    found = f"{folder.path} has state {short(reached.digest)} after these {reached.records:,} records"
+    good = reached.digest == state
+    return Check("ledger", good, found if good else f"{found}, not {short(state)}")

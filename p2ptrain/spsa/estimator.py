@@ -1,0 +1,90 @@
+"""Measuring a projected gradient: the loss on both sides of a perturbation, on the same minibatches.
+
+    g = (L(θ + ε·z) − L(θ − ε·z)) / 2ε          (arXiv 2306.10015, definition 1, with z ∈ {−1, +1}^d)
+
+The two sides are made from the master weights, which are never touched, in one pass each; restoring the weights is a
+third. (Adding and subtracting ε·z in place would leave more than a quarter of float32 weights changed.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from p2ptrain.run import Digest, SPSAMethod
+from p2ptrain.spsa.byte import encode
+from p2ptrain.spsa.replica import Piece, Replica
+from p2ptrain.spsa.signs import seed_key
+from p2ptrain.state.logs import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one measurement gives."""
+
+    gradient: float
+    """g; NaN or infinite if a loss is."""
+    loss: float
+    """Mean of the two sides."""
+
+
+class Estimator:
+    """A model's working copy, made from a replica, and the loss on it.
+
+    Args:
+        tensors: the model's trainable parameters; they become views of one flat float32 vector.
+        loss_fn: the mean loss of the model on a batch, a scalar.
+    """
+
+    def __init__(
+        self,
+        method: SPSAMethod,
+        replica: Replica,
+        tensors: Mapping[str, torch.nn.Parameter],
+        loss_fn: Callable[[Any], torch.Tensor],
+    ) -> None:
+        self._epsilon, self._replica, self._loss = method.epsilon, replica, loss_fn
+        self._work = torch.empty(replica.elements, device=next(iter(tensors.values())).device)
+        for slot in replica.layout.slots:
+            tensors[slot.name].data = slot.of(self._work)
+        self.restore()
+
+    def measure(self, key: int, batches: Sequence[Any]) -> Measured:
+        """Along the perturbation of this key; leaves the working copy on one side."""
+        sides = [self._side(key, amplitude, batches) for amplitude in (self._epsilon, -self._epsilon)]
+        return Measured((sides[0] - sides[1]) / (2 * self._epsilon), sum(sides) / 2)
+
+    def _side(self, key: int, amplitude: float, batches: Sequence[Any]) -> float:
+        self._replica.perturb(key, amplitude, self._work)
+        with torch.no_grad():
+            return sum(float(self._loss(batch)) for batch in batches) / len(batches)
+
+    def restore(self) -> None:
+        """Make the working copy the weights themselves."""
+        self._replica.weights(self._work)
+
+
+class Alone:
+    """One author's log in memory: the same steps as a peer's, without a network, for measuring speed and settings."""
+
+    def __init__(self, run: Digest, log: Log, method: SPSAMethod, replica: Replica, estimator: Estimator) -> None:
+        self._run, self._log, self._method = run, log, method
+        self._replica, self._estimator = replica, estimator
+        self._codes = bytearray()
+
+    def step(self, batches: Sequence[Any]) -> Measured:
+        """Measure once on each of the spec's seeds and apply what came out; returns the last measurement."""
+        for _ in range(self._method.seeds_per_step):
+            key = seed_key(self._run, *self._log, len(self._codes))
+            found = self._estimator.measure(key, batches)
+            self._codes += encode(found.gradient, self._method.clip).to_bytes(1, signed=True)
+        self._replica.move({self._log: len(self._codes)}, self)
+        self._estimator.restore()
+        return found
+
+    def pieces(self, log: Log, start: int, stop: int) -> list[Piece]:
+        """See `Records`."""
+        return [Piece(start, bytes(self._codes[start:stop]), start)]

@@ -1,0 +1,162 @@
+"""Marks: every few thousand records peers agree on a position, compute the state there, compare it and keep it.
+
+One of those who train, drawn by the mark's number, signs a position: what stands for it just then. Everyone moves a
+copy of its weights there, exactly, and announces the digest. If the one drawn stays silent the next one's turn comes;
+two marks of one number do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from p2ptrain.errors import MalformedError
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of, short, short_peer
+from p2ptrain.spsa.archive import Archive
+from p2ptrain.spsa.batch import Mark
+from p2ptrain.spsa.position import MAX_PACKED_BYTES, Position, packed, total, unpacked
+from p2ptrain.spsa.replica import Replica
+from p2ptrain.spsa.snapshots import Snapshots
+from p2ptrain.spsa.state import MasterManifest, MasterState
+from p2ptrain.state import Fetcher, FetchError
+from p2ptrain.state.logs import Mark as Row
+from p2ptrain.state.run import Run
+from p2ptrain.state.workers import Workers
+from p2ptrain.swarm import Membership, Presence, monotonic
+
+TURN_SECONDS = 10.0
+"""How long one peer's turn to sign a mark lasts."""
+MARK = "record"
+FETCH_PATIENCE = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A mark that the weights have to be brought to."""
+
+    number: int
+    position: Position
+
+
+class Marks:
+    """This peer's part in the marks of a run; on the network thread."""
+
+    def __init__(
+        self,
+        run: Run,
+        membership: Membership,
+        fetcher: Fetcher,
+        archive: Archive,
+        snapshots: Snapshots,
+        workers: Workers,
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self._run, self._membership, self._fetcher = run, membership, fetcher
+        self._archive, self._snapshots, self._workers, self._tell = archive, snapshots, workers, tell
+        self._every = run.spec.spsa.mark_every
+        self._heard = 0
+        self._reached_at: tuple[int, float] = (0, monotonic())
+        self._compared: set[tuple[PeerId, Digest]] = set()
+        self._waiting: Due | None = None
+        self.due: Due | None = None
+        """For the trainer, which takes it at its next step."""
+        self.state: Digest = NO_DIGEST
+        """That of the last mark, or of the snapshot this peer began with."""
+
+    def begin(self, state: MasterState) -> None:
+        """This peer starts from a snapshot."""
+        self.state, self._heard = state.digest, state.records // self._every
+
+    async def tick(self, standing: Position, trainers: frozenset[PeerId]) -> None:
+        """Sign a mark if one is due and it is this peer's turn; hand one on whose records are all here."""
+        number = total(standing) // self._every
+        if number > self._reached_at[0]:
+            self._reached_at = number, monotonic()
+        if number > self._heard and self._is_my_turn(number, trainers):
+            await self._sign(number, standing)
+        if self._waiting is not None and all(standing.get(log, 0) >= n for log, n in self._waiting.position.items()):
+            self.due, self._waiting = self._waiting, None
+
+    def _is_my_turn(self, number: int, trainers: frozenset[PeerId]) -> bool:
+        order = sorted(trainers, key=lambda peer: blake3(self._run.id + number.to_bytes(8) + peer.encode()).digest())
+        turn = int((monotonic() - self._reached_at[1]) / TURN_SECONDS)
+        return bool(order) and order[min(turn, len(order) - 1)] == self._run.swarm.peer_id
+
+    async def _sign(self, number: int, standing: Position) -> None:
+        data = packed(standing)
+        self._run.blobs.hold(data, MARK)
+        mark = Mark(author=self._run.swarm.peer_id, run=self._run.id, number=number, position=digest_of(data))
+        signed = mark.signed(self._run.swarm.key)
+        await self.hear(signed, standing)
+        await self._membership.publish(signed)
+
+    async def hear(self, mark: Mark, standing: Position) -> None:
+        """Take in a mark of anyone's; the first one of each number is followed."""
+        if mark.run != self._run.id or mark.number <= self._heard:
+            return
+        if mark.number > total(standing) // self._every + 1:
+            return  # far ahead of what is here; there will be others
+        before, self._heard = self._heard, mark.number
+        try:
+            mark.check_signature()
+            data = await self._fetcher.fetch(
+                Digest(mark.position), lambda: [PeerId(mark.author), *self._membership.live], MARK, MAX_PACKED_BYTES,
+                FETCH_PATIENCE,
+            )  # fmt: skip
+            position = unpacked(bytes(data))
+            if total(position) // self._every != mark.number:
+                raise MalformedError("a mark is not where its number says")
+        except (MalformedError, FetchError) as error:
+            log.info("a mark of %s can't be used: %s", short_peer(mark.author), error)
+            self._heard = before
+            return
+        await self._workers.compute(
+            self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
+        )
+        self._waiting = Due(mark.number, position)
+
+    async def reach(self, due: Due, state: MasterState, standing: Position) -> None:
+        """Move a copy of the weights to a mark, keep it as a snapshot and announce its digest."""
+        position = {log: min(count, standing.get(log, 0)) for log, count in due.position.items()}  # less what is cut
+        reached = await self._workers.write(self._compute, state, position)
+        self.state = reached.digest
+        self._tell("mark", {"number": due.number, "records": reached.records, "state": reached.digest})
+        await asyncio.gather(*(self.compare(seen) for seen in self._membership.live.values()))
+
+    def _compute(self, state: MasterState, position: Position) -> MasterState:
+        replica = Replica.base(self._run.id, self._run.spec.spsa, state)
+        replica.move(position, self._archive)
+        reached = replica.state()
+        self._snapshots.save(reached)
+        return reached
+
+    async def compare(self, presence: Presence) -> None:
+        """Hold another peer's snapshots against this one's, and complain if they differ at one position."""
+        mine, peer = dict(self._snapshots.offered), PeerId(presence.author)
+        for records, digest in presence.snapshots:
+            theirs = Digest(digest)
+            if records in mine and mine[records] != theirs and (peer, theirs) not in self._compared:
+                self._compared.add((peer, theirs))
+                await self._compare(peer, records, mine[records], theirs)
+
+    async def _compare(self, peer: PeerId, records: int, mine: Digest, theirs: Digest) -> None:
+        try:
+            data = await self._fetcher.fetch(theirs, lambda: [peer], MARK, MasterManifest.max_bytes, FETCH_PATIENCE)
+            found = MasterManifest.decode(bytes(data))
+        except (FetchError, MalformedError) as error:
+            log.info("the snapshot of %s can't be compared: %s", short_peer(peer), error)
+            return
+        finally:
+            self._fetcher.release(theirs)
+        own = self._run.blobs.read(mine)
+        if own is not None and MasterManifest.decode(bytes(own)).position == found.position:
+            text = f"{short_peer(peer)} has another state ({short(theirs)}) than this peer ({short(mine)}) after the "
+            log.error("%ssame %d records: one of the two computes wrongly", text, records)
+            self._tell("diverged", {"peer": peer, "records": records, "mine": mine, "theirs": theirs})

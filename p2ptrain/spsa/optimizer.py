@@ -1,0 +1,302 @@
+"""What a user wraps around a model and its loss: one-byte SPSA in their own loop.
+
+    spsa = OneByteSPSA(model, loss_fn, run)
+    for batch in batches:
+        loss = spsa.step(batch)
+
+`step` applies what the others have measured, measures the loss on both sides of a perturbation and says one byte:
+
+No gradient is computed and nothing is waited for; see `estimator` for what is measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from blake3 import blake3
+
+from p2ptrain.errors import TrainingError
+from p2ptrain.parameters import device_name, shared_parameters
+from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.spsa.byte import encode
+from p2ptrain.spsa.estimator import Estimator
+from p2ptrain.spsa.exchange import WAIT_SECONDS, Exchange
+from p2ptrain.spsa.master import MasterLayout, check_learning_rate
+from p2ptrain.spsa.position import distance, total, towards
+from p2ptrain.spsa.replica import Replica
+from p2ptrain.spsa.signs import seed_key
+from p2ptrain.spsa.state import MasterState
+from p2ptrain.spsa.view import View
+from p2ptrain.state.logs import Log
+from p2ptrain.state.run import Run
+from p2ptrain.swarm import Phase, Vitals, monotonic
+
+LOSS_SMOOTHING = 0.05
+RATE_SMOOTHING = 0.1
+LEAST_TIMED = 16
+"""Records from which on the time that they take says something."""
+LEAST_APPLIED = 256
+"""Records of others that a step applies if it must, however long that takes."""
+
+log = logging.getLogger(__name__)
+
+
+class OneByteSPSA:
+    """Fine-tune `model` together with the other peers of `run`.
+
+    Founds the run, joins it or resumes, whichever the `Run` was made for, and loads the swarm's weights into the
+    model, which is set to evaluation: dropout would differ between the two sides of a perturbation. Call
+    `wait_until_ready` before the first step.
+
+    Args:
+        model: its trainable parameters are shared, its buffers are not; every peer must build the same names, shapes
+            and untrained weights.
+        loss_fn: the mean loss of the model on a batch, a scalar.
+        held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
+        on_event: called on the network thread with a name and facts ("mark", "cut", "diverged", "progress", "replay").
+        stop: asked whenever this would wait for others; once it says True nothing waits any more.
+
+    Raises:
+        P2PTrainError: nobody to join, another model, a learning rate that rounding would swallow, …
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        loss_fn: Callable[[Any], torch.Tensor],
+        run: Run,
+        *,
+        held_out: Digest = NO_DIGEST,
+        on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run, self._method, self._stop, self._loss, self._tell = run, run.spec.spsa, stop, loss_fn, on_event
+        self._tensors = shared_parameters(model)
+        self._device = next(iter(self._tensors.values())).device
+        model.eval()
+        layout = MasterLayout.for_weights(self._tensors)
+        if run.founding:
+            check_learning_rate(self._method, layout)
+        base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), _digest_of_frozen(model))
+        run.establish(base.digest, held_out)
+        self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
+        self._replica: Replica
+        self._estimator: Estimator
+        self._clock = 0
+        self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
+        self.not_finite = 0
+        """Measurements that gave no number, and were said as zero."""
+        self._exchange = Exchange(run, lambda: self._vitals, on_event)
+        try:
+            self._set_phase("joining")
+            self._load(self._exchange.start(base, stop) or base)
+        except BaseException:
+            self._exchange.close()
+            raise
+
+    def _load(self, state: MasterState) -> None:
+        self._replica = Replica(self._run.id, self._method, state, self._device)
+        self._estimator = Estimator(self._method, self._replica, self._tensors, self._loss)
+
+    def wait_until_ready(self) -> None:
+        """Return when measuring can begin: caught up with the others, and `swarm.min_peers` of them ready.
+
+        Raises:
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._wait(lambda view: view.caught_up)
+        self._move_to(self._exchange.standing())
+        self._set_phase("ready")
+        least = self._run.spec.swarm.min_peers
+        self._wait(lambda view: view.records > 0 or self._exchange.peers_ready() >= least)
+        self._set_phase("training")
+
+    # The loop ------------------------------------------------------------------------------------------------------
+
+    def step(self, *batches: Any, tokens: int = 0) -> float:
+        """Apply what has arrived, measure on `method.batches_per_seed` batches and say what came out.
+
+        Args:
+            tokens: in these batches, for the tables.
+
+        Returns:
+            The mean loss next to the weights; NaN if it is not finite.
+
+        Raises:
+            ValueError: another number of batches.
+            TrainingError: the founder has revoked this peer.
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._run.swarm.check()
+        if self._vitals.phase != "training":
+            self.wait_until_ready()
+        if len(batches) != self._method.batches_per_seed:
+            raise ValueError(f"the spec wants {self._method.batches_per_seed} batches in a step, not {len(batches)}")
+        self._apply_news()
+        began = monotonic()
+        losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
+        self._estimator.restore()
+        seconds = monotonic() - began
+        loss = sum(losses) / len(losses)
+        self._count(loss, tokens, seconds)
+        return loss
+
+    def _measure(self, batches: tuple[Any, ...]) -> float:
+        """One record; returns the loss."""
+        key = seed_key(self._run.id, *self._exchange.log, self._exchange.measured)
+        found = self._estimator.measure(key, batches)
+        self.not_finite += not math.isfinite(found.gradient)
+        self._exchange.say(encode(found.gradient, self._method.clip), self._clock)
+        return found.loss
+
+    def _apply_news(self) -> None:
+        """Bring the weights nearer to what stands, for no longer than a measurement takes."""
+        if self._exchange.view.revoked:
+            self._set_phase("halted")
+            raise TrainingError(
+                "the run's founder has revoked this peer",
+                "what it measures is taken back everywhere",
+                "ask the founder, or join with another identity",
+            )
+        self._exchange.flush_if_due()
+        most = LEAST_APPLIED
+        if self._seconds_per_record:
+            most = max(most, int(self._seconds_per_step / self._seconds_per_record))
+        due = self._exchange.due
+        if due is not None:
+            self._exchange.flush()
+            self._exchange.reach(due, self._replica.state())
+        self._move_to(towards(self._replica.position, self._exchange.standing(), most))
+        self._clock = max(self._clock, total(self._replica.position))
+
+    def _move_to(self, target: Mapping[Log, int]) -> None:
+        before, began = self._replica.position, monotonic()
+        told = began
+
+        def tell(done: int, in_all: int) -> None:
+            nonlocal told
+            if monotonic() - told >= 1.0:
+                told = monotonic()
+                self._tell("replay", {"here": done, "in_all": in_all, "seconds": told - began})
+                self._stop()  # has the news told
+
+        self._replica.move(target, self._exchange, tell)
+        moved = distance(before, target)
+        if moved >= LEAST_TIMED:
+            self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved, RATE_SMOOTHING)
+
+    def _count(self, loss: float, tokens: int, seconds: float) -> None:
+        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
+        smoothed = self._vitals.loss
+        if math.isfinite(loss):
+            smoothed = loss if smoothed is None else _smooth(smoothed, loss, LOSS_SMOOTHING)
+        self._vitals = replace(
+            self._vitals,
+            steps=self._vitals.steps + 1,
+            tokens=self._vitals.tokens + tokens,
+            tokens_per_second=tokens / self._seconds_per_step if self._seconds_per_step else 0.0,
+            loss=smoothed,
+        )
+
+    # Looking -------------------------------------------------------------------------------------------------------
+
+    @property
+    def exchange(self) -> Exchange:
+        """The network side: peers, events, the view of the logs."""
+        return self._exchange
+
+    @property
+    def records(self) -> int:
+        """Records, of all peers, that are in the weights."""
+        return total(self._replica.position)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has as many records as its spec wants."""
+        last = self._method.total_records
+        return last is not None and total(self._exchange.standing()) >= last
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    def global_parameters(self) -> dict[str, torch.Tensor]:
+        """The weights by the bare model's parameter names, float32 on the training device: the model's own."""
+        return {name: tensor.detach() for name, tensor in self._tensors.items()}
+
+    def report_evaluation(self, records: int, loss: float) -> None:
+        """Tell the others the held-out loss of the weights after so many records."""
+        told = float(loss) if math.isfinite(loss) else None
+        self._vitals = replace(self._vitals, eval_height=int(records), eval_loss=told)
+
+    # Saving and leaving --------------------------------------------------------------------------------------------
+
+    def finish(self, timeout: float) -> bool:
+        """After the last step: say what is left, and stay until the same records stand for everyone (or `timeout`)."""
+        self._exchange.flush()  # before others hear that there is nothing more to come
+        self._set_phase("complete" if self.is_complete else self._vitals.phase)
+        agreed = self._exchange.wait(lambda view: self._exchange.everyone_agrees(), timeout)
+        self._move_to(self._exchange.standing())
+        self._estimator.restore()
+        return agreed
+
+    def save(self) -> MasterState:
+        """Keep the weights as a snapshot, for the next start; returns it.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        self._exchange.flush()
+        state = self._replica.state()
+        self._exchange.save(state)
+        return state
+
+    def halt(self) -> None:
+        """Tell the others not to wait for this peer any more."""
+        self._set_phase("halted")
+
+    def close(self) -> None:
+        """Say what is left, say goodbye and stop exchanging. The `Run` stays open; close it too."""
+        try:
+            self._exchange.flush()
+        finally:
+            self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _set_phase(self, phase: Phase) -> None:
+        if phase != self._vitals.phase:
+            self._vitals = replace(self._vitals, phase=phase)
+            if phase != "joining":
+                self._exchange.beat()
+
+    def _wait(self, until: Callable[[View], bool]) -> None:
+        while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():
+            self._run.swarm.check()
+
+
+def _smooth(before: float, now: float, share: float) -> float:
+    return before + share * (now - before) if before else now
+
+
+def _digest_of_frozen(model: torch.nn.Module) -> Digest:
+    """Names the weights that are not trained: all peers must have the same ones."""
+    hasher, found = blake3(derive_key_context="p2ptrain 2026 frozen weights"), False
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            found = True
+            values = parameter.detach().to("cpu", torch.float32).contiguous()
+            hasher.update(f"{name} {tuple(values.shape)}".encode())
+            hasher.update(values.numpy().data.cast("B"))
+    return Digest(hasher.digest()) if found else NO_DIGEST

@@ -1,0 +1,364 @@
+"""Everything of a one-byte exchange that lives on the network thread: it hears batches, keeps them, pulls what it has
+missed, and agrees on marks. What computes or writes runs on two worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from p2ptrain.errors import MalformedError
+from p2ptrain.run import Digest, PeerId, short_peer
+from p2ptrain.spsa.archive import Archive, take_cut
+from p2ptrain.spsa.batch import Batch, Equivocation, Mark, Revocation
+from p2ptrain.spsa.join import Joiner
+from p2ptrain.spsa.logbook import Logbook, Verdict
+from p2ptrain.spsa.marks import Marks
+from p2ptrain.spsa.position import Position
+from p2ptrain.spsa.reconcile import LAST_WORDS, End, ask_batches, ask_cuts, ask_summary
+from p2ptrain.spsa.reconcile import serve as serve_logs
+from p2ptrain.spsa.snapshots import Snapshots
+from p2ptrain.spsa.state import MasterState
+from p2ptrain.spsa.view import View
+from p2ptrain.state import Fetcher
+from p2ptrain.state import serve as serve_blobs
+from p2ptrain.state.logs import Log
+from p2ptrain.state.run import Run
+from p2ptrain.state.workers import Workers
+from p2ptrain.swarm import GONE_AFTER, Membership, Presence, RpcError, Vitals, monotonic
+from p2ptrain.swarm.rpc import RateLimit
+
+TICK_SECONDS = 1.0
+FIRST_SECONDS = 30.0
+PULL_SECONDS = 60.0
+"""The longest that one peer is asked."""
+DIFFERENT_SECONDS = 6.0
+"""How long a peer may say something that is not known here before it is asked for it."""
+RECENT_DIGESTS = 256
+NEW_LOGS_RATE, NEW_LOGS_BURST = 0.2, 20.0
+"""Of one author by gossip; what is beyond waits until it is pulled."""
+Reason = Literal["malformed", "forged", "not its author's", "gap", "cut", "clock", "too many logs"]
+
+log = logging.getLogger(__name__)
+
+
+class Shell:
+    """The network side of one peer's part in a run; see `diloco.shell`, its twin."""
+
+    def __init__(
+        self,
+        run: Run,
+        report: Callable[[], Vitals],
+        show: Callable[[View], None],
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self._run, self._report, self._show_view, self._tell = run, report, show, tell
+        self._swarm, self._founder = run.swarm, PeerId(run.folder.genesis.author)
+        self.archive = Archive(run.folder.ledger)
+        self.book = Logbook(run.id, self._founder)
+        self.snapshots = Snapshots(run.folder, run.blobs, run.limits)
+        self._workers = Workers()
+        self.membership = Membership(self._swarm, run.id, self._vitals, lambda: b"", run.remembered_addresses)
+        fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
+        self._joiner = Joiner(run, self.membership, fetcher, tell)
+        self.marks = Marks(run, self.membership, fetcher, self.archive, self.snapshots, self._workers, tell)
+        self._new_logs = RateLimit(NEW_LOGS_RATE, NEW_LOGS_BURST)
+        self._on_disk: dict[Log, int] = {}
+        self._unwritten: list[Batch] = []
+        self._writing = self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._remembered: set[PeerId] = set()
+        self._agreed: dict[PeerId, float] = {}
+        """When this peer last knew everything that another one did."""
+        self._recent: OrderedDict[Digest, None] = OrderedDict()
+        """What this peer has heard, lately and now: another one may be a batch behind."""
+        self._expected: set[PeerId] = set()
+        self._needed: Position = {}
+        """What the state holds that this peer began with: these records, too, must be here to be taken back."""
+        self._searched: set[tuple[PeerId, Log]] = set()
+        self._started = monotonic()
+        self._view = View({}, self.book.digest())
+        self.refused: Counter[Reason] = Counter()
+        """Batches that were not used, by reason."""
+
+    # Starting --------------------------------------------------------------------------------------------------------
+
+    async def start(self, base: MasterState) -> MasterState:
+        """Resume, found or join; returns the state to start from, at or before what stands.
+
+        Raises:
+            P2PTrainError: nobody to join, another model, no space on the disk.
+        """
+        await self._workers.compute(self.archive.read_into, self.book)
+        self._on_disk = self.book.lengths()
+        self._publish_view()
+        await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
+        await serve_logs(self._swarm.rpc, self._run.id, self._ends, self._run.folder.ledger.logs, self.archive.cuts)
+        state = await self._workers.compute(self.snapshots.restore)
+        if state is None and self._run.founding:
+            state = base
+            await self._workers.compute(self.snapshots.save, base)
+        self.membership.listener = self
+        await self.membership.start()
+        if not self._run.founding:
+            self._expected = set(await self.membership.directory())
+        if state is None:
+            await self._pull_at_first()
+            state = await self._joiner.find_state(base, self.book.allows)
+            await self._workers.compute(self.snapshots.save, state)
+            self._run.folder.incoming.forget_all()
+        self.marks.begin(state)
+        self._needed = state.position
+        self.spawn(self._tick())
+        return state
+
+    async def stop(self) -> None:
+        """Say goodbye; nothing is heard or done any more."""
+        self._stopping = True
+        self.membership.listener = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.membership.close()
+
+    def end(self) -> None:
+        """After `stop`, on any thread: end the workers."""
+        self._workers.end(self._note_peers)
+
+    # What the swarm says (network thread) ----------------------------------------------------------------------------
+
+    def heard(self, presence: Presence, news: bytes) -> None:
+        if presence.commit in self._recent:
+            self._agreed[PeerId(presence.author)] = monotonic()
+        self._show_view(self._view)  # whoever waits for others to agree looks again
+        self.spawn(self.marks.compare(presence))
+
+    def message(self, origin: PeerId, kind: str, data: bytes) -> None:
+        if kind == Batch.kind:
+            self._hear_batch(origin, data)
+        elif kind == Mark.kind:
+            self.spawn(self.marks.hear(Mark.decode(data), self.book.standing()))
+        elif kind in (Revocation.kind, Equivocation.kind):
+            self._take_cut(data)
+        else:
+            raise MalformedError("a message of an unknown kind")
+
+    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
+        self._show_view(self._view)  # whoever waits for peers looks again
+        if live.keys() - self._remembered:
+            self._remembered = set(live)
+            self.spawn(self._workers.write(self._note_peers))
+
+    def resumed(self) -> None:
+        pass
+
+    def _hear_batch(self, origin: PeerId, data: bytes) -> None:
+        try:
+            batch = Batch.decode(data)
+        except MalformedError:
+            self.refused["malformed"] += 1
+            raise
+        if batch.log.author != origin:
+            self.refused["not its author's"] += 1
+            raise MalformedError("a batch speaks for somebody else")
+        if batch.start == 0 and not self._new_logs.allows(origin):
+            self.refused["too many logs"] += 1
+            return
+        self._take(batch, origin)
+
+    def _take(self, batch: Batch, source: PeerId) -> Verdict:
+        """Judge what arrived by whatever way, and keep it if it is next in its log."""
+        verdict = self.book.judge(batch)
+        match verdict:
+            case Verdict.NEXT:
+                self.book.append(batch)
+                self._unwritten.append(batch)
+                if not self._writing:
+                    self._writing = True
+                    self.spawn(self._write())
+            case Verdict.AHEAD:
+                self.refused["gap"] += 1
+                self._agreed.pop(source, None)  # pulled at the next tick
+            case Verdict.CUT:
+                self.refused["cut"] += 1
+            case Verdict.BACKWARDS:
+                self.refused["clock"] += 1
+            case Verdict.CONTRADICTS:
+                self.spawn(self._convict(batch))
+            case Verdict.PARTED:
+                self.refused["forged"] += 1
+                self._search(source, batch.log)
+        return verdict
+
+    async def _write(self) -> None:
+        """Batches that have arrived, to disk; only what is there is shown to the trainer and to others."""
+        try:
+            while self._unwritten:
+                batches, self._unwritten = self._unwritten, []
+                await self._workers.compute(self.archive.keep, batches)
+                for batch in batches:
+                    self._on_disk[batch.log] = batch.stop
+                self._publish_view()
+        finally:
+            self._writing = False
+
+    def _publish_view(self) -> None:
+        standing = self.book.standing()
+        there = {name: min(count, self._on_disk.get(name, 0)) for name, count in standing.items()}
+        mine, digest = self.book.is_revoked(self._swarm.peer_id), self.book.digest()
+        self._recent[digest] = None
+        self._recent.move_to_end(digest)
+        if len(self._recent) > RECENT_DIGESTS:
+            self._recent.popitem(last=False)
+        self._view = replace(self._view, standing=there, digest=digest, revoked=mine)
+        self._show_view(self._view)
+
+    # Lies ------------------------------------------------------------------------------------------------------------
+
+    async def _convict(self, batch: Batch) -> None:
+        stored = await self._workers.compute(self.archive.batch_at, batch.log, batch.start)
+        self._take_cut(self.book.proof(batch, stored).encoded)
+
+    def _take_cut(self, record: bytes) -> None:
+        """A revocation or a proof: it takes effect, is kept, and is told to others once."""
+        cut = take_cut(self.book, record)
+        if cut is None:
+            return
+        log.warning("%s", _told(cut))
+        self._tell("cut", {"text": _told(cut)})
+        self.spawn(self._keep_cut(cut))
+
+    async def _keep_cut(self, cut: Revocation | Equivocation) -> None:
+        await self._workers.compute(self.archive.keep_cut, cut)
+        await self._workers.write(self.snapshots.keep_only, self.book.allows)
+        self._publish_view()
+        await self.membership.publish(cut)
+
+    def _search(self, source: PeerId, name: Log) -> None:
+        """What does not follow is forged, or the log was contradicted before: read it from the beginning, once."""
+        if (source, name) not in self._searched:
+            self._searched.add((source, name))
+            self.spawn(self._read_from_the_beginning(source, name))
+
+    async def _read_from_the_beginning(self, source: PeerId, name: Log) -> None:
+        with contextlib.suppress(RpcError, MalformedError):
+            await self._pull_log(source, name, 0)
+
+    # Pulling ---------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            await self._pull_from_one()
+            if not self._view.caught_up and self._has_caught_up():
+                self._view = replace(self._view, caught_up=True)
+                self._show_view(self._view)
+            await self.marks.tick(self._view.standing, self.trainers())
+
+    async def _pull_from_one(self) -> None:
+        """Ask a peer that has long been different, or was never asked; news on their way need no asking."""
+        now = monotonic()
+        for peer, seen in self.membership.live.items():
+            if seen.commit in self._recent:
+                self._agreed[peer] = now
+        long_ago = now - DIFFERENT_SECONDS
+        different = [peer for peer in self.membership.live if self._agreed.get(peer, long_ago) <= long_ago]
+        if different:
+            await self.pull(random.choice(different))
+
+    def _has_caught_up(self) -> bool:
+        """Everything has been had of one peer at least, if there are any, and those in the directory were heard."""
+        live = {peer for peer, seen in self.membership.live.items() if seen.phase != "joining"}
+        unheard = self._expected - self.membership.live.keys() and monotonic() - self._started < GONE_AFTER
+        if unheard or self._writing or not self.book.holds(self._needed):
+            return False
+        return not live or bool(live & self._agreed.keys())
+
+    async def _pull_at_first(self) -> None:
+        """A newcomer asks whomever it hears, before it chooses a snapshot: it has to know what was cut."""
+        deadline = monotonic() + FIRST_SECONDS
+        while not self._agreed and monotonic() < deadline:
+            for peer, seen in list(self.membership.live.items()):
+                if seen.phase not in ("starting", "joining"):
+                    await self.pull(peer)
+            await asyncio.sleep(TICK_SECONDS / 4)
+
+    async def pull(self, peer: PeerId) -> None:
+        """Whatever this peer has and the logbook lacks."""
+        run = self._run.id
+        try:
+            async with asyncio.timeout(PULL_SECONDS):
+                async for record in ask_cuts(self._swarm.rpc, peer, run):
+                    self._take_cut(record)
+                summary = await ask_summary(self._swarm.rpc, peer, run)
+                for name, end in sorted(summary.items()):
+                    start = self.book.missing(name, end.length, end.last)
+                    if start is not None:
+                        await self._pull_log(peer, name, start)
+                self._agreed[peer] = monotonic()
+        except (RpcError, MalformedError, TimeoutError) as error:
+            log.info("%s could not be asked for what is missing: %s", short_peer(peer), error)
+
+    async def _pull_log(self, peer: PeerId, name: Log, start: int) -> None:
+        async with contextlib.aclosing(ask_batches(self._swarm.rpc, peer, self._run.id, name, start)) as batches:
+            async for batch in batches:
+                if self._take(batch, peer) in (Verdict.CONTRADICTS, Verdict.PARTED, Verdict.BACKWARDS):
+                    return
+
+    # What this peer says ---------------------------------------------------------------------------------------------
+
+    def _vitals(self) -> Vitals:
+        return replace(
+            self._report(),
+            height=sum(self._view.standing.values()),
+            commit=self._view.digest,
+            state=self.marks.state,
+            snapshots=self.snapshots.offered[:8],
+            bytes_sent=self._swarm.node.sent.total(),
+        )
+
+    def trainers(self) -> frozenset[PeerId]:
+        """Who measures, or is ready to, this peer included."""
+        mine = {self._swarm.peer_id} if self._report().phase in ("ready", "training") else set()
+        others = {peer for peer, seen in self.membership.live.items() if seen.phase in ("ready", "training")}
+        return frozenset(mine | others)
+
+    async def say(self, batch: Batch) -> None:
+        """Announce a batch of this peer's own, which is on disk."""
+        verdict = self.book.judge(batch)
+        if verdict is Verdict.CUT:
+            return  # revoked meanwhile
+        assert verdict is Verdict.NEXT, "only this peer writes to its log"
+        self.book.append(batch)
+        self._on_disk[batch.log] = batch.stop
+        self._publish_view()
+        await self.membership.publish(batch)
+
+    def _ends(self) -> dict[Log, End]:
+        position = self._view.standing
+        return {name: End(count, self.book.last_words(name, count)[:LAST_WORDS]) for name, count in position.items()}
+
+    def _note_peers(self) -> None:
+        self._run.remember_peers(list(self.membership.live.values()))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start background work that `stop` cancels; if it fails, the swarm's `check` raises."""
+        if self._stopping:
+            work.close()
+            return
+        task = self._swarm.spawn(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _told(cut: Revocation | Equivocation) -> str:
+    if isinstance(cut, Revocation):
+        return f"the founder has revoked {short_peer(cut.revoked)}: what it said is taken back"
+    name, at = cut.proven()
+    return f"{short_peer(name.author)} contradicted itself: its log ends at record {at}, the rest is taken back"

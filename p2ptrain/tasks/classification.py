@@ -1,0 +1,53 @@
+"""Classification of texts by a head on the model; a text that is too long loses its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from p2ptrain.run.task import Classification
+from p2ptrain.tasks.examples import Example, ExampleTask
+from p2ptrain.tasks.task import Measured
+from p2ptrain.tasks.tokenizer import Tokens
+
+
+class TextClassification(ExampleTask):
+    """The loss is the mean cross-entropy of the labels, in nats per example; the likeliest label is the answer."""
+
+    @property
+    def _section(self) -> Classification:
+        assert isinstance(self._spec.task, Classification)
+        return self._spec.task
+
+    def _check(self, row: int, example: Example) -> None:
+        pass
+
+    def _length(self, example: Example) -> int:
+        return len(self.tokens(example))
+
+    def tokens(self, example: Example) -> Tokens:
+        """The text, with what the tokenizer puts around it, in at most `sequence_length` tokens."""
+        before, after = self.tokenizer.before, self.tokenizer.after
+        room = self._data.sequence_length - len(before) - len(after)
+        tokens = np.concatenate([before, self.tokenizer.encode(example.text)[:room], after])
+        return tokens if len(tokens) else np.asarray([self.tokenizer.end], dtype=np.int32)
+
+    def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(self._logits(forward, rows), self._right(rows))
+
+    def _measure(self, forward: Any, rows: Sequence[Example]) -> Measured:
+        logits, right = self._logits(forward, rows), self._right(rows)
+        loss = torch.nn.functional.cross_entropy(logits, right, reduction="sum")
+        return Measured(float(loss), len(rows), int((logits.argmax(1) == right).sum()))
+
+    def _logits(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
+        """(rows, labels), float32."""
+        ids, mask = self._padded([self.tokens(example) for example in rows])
+        logits: torch.Tensor = self._answer(forward, input_ids=ids, attention_mask=mask).logits
+        return logits.float()
+
+    def _right(self, rows: Sequence[Example]) -> torch.Tensor:
+        return torch.tensor([example.label for example in rows], device=self.device)

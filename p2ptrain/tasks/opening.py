@@ -1,0 +1,26 @@
+"""The task that a run's spec describes."""
+
+from __future__ import annotations
+
+from p2ptrain.run import RunSpec
+from p2ptrain.run.task import Classification, Completion
+from p2ptrain.tasks.causal_lm import CausalLM
+from p2ptrain.tasks.classification import TextClassification
+from p2ptrain.tasks.completion import PromptCompletion
+from p2ptrain.tasks.local import LocalOptions
+from p2ptrain.tasks.task import Task
+
+
+def open_task(spec: RunSpec, options: LocalOptions) -> Task:
+    """Load tokenizer and model; the data is loaded by `load_data`.
+
+    Raises:
+        SpecError: the spec does not fit the model, or this device can't do what was asked.
+        DataError: model or tokenizer can't be loaded here.
+    """
+    match spec.task:
+        case Completion():
+            return PromptCompletion(spec, options)
+        case Classification():
+            return TextClassification(spec, options)
+    return CausalLM(spec, options)

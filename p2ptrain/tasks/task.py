@@ -1,0 +1,144 @@
+"""What all tasks have in common: model and tokenizer, loss by batch number, held-out evaluation, export."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2ptrain.run import Digest, RunSpec
+from p2ptrain.tasks.adapters import export_adapters, merged
+from p2ptrain.tasks.documents import text_data
+from p2ptrain.tasks.local import LocalOptions, open_device
+from p2ptrain.tasks.model import build_model
+from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
+
+EVAL_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well weights do on the held-out rows."""
+
+    loss: float
+    """Nats per token; per example for a classification."""
+    accuracy: float | None = None
+    """Of the tasks with labels: the share of examples whose label was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a few held-out rows add to an evaluation."""
+
+    loss: float
+    """Sum over what `count` counts."""
+    count: int
+    correct: int | None = None
+    """Rows whose label was found."""
+
+
+class Task(ABC):
+    """Model, data and loss of one run on this machine."""
+
+    def __init__(self, spec: RunSpec, options: LocalOptions) -> None:
+        """Load tokenizer and model.
+
+        Raises:
+            SpecError, DataError: see `build_model` and `load_tokenizer`; or this device can't do what was asked.
+        """
+        self._spec, self._options = spec, options
+        self._data = text_data(spec)
+        self.device = open_device(options)
+        self.tokenizer: Tokenizer = load_tokenizer(self._data.tokenizer)
+        self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
+        self._forward: Any = torch.compile(self.model) if options.compile else self.model
+
+    @abstractmethod
+    def load_data(self, seed: int) -> None:
+        """Open the data; `seed` decides what this peer draws.
+
+        Raises:
+            DataError: files, columns or datasets that are missing, empty or unreadable.
+        """
+
+    @property
+    @abstractmethod
+    def held_out_digest(self) -> Digest:
+        """Names the held-out rows: evaluations can be compared between peers that have the same."""
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> int:
+        """Tokens that the model reads for one `loss`; of examples, which differ in length, an estimate."""
+
+    @abstractmethod
+    def data_state(self) -> Any:
+        """What `restore_data` needs to go on after a restart, beyond the batch's index."""
+
+    @abstractmethod
+    def restore_data(self, state: Any) -> None:
+        """Go on where `data_state` was asked."""
+
+    def loss(self, index: int) -> torch.Tensor:
+        """Mean loss, in nats, on this peer's `index`-th batch; differentiable."""
+        return self._loss(self._forward, self._batch(index))
+
+    def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> Evaluation:
+        """Evaluate on the held-out rows, with these weights instead of the model's own, which stay as they are."""
+
+        def forward(**inputs: Any) -> Any:
+            return torch.func.functional_call(self.model, dict(parameters), kwargs=inputs)
+
+        rows = self._held_out()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                parts = [self._measure(forward, rows[at : at + EVAL_BATCH]) for at in range(0, len(rows), EVAL_BATCH)]
+        finally:
+            self.model.train(was_training)
+        correct = [part.correct for part in parts if part.correct is not None]
+        loss = sum(part.loss for part in parts) / sum(part.count for part in parts)
+        return Evaluation(loss, sum(correct) / len(rows) if correct else None)
+
+    def export(self, parameters: Mapping[str, torch.Tensor], folder: Path) -> None:
+        """Write model and tokenizer so that transformers' Auto classes load them from `folder`; adapters are merged
+        into the model's weights and, beside that, written as they are."""
+        with torch.no_grad():
+            for name, tensor in self.model.named_parameters():
+                if name in parameters:
+                    tensor.copy_(parameters[name])
+        saver: Any = self.model if self._spec.model.lora is None else merged(self.model)
+        saver.save_pretrained(folder)
+        self.tokenizer.save(folder)
+        if self._spec.model.lora is not None:
+            export_adapters(self.model, folder)
+
+    @abstractmethod
+    def _batch(self, index: int) -> Any:
+        """This peer's `index`-th batch of training rows."""
+
+    @abstractmethod
+    def _held_out(self) -> Any:
+        """A sequence of all held-out rows that an evaluation reads."""
+
+    @abstractmethod
+    def _loss(self, forward: Any, rows: Any) -> torch.Tensor:
+        """Mean loss of rows; `forward` answers like the model."""
+
+    @abstractmethod
+    def _measure(self, forward: Any, rows: Any) -> Measured: ...
+
+    def _answer(self, forward: Any, **inputs: Any) -> Any:
+        """The model's output, in the precision that the volunteer chose."""
+        if not self._options.autocast:
+            context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        else:
+            context = torch.autocast(self.device.type, torch.bfloat16)
+        with context:
+            return forward(**inputs)
