@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from p2ptrain.cli import bootstrap, demo, export, history, join, new, peer, speed, status, verify
+from p2ptrain.cli import bootstrap, demo, export, history, join, new, peer, replay, revoke, speed, status, verify
 from p2ptrain.errors import P2PTrainError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ for command in (
     export.export,
     verify.verify,
     history.history,
+    replay.replay,
+    revoke.revoke,
     new.new,
     speed.speed,
 ):

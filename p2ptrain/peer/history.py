@@ -12,7 +12,8 @@ from rich.table import Table
 from p2ptrain.diloco.audit import archived, branch_of, shares
 from p2ptrain.diloco.chain import Commit
 from p2ptrain.monitor.table import size
-from p2ptrain.run import NO_DIGEST, Digest, RunSpec, short, short_peer
+from p2ptrain.peer.log_history import show_logs
+from p2ptrain.run import NO_DIGEST, Digest, RunSpec, SPSAMethod, short, short_peer
 from p2ptrain.state import HeadSeen, Rollback, RunFolder
 
 ROWS = 20
@@ -20,13 +21,16 @@ ROWS = 20
 
 def history(run_dir: Path, json_lines: bool) -> None:
     """Print the commits of the head's branch, as far as this folder knows them, who contributed, which branches were
-    left, and where others were when last heard.
+    left, and where others were when last heard. Of a one-byte run: who measured how much, marks and cuts.
 
     Raises:
         StorageError: no run folder.
     """
     folder = RunFolder.open(run_dir, lock=False)
     try:
+        if isinstance(folder.spec.method, SPSAMethod):
+            show_logs(folder, json_lines)
+            return
         commits = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
         lost, seen = archived(folder, commits), folder.ledger.commits_seen()
         rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()

@@ -101,6 +101,10 @@ class Past:
             found.append(Share(author, len(logs), sum(lengths[log] for log in logs), standing, standing / in_all))
         return sorted(found, key=lambda share: (-share.standing, share.peer))
 
+    def in_order(self, position: Position) -> dict[Log, int]:
+        """A position's logs in the order in which they came to this folder."""
+        return {log: position[log] for log in self._folder.ledger.logs.lengths() if log in position}
+
     def position_of(self, records: int) -> Position:
         """The position of the snapshot of so many records.
 

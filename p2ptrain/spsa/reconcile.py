@@ -1,7 +1,7 @@
 """Closing gaps between two peers: each says how long its logs are, and the shorter side pulls what it lacks.
 
 Three calls, all streams: `summary` (the logs and their last words), `batches` (of one log from an index on), `cuts`
-(revocations and proofs, few as they are). What arrives is judged like anything else that arrives.
+(revocations and proofs, few as they are); and one to bring a cut. What arrives is judged like anything else.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record
 from p2ptrain.run.keys import peer_id_from_key, public_bytes_of
 from p2ptrain.run.record import Count, DigestField, PeerIdField
-from p2ptrain.spsa.batch import SESSION_BYTES, Batch, Session
+from p2ptrain.spsa.batch import SESSION_BYTES, Batch, Equivocation, Revocation, Session
 from p2ptrain.state.logs import Log, Logs
-from p2ptrain.swarm import Rpc
+from p2ptrain.swarm import Refused, Rpc
 
 BATCHES_PER_FRAME = 64
 BATCHES_PER_CALL = 4096
@@ -70,10 +70,29 @@ class CutsRequest(Record):
     run: DigestField
 
 
+class GivenCut(Record):
+    """A revocation or a proof that somebody brings."""
+
+    kind: ClassVar[str] = "spsa-give-cut/1"
+
+    run: DigestField
+    record: Annotated[bytes, Field(max_length=48 * 1024)]
+
+
+class Taken(Record):
+    kind: ClassVar[str] = "spsa-taken/1"
+    max_bytes: ClassVar[int] = 64
+
+
 async def serve(
-    rpc: Rpc, run: Digest, ends: Callable[[], Mapping[Log, End]], logs: Logs, cuts: Callable[[], Iterable[bytes]]
+    rpc: Rpc,
+    run: Digest,
+    ends: Callable[[], Mapping[Log, End]],
+    logs: Logs,
+    cuts: Callable[[], Iterable[bytes]],
+    take_cut: Callable[[bytes], None],
 ) -> None:
-    """Answer the three calls."""
+    """Answer the four calls."""
 
     async def summary(_peer: PeerId, request: SummaryRequest) -> AsyncIterator[bytes]:
         for frame in _frames(ends()) if request.run == run else ():
@@ -92,6 +111,13 @@ async def serve(
         for record in cuts() if request.run == run else ():
             yield record
 
+    async def given(_peer: PeerId, request: GivenCut) -> Taken:
+        if request.run != run:
+            raise Refused("another run's")
+        take_cut(request.record)  # raises MalformedError, which the caller is told
+        return Taken()
+
+    await rpc.serve(GivenCut.kind, GivenCut, given)
     await rpc.serve_stream(SummaryRequest.kind, SummaryRequest, summary)
     await rpc.serve_stream(BatchesRequest.kind, BatchesRequest, batches)
     await rpc.serve_stream(CutsRequest.kind, CutsRequest, all_cuts)
@@ -127,6 +153,11 @@ async def ask_cuts(rpc: Rpc, peer: PeerId, run: Digest) -> AsyncIterator[bytes]:
     """Encoded revocations and proofs; raises RpcError."""
     async for frame in rpc.stream(peer, CutsRequest.kind, CutsRequest(run=run)):
         yield frame
+
+
+async def give_cut(rpc: Rpc, peer: PeerId, cut: Revocation | Equivocation) -> None:
+    """Have a peer take it and pass it on; raises RpcError if it does not."""
+    await rpc.call(peer, GivenCut.kind, GivenCut(run=cut.run, record=cut.encoded), Taken)
 
 
 def _frames(ends: Mapping[Log, End]) -> Iterator[bytes]:

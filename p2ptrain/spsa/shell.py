@@ -99,7 +99,8 @@ class Shell:
         self._on_disk = self.book.lengths()
         self._publish_view()
         await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
-        await serve_logs(self._swarm.rpc, self._run.id, self._ends, self._run.folder.ledger.logs, self.archive.cuts)
+        logs = self._run.folder.ledger.logs
+        await serve_logs(self._swarm.rpc, self._run.id, self._ends, logs, self.archive.cuts, self._take_cut)
         state = await self._workers.compute(self.snapshots.restore)
         if state is None and self._run.founding:
             state = base

@@ -78,10 +78,17 @@ class Logs:
         return kept
 
     def lengths(self) -> dict[Log, int]:
-        """How many records of each log are here."""
+        """How many records of each log are here; the logs in the order in which they came."""
         with self._db.read() as db:
-            rows = db.execute("SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log")
+            query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log ORDER BY log"
+            rows = db.execute(query)
             return {Log(PeerId(author), session): stop for author, session, stop in rows}
+
+    def arrivals(self) -> list[tuple[int, int]]:
+        """(when, how many records came then), in seconds since 1970 by this machine's clock, oldest first."""
+        with self._db.read() as db:
+            query = "SELECT seen, sum(stop - start) FROM batches GROUP BY seen ORDER BY seen"
+            return [(int(seen), int(records)) for seen, records in db.execute(query)]
 
     def lengths_at(self, when: float) -> dict[Log, int]:
         """How many records of each log were here at a time, in seconds since 1970 by this machine's clock."""

@@ -60,6 +60,27 @@ def nan() -> None:
     Task.loss = loss  # type: ignore[method-assign]
 
 
+def contradict() -> None:
+    """Signs two batches for the place after its first 64 records, and says both."""
+    from dataclasses import replace
+
+    from p2ptrain.spsa.shell import Shell
+
+    real = Shell.say
+
+    async def say(self: Any, batch: Any) -> None:
+        before = self.book.end(batch.log)[1]
+        await real(self, batch)
+        if batch.start >= 64 and not done:
+            done.append(True)
+            other = replace(batch, codes=bytes([1 + batch.codes[0] % 100, *batch.codes[1:]]), signature=b"")
+            await self.membership.publish(other.signed(self._run.id, before, self._swarm.key))
+
+    done: list[bool] = []
+    Shell.say = say  # type: ignore[method-assign]
+    steady()
+
+
 def die_before_commit() -> None:
     """Killed as leader, with the round closed but nothing said."""
     from p2ptrain.diloco.shell import Shell

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from p2ptrain.errors import TrainingError
 from p2ptrain.peer.export import export_run
+from p2ptrain.peer.revoke import revoke
+from p2ptrain.run import PeerId
+from p2ptrain.spsa.audit import Past
+from p2ptrain.state import RunFolder
+from p2ptrain.state.logs import Log
 from tests.swarm.lab import Lab
 from tests.swarm.one_byte import (
     assert_equal_marks,
@@ -17,6 +24,8 @@ from tests.swarm.one_byte import (
     wait_for_records,
     write_spec,
 )
+
+TRAINING = TrainingError.exit_code
 
 
 def test_three_peers_measure_and_end_with_the_same_state(lab: Lab) -> None:
@@ -88,3 +97,44 @@ def test_ctrl_c_saves_and_an_export_is_what_the_logs_lead_to(lab: Lab) -> None:
     verified = lab.start("verify", str(out), "--run", end["folder"])
     assert verified.exit_code() == 0
     assert [check["good"] for check in verified.events] == [True] * 3
+
+
+def test_what_a_revoked_peer_has_said_is_taken_back_everywhere(lab: Lab) -> None:
+    first = lab.found(write_spec(lab.home, mark_every=128), fault="steady")
+    second, third = lab.join(first, fault="steady"), lab.join(first, fault="steady")
+    wait_for_common_mark(first, second, third)
+    told = revoke(first.folder, third.id[-8:], 10, None)
+    assert "10 stay" in told
+    assert third.exit_code() == TRAINING
+    assert "the run's founder has revoked this peer" in third.errors
+    wait_for_common_mark(first, second, after=time.monotonic())
+    assert_equal_marks(first, second)
+    for peer in (first, second):
+        peer.signal(signal.SIGINT)
+    ends = [peer.wait_for("stopped") for peer in (first, second)]
+    opened = RunFolder.open(second.folder, lock=False)
+    past = Past(opened)
+    counting = {share.peer: share.standing for share in past.shares()}
+    assert counting[PeerId(third.id)] == 10
+    without = {log: count for log, count in past.book.standing().items() if log.author != third.id}
+    [kept] = [log for log in past.book.standing() if log.author == third.id]
+    assert past.state_at({**without, kept: 10}).digest.hex() == ends[1]["state"]
+    opened.close()
+
+
+def test_a_peer_that_contradicts_itself_is_cut_by_all_and_the_others_go_on(lab: Lab) -> None:
+    first = lab.found(write_spec(lab.home, mark_every=128), fault="steady")
+    second = lab.join(first, fault="steady")
+    liar = lab.join(first, fault="contradict")
+    for peer in (first, second):
+        peer.wait_for("warning", lambda event: "contradicted itself" in event["text"], timeout=90)
+    wait_for_common_mark(first, second, after=time.monotonic())
+    assert_equal_marks(first, second)
+    for peer in (first, second):
+        peer.signal(signal.SIGINT)
+        peer.exit_code()
+    for peer in (first, second):
+        [log] = [log for log in records_in(peer.folder) if log[0] == liar.id]
+        opened = RunFolder.open(peer.folder, lock=False)
+        assert Past(opened).book.standing()[Log(PeerId(log[0]), log[1])] == 64
+        opened.close()
