@@ -33,11 +33,11 @@ def train(task: Task, method: SPSAMethod, base: MasterState, records: int) -> tu
     """How well the weights do at the end, and the projected gradients on the way."""
     tensors = shared_parameters(task.model)
     replica = Replica(RUN, method, base, task.device)
-    estimator = Estimator(method, replica, tensors, task.loss)
+    estimator = Estimator(method, replica, tensors, task.loss_on)
     alone = Alone(RUN, Log(SigningKey.generate().peer_id, bytes(8)), method, replica, estimator)
     gradients = []
     while len(gradients) < records:
-        gradients.append(alone.step([len(gradients)]).gradient)
+        gradients.append(alone.step([task.batch(len(gradients))]).gradient)
     return task.evaluate({name: tensor.detach() for name, tensor in tensors.items()}), gradients
 
 

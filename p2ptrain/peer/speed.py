@@ -79,10 +79,10 @@ def _measuring(task: Task, spec: RunSpec) -> Callable[[int], None]:
     state = MasterState(layout, {}, layout.from_weights(tensors).numpy())
     replica = Replica(NO_DIGEST, method, state, task.device)
     log = Log(SigningKey.generate().peer_id, bytes(8))
-    alone = Alone(NO_DIGEST, log, method, replica, Estimator(method, replica, tensors, task.loss))
+    alone = Alone(NO_DIGEST, log, method, replica, Estimator(method, replica, tensors, task.loss_on))
     each = method.batches_per_seed
 
     def step(index: int) -> None:
-        alone.step(range(index * each, (index + 1) * each))
+        alone.step([task.batch(at) for at in range(index * each, (index + 1) * each)])
 
     return step

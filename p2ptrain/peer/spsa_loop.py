@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.loop import Loop, Place
 from p2ptrain.run import NO_DIGEST
@@ -34,16 +32,13 @@ class SPSALoop(Loop):
     def connect(self) -> None:
         self.spsa = OneByteSPSA(
             self._task.model,
-            self._loss,
+            self._task.loss_on,
             self._run,
             held_out=self._task.held_out_digest,
             on_event=self._hear,
             stop=self._look_up,
         )
         self._tell_news()
-
-    def _loss(self, batch: int) -> torch.Tensor:
-        return self._task.loss(batch)
 
     def begin(self) -> None:
         self.spsa.wait_until_ready()
@@ -56,7 +51,8 @@ class SPSALoop(Loop):
         tokens = self._task.tokens_per_step * each * 2 * method.seeds_per_step
         self._evaluate_now_and_then()
         while not self._stop() and not self.spsa.is_complete:
-            self.spsa.step(*range(self._batch, self._batch + each), tokens=tokens)
+            batches = [self._task.batch(index) for index in range(self._batch, self._batch + each)]
+            self.spsa.step(*batches, tokens=tokens)
             self._batch += each
             self._tell_news()
             records = self.spsa.records

@@ -45,26 +45,38 @@ class Archive:
 
     def read_into(self, book: Logbook) -> None:
         """At a start: what is on disk, checked; what is not whole is forgotten, to be pulled again from others."""
-        for record in self.cuts():
-            try:
-                take_cut(book, record)
-            except MalformedError as error:
-                log.warning("a cut in the ledger can't be used: %s", error.brief)
         broken: dict[Log, int] = {}
         for name in sorted(self._logs.lengths()):
-            for batch in book.restore(self.batches(name)):
-                broken.setdefault(name, batch.start)
+            start = self.take_into(book, name)
+            if start is not None:
+                broken[name] = start
         for name, start in broken.items():
             log.warning(
                 "a log of %s is damaged from record %d on: that is pulled again", short_peer(name.author), start
             )
             self._logs.drop_from(name, start)
+        for record in self.cuts():  # last: what lies beyond them is here, and signed, all the same
+            try:
+                take_cut(book, record)
+            except MalformedError as error:
+                log.warning("a cut in the ledger can't be used: %s", error.brief)
+
+    def take_into(self, book: Logbook, name: Log) -> int | None:
+        """Have a logbook take in a log, checked; returns where it begins not to be whole, None if all of it is."""
+        try:
+            return next((batch.start for batch in book.restore(self.batches(name))), None)
+        except LedgerError:
+            return book.end(name)[0]
 
     def batches(self, name: Log, start: int = 0) -> Iterator[Batch]:
-        """The batches that hold records from `start` on; one that can't be read ends the log."""
+        """The batches that hold records from `start` on.
+
+        Raises:
+            LedgerError: a disk has made something else of one.
+        """
         while rows := self._logs.batches(name, start, ROWS_AT_ONCE):
             for row in rows:
-                yield Batch.restore(name, row.start, row.record)
+                yield _restored(row)
             start = rows[-1].stop
 
     def batch_at(self, name: Log, start: int) -> Batch:
@@ -84,6 +96,20 @@ class Archive:
                 f"records {reached} to {stop} of a log of {short_peer(name.author)} are missing", "",
                 "start the peer again: it pulls what is missing",
             )  # fmt: skip
+
+
+def _restored(row: Row) -> Batch:
+    try:
+        batch = Batch.restore(row.log, row.start, row.record)
+        why = "" if batch.stop == row.stop else f"it ends at {batch.stop}"
+    except MalformedError as error:
+        why = error.what
+    if why:
+        raise LedgerError(
+            f"records {row.start} to {row.stop} of a log of {short_peer(row.log.author)} are damaged", why,
+            "start the peer again: it pulls what is missing",
+        )  # fmt: skip
+    return batch
 
 
 def take_cut(book: Logbook, record: bytes) -> Revocation | Equivocation | None:

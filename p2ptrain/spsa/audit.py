@@ -47,14 +47,15 @@ class Past:
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self.archive = folder, Archive(folder.ledger)
         self.book = Logbook(folder.run, PeerId(folder.genesis.author))
-        for record in self.archive.cuts():
-            take_cut(self.book, record)
         for log in sorted(folder.ledger.logs.lengths()):
-            for batch in self.book.restore(self.archive.batches(log)):
+            start = self.archive.take_into(self.book, log)
+            if start is not None:
                 raise LedgerError(
-                    f"a log of {short_peer(log.author)} is damaged from record {batch.start} on", "",
+                    f"a log of {short_peer(log.author)} is damaged from record {start} on", "",
                     "start the peer: it pulls what is missing",
                 )  # fmt: skip
+        for record in self.archive.cuts():  # last: what lies beyond them is here, and signed, all the same
+            take_cut(self.book, record)
 
     def snapshots(self) -> Iterator[MasterState]:
         """Those on disk that are whole, newest first."""

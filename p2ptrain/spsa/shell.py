@@ -71,7 +71,7 @@ class Shell:
         self._new_logs = RateLimit(NEW_LOGS_RATE, NEW_LOGS_BURST)
         self._on_disk: dict[Log, int] = {}
         self._unwritten: list[Batch] = []
-        self._writing = self._stopping = False
+        self._writing = self._pulling = self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._remembered: set[PeerId] = set()
         self._agreed: dict[PeerId, float] = {}
@@ -256,14 +256,16 @@ class Shell:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            await self._pull_from_one()
+            self._pull_from_one()
             if not self._view.caught_up and self._has_caught_up():
                 self._view = replace(self._view, caught_up=True)
                 self._show_view(self._view)
             await self.marks.tick(self._view.standing, self.trainers())
 
-    async def _pull_from_one(self) -> None:
+    def _pull_from_one(self) -> None:
         """Ask a peer that has long been different, or was never asked; news on their way need no asking."""
+        if self._pulling:
+            return
         now = monotonic()
         for peer, seen in self.membership.live.items():
             if seen.commit in self._recent:
@@ -271,7 +273,8 @@ class Shell:
         long_ago = now - DIFFERENT_SECONDS
         different = [peer for peer in self.membership.live if self._agreed.get(peer, long_ago) <= long_ago]
         if different:
-            await self.pull(random.choice(different))
+            self._pulling = True
+            self.spawn(self.pull(random.choice(different)))
 
     def _has_caught_up(self) -> bool:
         """Everything has been had of one peer at least, if there are any, and those in the directory were heard."""
@@ -305,6 +308,8 @@ class Shell:
                 self._agreed[peer] = monotonic()
         except (RpcError, MalformedError, TimeoutError) as error:
             log.info("%s could not be asked for what is missing: %s", short_peer(peer), error)
+        finally:
+            self._pulling = False
 
     async def _pull_log(self, peer: PeerId, name: Log, start: int) -> None:
         async with contextlib.aclosing(ask_batches(self._swarm.rpc, peer, self._run.id, name, start)) as batches:

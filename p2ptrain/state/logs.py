@@ -111,7 +111,8 @@ class Logs:
         """Forget batches from this one on, because they are not what their author signed."""
         with self._db.write() as db:
             named = "SELECT log FROM logs WHERE author = ? AND session = ?"
-            db.execute(f"DELETE FROM batches WHERE start >= ? AND log IN ({named})", (start, *log))
+            reaching = "(start >= ? OR stop > ?)"  # a disk may have changed either
+            db.execute(f"DELETE FROM batches WHERE {reaching} AND log IN ({named})", (start, start, *log))
 
     def add_cut(self, cut: Cut) -> None:
         """Keep a cut; several on one log are all kept, as each may be the reason that another peer knows."""

@@ -86,7 +86,15 @@ class Task(ABC):
 
     def loss(self, index: int) -> torch.Tensor:
         """Mean loss, in nats, on this peer's `index`-th batch; differentiable."""
-        return self._loss(self._forward, self._batch(index))
+        return self.loss_on(self.batch(index))
+
+    def batch(self, index: int) -> Any:
+        """This peer's `index`-th batch of training rows; a stream has each only once."""
+        return self._batch(index)
+
+    def loss_on(self, rows: Any) -> torch.Tensor:
+        """Mean loss, in nats, on rows; differentiable."""
+        return self._loss(self._forward, rows)
 
     def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> Evaluation:
         """Evaluate on the held-out rows, with these weights instead of the model's own, which stay as they are."""

@@ -38,13 +38,13 @@ def steady() -> None:
     """Every inner step takes 20 ms longer, so that rounds take their time."""
     from p2ptrain.tasks.task import Task
 
-    real = Task.loss
+    real = Task.loss_on
 
-    def loss(self: Any, index: int) -> Any:
+    def loss_on(self: Any, rows: Any) -> Any:
         time.sleep(0.02)
-        return real(self, index)
+        return real(self, rows)
 
-    Task.loss = loss  # type: ignore[method-assign]
+    Task.loss_on = loss_on  # type: ignore[method-assign]
 
 
 def nan() -> None:
@@ -170,6 +170,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
         clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit, disk_full,
+        contradict,
     )
 }  # fmt: skip
 

@@ -23,9 +23,9 @@ SECONDS = 180.0
 class Crowd:
     """Three peers of one run; whoever is killed is started again in its folder."""
 
-    def __init__(self, lab: Lab, places: Sequence[Place] = (HERE, HERE, HERE), rollback_depth: int = 32) -> None:
+    def __init__(self, lab: Lab, places: Sequence[Place] = (HERE, HERE, HERE), spec: Path | None = None) -> None:
         self._lab, self._places = lab, places
-        spec = write_spec(lab.home, rollback_depth=rollback_depth)
+        spec = spec or write_spec(lab.home)
         first = lab.found(spec, fault="steady", place=places[0])
         self.running = [first, *(lab.join(first, fault="steady", place=place) for place in places[1:])]
         self.folders = [peer.folder for peer in self.running]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from p2ptrain.spsa.audit import Past
 from p2ptrain.state import RunFolder
 from p2ptrain.state.logs import Log
 from tests.swarm.lab import Lab
+from tests.swarm.namespaces import Network, reason_not
 from tests.swarm.one_byte import (
     assert_equal_marks,
     records_in,
@@ -24,8 +27,18 @@ from tests.swarm.one_byte import (
     wait_for_records,
     write_spec,
 )
+from tests.swarm.test_kill_loop import SECONDS, Crowd
 
 TRAINING = TrainingError.exit_code
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Three machines that reach one another."""
+    if reason := reason_not():
+        pytest.skip(reason)
+    with Network(3) as network:
+        yield network
 
 
 def test_three_peers_measure_and_end_with_the_same_state(lab: Lab) -> None:
@@ -99,6 +112,7 @@ def test_ctrl_c_saves_and_an_export_is_what_the_logs_lead_to(lab: Lab) -> None:
     assert [check["good"] for check in verified.events] == [True] * 3
 
 
+@pytest.mark.long
 def test_what_a_revoked_peer_has_said_is_taken_back_everywhere(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home, mark_every=128), fault="steady")
     second, third = lab.join(first, fault="steady"), lab.join(first, fault="steady")
@@ -133,8 +147,47 @@ def test_a_peer_that_contradicts_itself_is_cut_by_all_and_the_others_go_on(lab: 
     for peer in (first, second):
         peer.signal(signal.SIGINT)
         peer.exit_code()
+    standing: list[int] = []
     for peer in (first, second):
         [log] = [log for log in records_in(peer.folder) if log[0] == liar.id]
         opened = RunFolder.open(peer.folder, lock=False)
-        assert Past(opened).book.standing()[Log(PeerId(log[0]), log[1])] == 64
+        standing.append(Past(opened).book.standing()[Log(PeerId(log[0]), log[1])])
         opened.close()
+    assert standing[0] == standing[1]
+    assert 64 <= standing[0] < 64 + 16, "where the batch began that it said two of"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_peers_that_are_killed_for_three_minutes_lose_no_record(lab: Lab) -> None:
+    crowd = Crowd(lab, spec=write_spec(lab.home, total_records=15_000, mark_every=512))
+    wait_for_common_mark(*crowd.running)
+    crowd.kill_for(SECONDS, random.Random(1))
+    assert sum(map(len, crowd.lives)) > 12, "the loop killed too few"
+    ends = [peer.wait_for("stopped", timeout=300) for peer in crowd.running]
+    assert {peer.exit_code() for peer in crowd.running} == {0}
+    assert len({(end["height"], end["commit"], end["state"]) for end in ends}) == 1
+    everyone = [peer for processes in crowd.lives for peer in processes]
+    assert_equal_marks(*everyone)
+    logs = [records_in(folder) for folder in crowd.folders]
+    assert logs[0] == logs[1] == logs[2]
+    assert len(logs[0]) == len(everyone), "a log for every life"
+    evaluations = sorted(
+        (event["height"], event["loss"]) for peer in everyone for event in peer.events if event["event"] == "evaluation"
+    )
+    assert evaluations[-1][1] < evaluations[0][1] - 0.5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_both_sides_of_a_partition_end_up_with_the_records_of_either(network: Network, lab: Lab) -> None:
+    crowd = Crowd(lab, network.places, write_spec(lab.home, mark_every=128))
+    wait_for_common_mark(*crowd.running)
+    with network.parted_for(30.0, {0, 1}, {2}):
+        time.sleep(25.0)  # both sides have to go on for a while
+    wait_for_common_mark(*crowd.running, after=time.monotonic())
+    assert_equal_marks(*crowd.running)
+    crowd.stop()
+    logs = [records_in(folder) for folder in crowd.folders]
+    assert all(logs[0][log].startswith(records[:-64]) for log, records in logs[2].items())
+    assert {author for author, _ in logs[0]} == {author for author, _ in logs[2]} == {p.id for p in crowd.running}

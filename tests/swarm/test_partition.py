@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.swarm.lab import Lab, Peer, assert_agreement
+from tests.swarm.lab import Lab, Peer, assert_agreement, write_spec
 from tests.swarm.namespaces import Network, reason_not
 from tests.swarm.test_kill_loop import SECONDS, Crowd, commit_events
 
@@ -46,7 +46,7 @@ def wait_until_both_sides_go_on(crowd: Crowd) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_partition_of_half_a_minute_heals_and_loses_nothing(network: Network, lab: Lab) -> None:
-    crowd = Crowd(lab, network.places, ROLLBACK_DEPTH)
+    crowd = Crowd(lab, network.places, write_spec(lab.home, rollback_depth=ROLLBACK_DEPTH))
     crowd.come_together(after=0.0)
     cut = time.monotonic()
     with network.parted_for(PARTED_SECONDS, {0, 1}, {2}):
@@ -62,7 +62,7 @@ def test_a_partition_of_half_a_minute_heals_and_loses_nothing(network: Network, 
 @pytest.mark.timeout(600)
 def test_a_partition_while_peers_are_killed_for_three_minutes_loses_nothing(network: Network, lab: Lab) -> None:
     chance = random.Random(1)
-    crowd = Crowd(lab, network.places, ROLLBACK_DEPTH)
+    crowd = Crowd(lab, network.places, write_spec(lab.home, rollback_depth=ROLLBACK_DEPTH))
     crowd.running[0].wait_for_height(4)
     crowd.kill_for((SECONDS - PARTED_SECONDS) / 2, chance)
     crowd.come_together(after=time.monotonic())

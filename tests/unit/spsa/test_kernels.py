@@ -77,6 +77,8 @@ def by_the_formula(master: torch.Tensor, keys: list[int], quanta: torch.Tensor) 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 13, 64, 65, 130])
 def test_records_are_added_as_the_formula_says_and_wrap(kernels: Kernels, count: int) -> None:
+    if count > 13 and isinstance(kernels, OnItsDevice) and DEVICE == "cpu":
+        pytest.skip("Triton's interpreter takes seconds for these")
     keys, quanta = some_records(count)
     master = random_master(1)
     expected = by_the_formula(master, keys, quanta)
