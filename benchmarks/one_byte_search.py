@@ -38,6 +38,7 @@ def train(task: Task, method: SPSAMethod, base: MasterState, records: int) -> tu
     gradients = []
     while len(gradients) < records:
         gradients.append(alone.step([task.batch(len(gradients))]).gradient)
+    estimator.restore()
     return task.evaluate({name: tensor.detach() for name, tensor in tensors.items()}), gradients
 
 

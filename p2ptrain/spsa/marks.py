@@ -63,6 +63,8 @@ class Marks:
         self._every = run.spec.spsa.mark_every
         self._heard = 0
         self._reached_at: tuple[int, float] = (0, monotonic())
+        self._asked: set[PeerId] = set()
+        """Whose marks are on their way here, one of each: who never hands out its position keeps nobody else waiting."""
         self._compared: set[tuple[PeerId, Digest]] = set()
         self._waiting: Due | None = None
         self.due: Due | None = None
@@ -98,25 +100,29 @@ class Marks:
         await self._membership.publish(signed)
 
     async def hear(self, mark: Mark, standing: Position) -> None:
-        """Take in a mark of anyone's; the first one of each number is followed."""
-        if mark.run != self._run.id or mark.number <= self._heard:
+        """Take in a mark of anyone's; of each number, the first one whose position is here is followed."""
+        author = PeerId(mark.author)
+        if mark.run != self._run.id or mark.number <= self._heard or author in self._asked:
             return
         if mark.number > total(standing) // self._every + 1:
             return  # far ahead of what is here; there will be others
-        before, self._heard = self._heard, mark.number
         try:
             mark.check_signature()
+            self._asked.add(author)
             data = await self._fetcher.fetch(
-                Digest(mark.position), lambda: [PeerId(mark.author), *self._membership.live], MARK, MAX_PACKED_BYTES,
-                FETCH_PATIENCE,
-            )  # fmt: skip
+                Digest(mark.position), lambda: [author, *self._membership.live], MARK, MAX_PACKED_BYTES, FETCH_PATIENCE
+            )
             position = unpacked(bytes(data))
             if total(position) // self._every != mark.number:
                 raise MalformedError("a mark is not where its number says")
         except (MalformedError, FetchError) as error:
             log.info("a mark of %s can't be used: %s", short_peer(mark.author), error)
-            self._heard = before
             return
+        finally:
+            self._asked.discard(author)
+        if mark.number <= self._heard:
+            return  # another one's position was here sooner
+        self._heard = mark.number
         await self._workers.compute(
             self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
         )

@@ -51,7 +51,8 @@ class OneByteSPSA:
 
     Founds the run, joins it or resumes, whichever the `Run` was made for, and loads the swarm's weights into the
     model, which is set to evaluation: dropout would differ between the two sides of a perturbation. Call
-    `wait_until_ready` before the first step.
+    `wait_until_ready` before the first step. Between two steps the model's weights stand on one side of the last
+    perturbation; `global_parameters`, `finish` and `close` bring them back.
 
     Args:
         model: its trainable parameters are shared, its buffers are not; every peer must build the same names, shapes
@@ -140,7 +141,6 @@ class OneByteSPSA:
         self._apply_news()
         began = monotonic()
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
-        self._estimator.restore()
         seconds = monotonic() - began
         loss = sum(losses) / len(losses)
         self._count(loss, tokens, seconds)
@@ -226,7 +226,9 @@ class OneByteSPSA:
         return self._vitals
 
     def global_parameters(self) -> dict[str, torch.Tensor]:
-        """The weights by the bare model's parameter names, float32 on the training device: the model's own."""
+        """The weights by the bare model's parameter names, float32 on the training device: the model's own, which this
+        brings back from where the last measurement has left them."""
+        self._estimator.restore()
         return {name: tensor.detach() for name, tensor in self._tensors.items()}
 
     def report_evaluation(self, records: int, loss: float) -> None:
@@ -262,6 +264,7 @@ class OneByteSPSA:
 
     def close(self) -> None:
         """Say what is left, say goodbye and stop exchanging. The `Run` stays open; close it too."""
+        self._estimator.restore()
         try:
             self._exchange.flush()
         finally:

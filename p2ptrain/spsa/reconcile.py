@@ -81,7 +81,7 @@ class GivenCut(Record):
 
 class Taken(Record):
     kind: ClassVar[str] = "spsa-taken/1"
-    max_bytes: ClassVar[int] = 64
+    max_bytes: ClassVar[int] = 512  # of a refusal, too, which has to say why
 
 
 async def serve(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -54,20 +53,27 @@ class CpuKernels:
 
 
 def _spread(tiles: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(first, last)` on all tiles, on as many threads as torch computes with."""
+    """Call `work(first, last)` on all tiles, on as many threads as torch computes with, this one included."""
     threads = torch.get_num_threads()
-    spans = min(tiles, 1 if threads == 1 else _SPANS_PER_THREAD * threads)
-    edges = [tiles * span // spans for span in range(spans + 1)]
-    if spans <= 1:
+    if threads == 1:
         work(0, tiles)
         return
-    for done in [_pool(threads).submit(work, *edge) for edge in pairwise(edges)]:
-        done.result()
+    count = min(tiles, _SPANS_PER_THREAD * threads)
+    spans = iter([(tiles * span // count, tiles * (span + 1) // count) for span in range(count)])
+
+    def take_spans() -> None:
+        for first, last in spans:  # a list's iterator gives each item once, whoever asks
+            work(first, last)
+
+    others = [_pool(threads).submit(take_spans) for _ in range(threads - 1)]
+    take_spans()
+    for other in others:
+        other.result()
 
 
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="spsa")
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="spsa")
 
 
 def _jit(function: Callable[..., None]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest
-from p2ptrain.spsa.batch import Batch, Revocation
+from p2ptrain.spsa.batch import FIRST, Batch, Revocation
 from p2ptrain.spsa.logbook import Logbook, Verdict
 from tests.unit.diloco.samples import KEY_OF, PEERS
 from tests.unit.spsa.samples import FOUNDER, RUN, Author, book, codes, log_of
@@ -134,6 +134,70 @@ def test_what_a_disk_has_changed_is_given_back_with_all_that_follows() -> None:
     found = Logbook(RUN, FOUNDER)
     assert list(found.restore(harmed)) == harmed[1:3]
     assert found.standing() == {author.log: 3, another.log: 2}
+
+
+# Looking -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "place"), [(1, 0), (3, 0), (4, 1), (5, 1), (6, 2), (9, 2), (10, 2), (99, 2)])
+def test_the_last_words_are_those_of_the_batch_that_reaches_so_far(length: int, place: int) -> None:
+    said = talk(Author(PEERS[1]), 3, 2, 4)
+    assert book(*said).last_words(said[0].log, length) == said[place].digest
+
+
+def test_a_log_that_nobody_has_heard_of_has_no_last_words() -> None:
+    found = book(*talk(Author(PEERS[1]), 3))
+    assert found.last_words(log_of(PEERS[1]), 0) == found.last_words(log_of(PEERS[2]), 7) == FIRST
+
+
+def test_what_is_missing_begins_where_a_log_ends_here() -> None:
+    said = talk(Author(PEERS[1]), 3, 2, 4)
+    found, log = book(*said[:2]), said[0].log
+    last = said[2].digest[:8]
+    assert found.missing(log, 9, last) == 5
+    assert found.missing(log_of(PEERS[2]), 1, last) == 0
+    assert found.missing(log, 5, said[1].digest[:8]) is None
+    assert found.missing(log, 3, said[0].digest[:8]) is None
+
+
+def test_another_version_of_equal_length_is_asked_for_from_its_beginning() -> None:
+    author = Author(PEERS[1])
+    said = talk(author, 3, 2)
+    other = author.say_again(1, 7, 7)
+    assert book(*said).missing(author.log, 5, other.digest[:8]) == 0
+    assert book(said[0], other).missing(author.log, 5, said[1].digest[:8]) == 0
+    assert book(*said).missing(author.log, 6, other.digest[:8]) == 5, "the rest shows that it is another one"
+
+
+def test_nothing_is_missing_beyond_a_cut() -> None:
+    author = Author(PEERS[1])
+    said = talk(author, 3, 2, 4)
+    found = book(*said[:2])
+    found.revoke(order(author, kept=4))
+    assert found.missing(author.log, 9, said[2].digest[:8]) is None
+    assert found.missing(author.log, 4, said[1].digest[:8]) is None
+    shorter = book(said[0])
+    shorter.revoke(order(author, kept=4))
+    assert shorter.missing(author.log, 9, said[2].digest[:8]) == 3
+    assert shorter.missing(log_of(PEERS[1], 9), 5, bytes(8)) is None, "no record of a later log counts"
+
+
+def test_a_position_is_held_when_its_records_are_here_and_allowed_when_none_is_cut() -> None:
+    author, another = Author(PEERS[1]), Author(PEERS[2])
+    found = book(*talk(author, 3, 2), *talk(another, 4))
+    for position, held in (
+        ({}, True), ({author.log: 5, another.log: 4}, True), ({author.log: 4}, True), ({author.log: 6}, False),
+        ({author.log: 5, log_of(PEERS[3]): 1}, False),
+    ):  # fmt: skip
+        assert found.holds(position) is held
+        assert found.allows(position), "what is not here may be elsewhere"
+    found.revoke(order(author, kept=4))
+    assert found.holds({author.log: 5}), "what is cut is here all the same"
+    for position, allowed in (
+        ({}, True), ({author.log: 4, another.log: 4}, True), ({author.log: 5}, False), ({another.log: 99}, True),
+        ({log_of(PEERS[1], 9): 1}, False), ({log_of(PEERS[1], 9): 0}, True),
+    ):  # fmt: skip
+        assert found.allows(position) is allowed
 
 
 @settings(max_examples=60)

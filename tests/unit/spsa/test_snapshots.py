@@ -75,3 +75,30 @@ def test_a_limit_leaves_the_newest(folder: RunFolder) -> None:
     tight = Snapshots(folder, Blobs(), Limits(disk=1))
     tight.save(states(5)[4])
     assert [records for records, _ in tight.offered] == [4]
+
+
+def test_those_with_records_that_count_no_more_are_forgotten(folder: RunFolder) -> None:
+    blobs = Blobs()
+    snapshots = Snapshots(folder, blobs, Limits(archive=True))
+    saved = states(4)
+    for state in saved:
+        snapshots.save(state)
+    snapshots.keep_only(lambda position: all(count <= 2 for count in position.values()))
+    assert [records for records, _ in snapshots.offered] == [2, 1, 0]
+    assert [state.digest in blobs for state in saved] == [True, True, True, False]
+    again = Snapshots(folder, Blobs(), NO_LIMITS)
+    found = again.restore()
+    assert found is not None
+    assert found.digest == saved[2].digest
+    again.save(saved[2])
+    assert saved[3].parts[0][0].digest not in folder.vectors
+
+
+def test_a_position_that_a_disk_has_changed_does_not_keep_the_others_from_being_forgotten(folder: RunFolder) -> None:
+    snapshots = Snapshots(folder, Blobs(), Limits(archive=True))
+    for state in states(3):
+        snapshots.save(state)
+    with folder.ledger._db.write() as db:
+        db.execute("UPDATE snapshots SET manifest = x'00' WHERE height = 1")
+    snapshots.keep_only(lambda position: not position)
+    assert snapshots.offered == ((0, states(1)[0].digest),)
