@@ -31,9 +31,7 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
     Raises:
         StorageError: no run folder, no usable snapshot in it, or `out` can't be written.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
-        raise StorageError(what, "an export never overwrites anything", "give a new folder")
+    check_is_free(out)
     prepare_torch(None)
     folder = RunFolder.open(run_dir, lock=False)
     try:
@@ -47,9 +45,20 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
             "start the peer again: it fetches what is missing" if at is None else "choose a later height",
         ) from None
     except OSError as error:
-        raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
+        raise cannot_write(out, error) from None
     finally:
         folder.close()
+
+
+def check_is_free(out: Path) -> None:
+    """Raises StorageError if there is something already."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
+        raise StorageError(what, "an export never overwrites anything", "give a new folder")
+
+
+def cannot_write(out: Path, error: OSError) -> StorageError:
+    return StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder")
 
 
 def _export_fragments(folder: RunFolder, task: Task, out: Path, at: int | None) -> str:

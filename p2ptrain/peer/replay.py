@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from p2ptrain.errors import StorageError
-from p2ptrain.peer.export import write_masters
+from p2ptrain.peer.export import cannot_write, check_is_free, write_masters
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.position import total
@@ -28,9 +28,11 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
         out: a folder to export the state to.
 
     Raises:
-        StorageError: no one-byte run's folder, or no such author or time.
+        StorageError: no one-byte run's folder, no such author or time, or `out` can't be written.
         LedgerError: a record is missing.
     """
+    if out is not None:
+        check_is_free(out)
     prepare_torch(None)
     folder = RunFolder.open(run_dir, lock=False)
     try:
@@ -47,7 +49,10 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
         print(f"{total(position):,} records of {len(position)} logs: state {state.digest.hex()}")
         if out is not None:
             task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
-            print(write_masters(folder, task, out, past, state))
+            try:
+                print(write_masters(folder, task, out, past, state))
+            except OSError as error:
+                raise cannot_write(out, error) from None
     finally:
         folder.close()
 
@@ -58,7 +63,7 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
     for text in to:
         author, _, index = text.rpartition(":")
         logs = [log for log in past.in_order(standing) if log.author.endswith(author)]
-        if not author or not index.isdigit() or len({log.author for log in logs}) != 1:
+        if not author or not index.isdecimal() or len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
             raise StorageError(
                 f"--to {text} names no author and number of records of this run", f"there are: {known or 'none'}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from p2ptrain.errors import IdentityError, NetworkError, StorageError
 from p2ptrain.run import Digest, PeerId, SigningKey, short_peer
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import Revocation
+from p2ptrain.spsa.batch import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import Contact
@@ -29,7 +29,7 @@ def revoke(run_dir: Path, peer: str, keep: int | None, identity: Path | None) ->
         One line that says what was done.
 
     Raises:
-        StorageError: no one-byte run's folder, or no such peer in it.
+        StorageError: no one-byte run's folder, no such peer in it, or too many of its logs to keep.
         IdentityError: the key is not the founder's.
         NetworkError: no peer of the run took the order.
     """
@@ -45,6 +45,11 @@ def revoke(run_dir: Path, peer: str, keep: int | None, identity: Path | None) ->
             stays = count if left is None else min(left, count)
             left = None if left is None else left - stays
             kept += [(log.session, stays)] if stays else []
+        if len(kept) > MOST_KEPT:
+            raise StorageError(
+                f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of {MOST_KEPT:,}",
+                "", "give the number of its first records that stay with --keep, e.g. --keep 0",
+            )  # fmt: skip
         order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
         told = _hand_out(folder.contact, order)
         stays, gone = sum(count for _, count in kept), sum(logs.values()) - sum(count for _, count in kept)
@@ -71,7 +76,7 @@ def _founders_key(folder: RunFolder, given: Path | None) -> SigningKey:
 
 
 def _author(past: Past, ending: str) -> PeerId:
-    found = {log.author for log in past.book.lengths() if log.author.endswith(ending)}
+    found = {log.author for log in past.book.lengths() if ending and log.author.endswith(ending)}
     if len(found) != 1:
         known = ", ".join(share.peer[-6:] for share in past.shares())
         raise StorageError(

@@ -197,11 +197,19 @@ def _replay(folder: RunFolder, past: Past, snapshots: list[MasterState], base: i
 
 
 def check_against(folder: RunFolder, state: Digest, position: Position) -> Check:
-    """Whether a folder's logs lead to this state at this position."""
+    """Whether a folder's logs lead to this state at this position, from as far back as they can be replayed."""
     try:
-        reached = Past(folder).state_at(position)
-    except (LedgerError, StorageError) as error:
+        past = Past(folder)
+        start = min(past.snapshots(), key=lambda found: found.records, default=None)
+        if start is None:
+            return Check("ledger", False, f"{folder.path} holds no whole snapshot")
+        reached = past.moved(start, position)
+    except (LedgerError, MalformedError) as error:
         return Check("ledger", False, error.brief)
     found = f"{folder.path} has state {short(reached.digest)} after these {reached.records:,} records"
+    if start.records:
+        found += f", replayed from a snapshot of {start.records:,}"
+    elif start.digest != folder.genesis.base:
+        return Check("ledger", False, "the snapshot of no records is not the one that the genesis names")
     good = reached.digest == state
     return Check("ledger", good, found if good else f"{found}, not {short(state)}")

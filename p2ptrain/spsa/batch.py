@@ -29,6 +29,8 @@ from p2ptrain.state.logs import Log
 
 MOST_RECORDS = 256
 SESSION_BYTES = 8
+MOST_KEPT = 1000
+"""Logs that a revocation can name."""
 NO_CODE = -128
 FIRST = Digest(bytes(32))
 """Stands for the batch before the first."""
@@ -133,7 +135,7 @@ class Revocation(SignedRecord):
 
     run: DigestField
     revoked: PeerIdField
-    kept: Annotated[tuple[tuple[Session, Count], ...], Field(max_length=1000)]
+    kept: Annotated[tuple[tuple[Session, Count], ...], Field(max_length=MOST_KEPT)]
     """(session, records): of each log, how much stays. Of logs that are not here, those to come too, nothing does."""
 
 

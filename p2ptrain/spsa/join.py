@@ -61,6 +61,7 @@ class Joiner:
                 if digest not in unusable
             )  # fmt: skip
             if not votes:
+                await asyncio.sleep(HEARTBEAT_SECONDS / 2)
                 continue
             records, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
             holders = [peer for peer, seen in peers.items() if (records, state) in seen.snapshots]

@@ -64,7 +64,7 @@ class Marks:
         self._heard = 0
         self._reached_at: tuple[int, float] = (0, monotonic())
         self._asked: set[PeerId] = set()
-        """Whose marks are on their way here, one of each: who never hands out its position keeps nobody else waiting."""
+        """Whose marks are on their way, one of each: who never hands out a position keeps nobody else waiting."""
         self._compared: set[tuple[PeerId, Digest]] = set()
         self._waiting: Due | None = None
         self.due: Due | None = None

@@ -40,7 +40,8 @@ class Written:
         ).signed(KEY_OF[FOUNDER])  # fmt: skip
         self.folder = RunFolder.create(home, genesis, spec, FOUNDER)
         self.archive = Archive(self.folder.ledger)
-        self.snapshots = Snapshots(self.folder, Blobs(), Limits(archive=True))
+        self.blobs = Blobs()
+        self.snapshots = Snapshots(self.folder, self.blobs, Limits(archive=True))
         run = genesis.digest
         self.authors = [Author(PEERS[1], 0, run), Author(PEERS[2], 0, run), Author(PEERS[1], 1, run)]
         for number, (author, sizes) in enumerate(zip(self.authors, SIZES, strict=True)):

@@ -231,3 +231,30 @@ def test_a_state_is_held_against_a_folder(written: Written) -> None:
         check = check_against(written.folder, honest.digest, missing)
         assert not check.good
         assert "are missing" in check.found
+
+
+def test_a_snapshot_is_not_believed_because_it_is_there(written: Written) -> None:
+    """A folder whose peer has computed wrongly does not confirm that."""
+    honest = written.state_at(written.all)
+    master = honest.master.copy()
+    master[17] += 1
+    lie = MasterState(honest.layout, honest.position, master)
+    written.execute("DELETE FROM snapshots WHERE height = 43")
+    written.snapshots.save(lie)
+    assert not check_against(written.folder, lie.digest, lie.position).good
+    assert check_against(written.folder, honest.digest, honest.position).good
+    written.execute("DELETE FROM snapshots WHERE height = 0")
+    check = check_against(written.folder, honest.digest, honest.position)
+    assert check.good
+    assert check.found.endswith("after these 43 records, replayed from a snapshot of 17")
+    written.execute("DELETE FROM snapshots")
+    assert not check_against(written.folder, honest.digest, honest.position).good
+
+
+def test_a_base_of_somebody_else_s_proves_nothing(written: Written) -> None:
+    other = MasterState(written.base.layout, {}, np.zeros_like(written.base.master))
+    written.execute("DELETE FROM snapshots WHERE height = 0")
+    written.snapshots.save(other)
+    check = check_against(written.folder, other.digest, {})
+    assert not check.good
+    assert "not the one that the genesis names" in check.found
