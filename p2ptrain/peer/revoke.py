@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from p2ptrain.spsa.batch import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import Contact
-from p2ptrain.swarm import Identity, NodeConfig, RpcError, Swarm
+from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
 
 DIRECTORY_SECONDS = 30.0
 
@@ -99,15 +100,20 @@ def _hand_out(contact: Contact, order: Revocation) -> int:
 
 
 async def _tell(swarm: Swarm, order: Revocation) -> int:
-    told, problem = 0, "nobody is there"
-    peers = await swarm.directory.peers(Digest(order.run))
-    for peer, presence in peers.items():
+    problem = "nobody is there"
+
+    async def tell(peer: PeerId, presence: Presence) -> bool:
+        nonlocal problem
         try:
             await swarm.node.connect(peer, presence.addresses)
             await give_cut(swarm.rpc, peer, order)
-            told += 1
         except (NetworkError, RpcError) as error:
             problem = str(error)
+            return False
+        return True
+
+    peers = await swarm.directory.peers(Digest(order.run))
+    told = sum(await asyncio.gather(*(tell(peer, presence) for peer, presence in peers.items())))
     if not told:
         raise NetworkError("no peer of the run took the order", problem, "start a peer of the run and try again")
     return told

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from p2ptrain.diloco.audit import audit, check_against
-from p2ptrain.errors import LedgerError, StorageError
+from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.peer.provenance import FILE, Provenance, check_export
 from p2ptrain.run import Digest, SPSAMethod
 from p2ptrain.spsa.audit import audit as audit_logs
@@ -55,8 +55,12 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
             return
         commit, state = (Digest(bytes.fromhex(name)) for name in (told.commit, told.state))
         if isinstance(folder.spec.method, SPSAMethod):
-            manifest = MasterManifest.decode(base64.b64decode(told.manifest))
-            yield check_logs_against(folder, state, unpacked(manifest.position))
+            try:
+                position = unpacked(MasterManifest.decode(base64.b64decode(told.manifest)).position)
+            except (MalformedError, ValueError) as error:
+                yield Check("ledger", False, f"the export does not say what its state holds: {error}")
+                return
+            yield check_logs_against(folder, state, position)
         else:
             yield check_against(folder, commit, state)
     finally:

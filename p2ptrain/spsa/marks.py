@@ -33,6 +33,8 @@ TURN_SECONDS = 10.0
 """How long one peer's turn to sign a mark lasts."""
 MARK = "record"
 FETCH_PATIENCE = 10.0
+KEPT_POSITIONS = 4
+"""Of the last marks, that are handed out to those who ask."""
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Marks:
         """Whose marks are on their way, one of each: who never hands out a position keeps nobody else waiting."""
         self._compared: set[tuple[PeerId, Digest]] = set()
         self._waiting: Due | None = None
+        self._positions: list[Digest] = []
         self.due: Due | None = None
         """For the trainer, which takes it at its next step."""
         self.state: Digest = NO_DIGEST
@@ -127,6 +130,9 @@ class Marks:
             self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
         )
         self._waiting = Due(mark.number, position)
+        self._positions.append(Digest(mark.position))
+        if len(self._positions) > KEPT_POSITIONS:
+            self._fetcher.release(self._positions.pop(0))
 
     async def reach(self, due: Due, state: MasterState, standing: Position) -> None:
         """Move a copy of the weights to a mark, keep it as a snapshot and announce its digest."""

@@ -101,7 +101,7 @@ class Shell:
         await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
         logs = self._run.folder.ledger.logs
         await serve_logs(self._swarm.rpc, self._run.id, self._ends, logs, self.archive.cuts, self._take_cut)
-        state = await self._workers.compute(self.snapshots.restore)
+        state = await self._workers.compute(self.snapshots.restore, self.book.holds)
         if state is None and self._run.founding:
             state = base
             await self._workers.compute(self.snapshots.save, base)
@@ -223,7 +223,9 @@ class Shell:
     # Lies ------------------------------------------------------------------------------------------------------------
 
     async def _convict(self, batch: Batch) -> None:
-        stored = await self._workers.compute(self.archive.batch_at, batch.log, batch.start)
+        place = (batch.log, batch.start)
+        said = next((other for other in self._unwritten if (other.log, other.start) == place), None)
+        stored = said or await self._workers.compute(self.archive.batch_at, *place)
         self._take_cut(self.book.proof(batch, stored).encoded)
 
     def _take_cut(self, record: bytes) -> None:

@@ -46,14 +46,19 @@ class Snapshots:
             self._serve(state)
             self._prune()
 
-    def restore(self) -> MasterState | None:
-        """After a restart: the newest one that is whole; serves all that are, and forgets the others."""
+    def restore(self, held: Callable[[Position], bool]) -> MasterState | None:
+        """After a restart: the newest one that is whole and whose records are here, since they may have to be taken
+        back; serves all that are whole, and forgets the others.
+
+        Args:
+            held: whether all records of a position are here.
+        """
         newest = None
         for row in self._ledger.snapshots():
             try:
                 state = self.load(row)
                 self._serve(state)
-                newest = newest or state
+                newest = newest or (state if held(state.position) else None)
             except (StorageError, MalformedError) as error:
                 log.warning("the snapshot of %d records can't be used: %s", row.height, error.brief)
                 self._drop([row])

@@ -1,4 +1,4 @@
-"""What the command line does with a one-byte run's folder: replay, revoke, history, export and verify."""
+"""What the command line does with a one-byte run's folder: replay, history, export and verify."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from p2ptrain.errors import IdentityError, LedgerError, NetworkError, P2PTrainError, SpecError, StorageError
+from p2ptrain.errors import LedgerError, P2PTrainError, SpecError, StorageError
 from p2ptrain.parameters import shared_parameters
-from p2ptrain.peer import revoke as revoking
 from p2ptrain.peer.export import export_run
 from p2ptrain.peer.history import history
 from p2ptrain.peer.provenance import check_export
@@ -21,19 +20,16 @@ from p2ptrain.peer.replay import replay
 from p2ptrain.peer.revoke import revoke
 from p2ptrain.peer.verify import verify
 from p2ptrain.run import RunSpec, SPSAMethod
-from p2ptrain.spsa import batch as records
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import Revocation
 from p2ptrain.spsa.position import Position
 from p2ptrain.state import RunFolder
-from p2ptrain.state.contact import Contact
 from p2ptrain.tasks import LocalOptions, open_task
 from tests.unit.diloco.peers import GENESIS
 from tests.unit.diloco.peers import SPEC as DILOCO_SPEC
-from tests.unit.diloco.samples import KEY_OF, PEERS
+from tests.unit.diloco.samples import PEERS
 from tests.unit.peer.samples import spec_of
 from tests.unit.spsa.folders import METHOD, Written
-from tests.unit.spsa.samples import FOUNDER, Author
+from tests.unit.spsa.samples import FOUNDER
 from tests.unit.spsa.test_logbook import order
 
 ONE, OTHER = PEERS[1], PEERS[2]
@@ -55,6 +51,16 @@ def weights(spec: RunSpec) -> dict[str, torch.Tensor]:
 def written(tmp_path: Path, spec: RunSpec, weights: dict[str, torch.Tensor]) -> Iterator[Written]:
     """Its folder stays open, as a running peer has it."""
     made = Written(tmp_path / "home", spec, weights)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def unharmed(
+    tmp_path_factory: pytest.TempPathFactory, spec: RunSpec, weights: dict[str, torch.Tensor]
+) -> Iterator[Written]:
+    """The same for tests that leave it so."""
+    made = Written(tmp_path_factory.mktemp("home"), spec, weights)
     yield made
     made.close()
 
@@ -103,18 +109,18 @@ def test_a_replay_leads_to_all_that_counts(written: Written, capsys: Out) -> Non
     ],
 )
 def test_authors_are_named_by_their_endings_and_their_records_in_the_order_they_were_said_in(
-    written: Written, capsys: Out, to: tuple[str, ...], counts: tuple[int, ...], logs: int
+    unharmed: Written, capsys: Out, to: tuple[str, ...], counts: tuple[int, ...], logs: int
 ) -> None:
-    expected = f"{sum(counts)} records of {logs} logs: state {digest_at(written, *counts)}"
-    assert replayed(written, capsys, *to) == expected
+    expected = f"{sum(counts)} records of {logs} logs: state {digest_at(unharmed, *counts)}"
+    assert replayed(unharmed, capsys, *to) == expected
 
 
 @pytest.mark.parametrize(
     "to", ["nobody:3", f"{PEERS[3]}:1", ":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"]
 )
-def test_who_is_not_in_the_run_is_refused_with_those_who_are(written: Written, to: str) -> None:
+def test_who_is_not_in_the_run_is_refused_with_those_who_are(unharmed: Written, to: str) -> None:
     with pytest.raises(StorageError, match="names no author and number of records of this run") as refusal:
-        replay(written.folder.path, (to,), None, None, None)
+        replay(unharmed.folder.path, (to,), None, None, None)
     assert refusal.value.why == f"there are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
 
 
@@ -136,130 +142,30 @@ def test_a_replay_to_a_time_takes_what_had_arrived(written: Written, capsys: Out
 
 
 @pytest.mark.parametrize("at", ["", "yesterday", "2026-13-01", "12:00"])
-def test_what_is_no_time_is_refused(written: Written, at: str) -> None:
+def test_what_is_no_time_is_refused(unharmed: Written, at: str) -> None:
     with pytest.raises(StorageError, match="is no time"):
-        replay(written.folder.path, (), at, None, None)
+        replay(unharmed.folder.path, (), at, None, None)
 
 
-def test_a_replay_is_exported_and_overwrites_nothing(written: Written, tmp_path: Path, capsys: Out) -> None:
+def test_a_replay_is_exported_and_overwrites_nothing(unharmed: Written, tmp_path: Path, capsys: Out) -> None:
     out = tmp_path / "out"
-    replay(written.folder.path, (f"{ONE[-6:]}:17",), None, out, None)
+    replay(unharmed.folder.path, (f"{ONE[-6:]}:17",), None, out, None)
     assert all(check.good for check in check_export(out))
     provenance = json.loads((out / "provenance.json").read_text())
-    assert (provenance["height"], provenance["state"]) == (17, digest_at(written, 15, 0, 2))
+    assert (provenance["height"], provenance["state"]) == (17, digest_at(unharmed, 15, 0, 2))
     assert [(part["peer"], part["share"]) for part in provenance["contributors"]] == [(ONE, 1.0), (OTHER, 0.0)]
     before = {path: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(StorageError, match="is not empty"):
-        replay(written.folder.path, (), None, out, None)
+        replay(unharmed.folder.path, (), None, out, None)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     with pytest.raises(StorageError, match="can't write"):
-        replay(written.folder.path, (), None, out / "provenance.json" / "there", None)
+        replay(unharmed.folder.path, (), None, out / "provenance.json" / "there", None)
 
 
 def test_a_damaged_log_is_not_replayed(written: Written) -> None:
     written.execute("UPDATE batches SET record = x'00' WHERE start = 6")
     with pytest.raises(LedgerError, match=f"a log of {ONE[-6:]} is damaged from record 6 on"):
         replay(written.folder.path, (), None, None, None)
-
-
-# Revoke --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def founders(written: Written, tmp_path: Path) -> Path:
-    """The founder's key, which the folder knows."""
-    path = tmp_path / "founder.key"
-    path.write_bytes(KEY_OF[FOUNDER].to_file_bytes())
-    Contact(peer=FOUNDER, identity=str(path)).write(written.folder.path)
-    return path
-
-
-@pytest.fixture
-def orders(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
-    """Those that were handed out, to two peers."""
-    given: list[Revocation] = []
-
-    def hand_out(_contact: Contact, signed: Revocation) -> int:
-        given.append(signed)
-        return 2
-
-    monkeypatch.setattr(revoking, "_hand_out", hand_out)
-    return given
-
-
-@pytest.mark.parametrize(
-    ("keep", "stays"), [(None, (15, 8)), (0, (0, 0)), (10, (10, 0)), (15, (15, 0)), (17, (15, 2)), (99, (15, 8))]
-)
-@pytest.mark.usefixtures("founders")
-def test_an_order_keeps_the_first_records(
-    written: Written, orders: list[Revocation], keep: int | None, stays: tuple[int, int]
-) -> None:
-    told = revoke(written.folder.path, ONE[-6:], keep, None)
-    kept = sum(stays)
-    expected = f"{ONE[-6:]} is revoked: {23 - kept} of its records are taken back, {kept} stay; 2 peers were told"
-    assert told == f"{expected} and pass it on"
-    [given] = orders
-    assert given.author == FOUNDER
-    book = Past(written.folder).book
-    assert book.revoke(given)
-    left = {written.logs[0]: stays[0], written.logs[1]: 20, written.logs[2]: stays[1]}
-    assert book.standing() == {log: count for log, count in left.items() if count}
-    assert book.allows({Author(ONE, session=9).log: 1}) is False, "what it says from now on is in vain"
-
-
-@pytest.mark.usefixtures("founders")
-@pytest.mark.parametrize(("ending", "named"), [("nobody", "no peer"), ("", "no peer"), (PEERS[3], "no peer")])
-def test_who_has_said_nothing_here_is_not_revoked(
-    written: Written, orders: list[Revocation], ending: str, named: str
-) -> None:
-    with pytest.raises(StorageError, match=f"names {named} that this folder has records of") as refusal:
-        revoke(written.folder.path, ending, None, None)
-    assert refusal.value.why == f"there are: {ONE[-6:]}, {OTHER[-6:]}"
-    assert orders == []
-
-
-def test_only_the_founder_s_key_revokes(
-    written: Written, founders: Path, orders: list[Revocation], tmp_path: Path
-) -> None:
-    stranger = tmp_path / "stranger.key"
-    stranger.write_bytes(KEY_OF[ONE].to_file_bytes())
-    with pytest.raises(IdentityError, match="is not the key of the run's founder") as refusal:
-        revoke(written.folder.path, OTHER, None, stranger)
-    assert refusal.value.why == f"that is {FOUNDER}"
-    stranger.write_bytes(b"no key")
-    for path in (stranger, tmp_path / "missing.key"):
-        with pytest.raises(IdentityError, match="can't read the key"):
-            revoke(written.folder.path, OTHER, None, path)
-    assert orders == []
-    Contact(peer=FOUNDER).write(written.folder.path)
-    with pytest.raises(IdentityError, match="can't read the key"):
-        revoke(written.folder.path, OTHER, None, None)
-    revoke(written.folder.path, OTHER, None, founders)
-    assert len(orders) == 1
-
-
-@pytest.mark.usefixtures("founders")
-def test_an_order_that_nobody_can_be_told_of_is_refused(written: Written) -> None:
-    with pytest.raises(NetworkError, match="knows no peer of the run"):
-        revoke(written.folder.path, ONE, None, None)
-
-
-@pytest.mark.usefixtures("founders")
-def test_an_author_of_very_many_logs_can_be_revoked_with_what_to_keep(
-    written: Written, orders: list[Revocation], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(revoking, "MOST_KEPT", 1)
-    with pytest.raises(StorageError, match="in 2 logs, and an order can keep those of 1"):
-        revoke(written.folder.path, ONE, None, None)
-    revoke(written.folder.path, ONE, 15, None)
-    assert len(orders) == 1
-
-
-def test_an_order_names_as_many_logs_as_it_may() -> None:
-    kept = tuple((number.to_bytes(8, "big"), 2**40) for number in range(records.MOST_KEPT))
-    made = Revocation(author=FOUNDER, run=bytes(32), revoked=ONE, kept=kept).signed(KEY_OF[FOUNDER])
-    assert Revocation.decode(made.encoded) == made
-    assert len(made.encoded) < 48 * 1024, "as long as what somebody may bring"
 
 
 @pytest.mark.parametrize(
@@ -320,36 +226,36 @@ def test_history_of_a_run_without_records_says_so(written: Written, capsys: Out)
 # Export and verify ---------------------------------------------------------------------------------------------------
 
 
-def test_an_export_is_what_the_logs_lead_to_and_can_be_verified(written: Written, tmp_path: Path, capsys: Out) -> None:
-    out, state = tmp_path / "out", written.state_at(written.all)
-    told = export_run(written.folder.path, out, None)
+def test_an_export_is_what_the_logs_lead_to_and_can_be_verified(unharmed: Written, tmp_path: Path, capsys: Out) -> None:
+    out, state = tmp_path / "out", unharmed.state_at(unharmed.all)
+    told = export_run(unharmed.folder.path, out, None)
     assert told == f"wrote {out}: 43 records, state {state.digest.hex()[:12]}"
     expected = state.layout.to_weights(torch.from_numpy(state.master.copy()))
     for name, tensor in AutoModelForCausalLM.from_pretrained(out).named_parameters():
         assert torch.equal(tensor, expected[name]), name
     capsys.readouterr()
-    verify(out, None, written.folder.path, json_lines=True)
+    verify(out, None, unharmed.folder.path, json_lines=True)
     assert [(line["subject"], line["good"]) for line in lines_of(capsys)] == [
         ("run", True), ("weights", True), ("ledger", True),
     ]  # fmt: skip
-    verify(written.folder.path, None, None, json_lines=True)
+    verify(unharmed.folder.path, None, None, json_lines=True)
     found = lines_of(capsys)
     assert all(line["good"] for line in found)
     assert state.digest.hex() in str(found[-1]["found"])
 
 
-def test_a_snapshot_s_state_can_be_exported_by_its_records(written: Written, tmp_path: Path) -> None:
-    half = written.state_at(written.half)
-    told = export_run(written.folder.path, tmp_path / "out", None, at=17)
+def test_a_snapshot_s_state_can_be_exported_by_its_records(unharmed: Written, tmp_path: Path) -> None:
+    half = unharmed.state_at(unharmed.half)
+    told = export_run(unharmed.folder.path, tmp_path / "out", None, at=17)
     assert told.endswith(f": 17 records, state {half.digest.hex()[:12]}")
     assert all(check.good for check in check_export(tmp_path / "out"))
     with pytest.raises(StorageError, match="has no snapshot of 18 records"):
-        export_run(written.folder.path, tmp_path / "another", None, at=18)
+        export_run(unharmed.folder.path, tmp_path / "another", None, at=18)
 
 
-def test_other_weights_or_another_provenance_are_found(written: Written, tmp_path: Path) -> None:
+def test_other_weights_or_another_provenance_are_found(unharmed: Written, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export_run(written.folder.path, out, None)
+    export_run(unharmed.folder.path, out, None)
     path = out / "provenance.json"
     told = json.loads(path.read_text())
     for changes, subjects in (
@@ -372,6 +278,19 @@ def test_a_ledger_that_leads_elsewhere_contradicts_an_export(written: Written, t
     with pytest.raises(LedgerError, match="does not agree with itself"):
         verify(out, None, written.folder.path, json_lines=False)
     assert capsys.readouterr().out.splitlines()[-1].startswith("WRONG  ledger")
+
+
+def test_an_export_that_does_not_say_what_it_holds_is_not_confirmed(
+    unharmed: Written, tmp_path: Path, capsys: Out
+) -> None:
+    out = tmp_path / "out"
+    export_run(unharmed.folder.path, out, None)
+    path = out / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest": "AAAA"}))
+    with pytest.raises(LedgerError, match="does not agree with itself") as refusal:
+        verify(out, None, unharmed.folder.path, json_lines=False)
+    assert refusal.value.why == "wrong: weights, ledger"
+    assert "the export does not say what its state holds" in capsys.readouterr().out
 
 
 def test_verify_tells_what_is_wrong_with_a_folder(written: Written, capsys: Out) -> None:

@@ -41,7 +41,7 @@ def test_the_newest_comes_back_and_the_base_stays(folder: RunFolder) -> None:
         snapshots.save(state)
     blobs = Blobs()
     again = Snapshots(folder, blobs, NO_LIMITS)
-    found = again.restore()
+    found = again.restore(lambda position: True)
     assert found is not None
     assert found.digest == saved[5].digest
     assert again.offered == tuple((number, saved[number].digest) for number in (5, 4, 0))
@@ -54,10 +54,21 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(folder: RunFolder, ca
     for state in states(3):
         snapshots.save(state)
     damage(folder, states(3)[2])
-    found = Snapshots(folder, Blobs(), NO_LIMITS).restore()
+    found = Snapshots(folder, Blobs(), NO_LIMITS).restore(lambda position: True)
     assert found is not None
     assert found.digest == states(3)[1].digest
     assert "the snapshot of 2 records can't be used" in caplog.text
+
+
+def test_one_whose_records_are_not_all_here_is_served_and_not_started_from(folder: RunFolder) -> None:
+    snapshots = Snapshots(folder, Blobs(), NO_LIMITS)
+    for state in states(3):
+        snapshots.save(state)
+    again = Snapshots(folder, Blobs(), NO_LIMITS)
+    found = again.restore(lambda position: sum(position.values()) < 2)
+    assert found is not None
+    assert found.digest == states(3)[1].digest
+    assert [records for records, _ in again.offered] == [2, 1, 0]
 
 
 def test_an_archive_keeps_them_all(folder: RunFolder) -> None:
@@ -87,7 +98,7 @@ def test_those_with_records_that_count_no_more_are_forgotten(folder: RunFolder) 
     assert [records for records, _ in snapshots.offered] == [2, 1, 0]
     assert [state.digest in blobs for state in saved] == [True, True, True, False]
     again = Snapshots(folder, Blobs(), NO_LIMITS)
-    found = again.restore()
+    found = again.restore(lambda position: True)
     assert found is not None
     assert found.digest == saved[2].digest
     again.save(saved[2])
