@@ -223,9 +223,10 @@ class Shell:
     # Lies ------------------------------------------------------------------------------------------------------------
 
     async def _convict(self, batch: Batch) -> None:
-        place = (batch.log, batch.start)
-        said = next((other for other in self._unwritten if (other.log, other.start) == place), None)
-        stored = said or await self._workers.compute(self.archive.batch_at, *place)
+        places = {(other.log, other.start): other for other in self._unwritten}
+        stored = places.get((batch.log, batch.start))
+        if stored is None:
+            stored = await self._workers.compute(self.archive.batch_at, batch.log, batch.start)
         self._take_cut(self.book.proof(batch, stored).encoded)
 
     def _take_cut(self, record: bytes) -> None:

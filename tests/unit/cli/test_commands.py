@@ -247,6 +247,19 @@ def test_a_recipe_is_meant_also_beside_a_folder_of_its_name(
 # The other commands ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "recipe"),
+    [
+        ((), "demo"),
+        (("--method", "one-byte"), "demo-one-byte"),
+        (("--method", "one-byte", "--run", "a.toml"), "a.toml"),
+    ],
+)
+def test_each_method_has_its_demo(program: Program, handed: Handed, given: tuple[str, ...], recipe: str) -> None:
+    assert program("demo", *given).code == 0
+    assert handed.arguments == (Path("demo"), recipe, 3, False)
+
+
 def test_speed_measures_a_run_with_the_volunteers_options(program: Program, handed: Handed) -> None:
     names = ["device", "batch-size", "threads", "autocast", "compile", "model", "data"]
     assert program("speed", "demo", "--seconds", "3.5", "--json", *flags(names)).code == 0

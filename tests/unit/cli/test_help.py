@@ -31,6 +31,8 @@ def test_there_are_these_commands() -> None:
         "export",
         "verify",
         "history",
+        "replay",
+        "revoke",
         "new",
         "speed",
     }
