@@ -7,7 +7,7 @@ from typing import Any
 
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.loop import Loop, Place
-from p2ptrain.run import NO_DIGEST
+from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa import OneByteSPSA
 from p2ptrain.spsa.byte import rate, rate_step
 from p2ptrain.state.run import Run
@@ -104,9 +104,8 @@ class SPSALoop(Loop):
 
     @property
     def place(self) -> Place:
-        presence = self.own_presence
-        state = self._state if self._state != NO_DIGEST else presence.state
-        return Place(self.spsa.records, self.spsa.exchange.view.digest, type(self._state)(state))
+        state = self._state if self._state != NO_DIGEST else Digest(self.own_presence.state)
+        return Place(self.spsa.records, self.spsa.exchange.view.digest, state)
 
     @property
     def others(self) -> Iterable[Presence]:

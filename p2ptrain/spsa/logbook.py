@@ -181,12 +181,13 @@ class Logbook:
         chain = self._chains.get(log, _Chain())
         return chain.before(bisect_left(chain.starts, length))
 
-    def digest(self) -> Digest:
-        """The same on peers that have heard the same: what stands, and the last words of each log that it stands on.
+    def digest(self, standing: Position | None = None) -> Digest:
+        """The same on peers for which the same stands: how much of each log (all that does, if None), and the last
+        words there.
 
         Two versions of a log of equal length differ in it, so that peers notice a contradiction that each of them has
         heard only one side of."""
-        standing = self.standing()
+        standing = self.standing() if standing is None else standing
         return digest_of(packed(standing) + b"".join(self.last_words(log, standing[log]) for log in sorted(standing)))
 
     def missing(self, log: Log, length: int, last: bytes) -> int | None:

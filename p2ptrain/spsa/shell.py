@@ -83,7 +83,7 @@ class Shell:
         """What the state holds that this peer began with: these records, too, must be here to be taken back."""
         self._searched: set[tuple[PeerId, Log]] = set()
         self._started = monotonic()
-        self._view = View({}, self.book.digest())
+        self._view = View({}, self.book.digest({}))
         self.refused: Counter[Reason] = Counter()
         """Batches that were not used, by reason."""
 
@@ -212,7 +212,7 @@ class Shell:
     def _publish_view(self) -> None:
         standing = self.book.standing()
         there = {name: min(count, self._on_disk.get(name, 0)) for name, count in standing.items()}
-        mine, digest = self.book.is_revoked(self._swarm.peer_id), self.book.digest()
+        mine, digest = self.book.is_revoked(self._swarm.peer_id), self.book.digest(there)
         self._recent[digest] = None
         self._recent.move_to_end(digest)
         if len(self._recent) > RECENT_DIGESTS:

@@ -15,7 +15,7 @@ class View:
     standing: Position
     """Records that count and are on this disk."""
     digest: Digest
-    """Of what this peer has heard: see `Logbook.digest`."""
+    """Of these: see `Logbook.digest`."""
     caught_up: bool = False
     """False while a newcomer is still pulling logs."""
     revoked: bool = False
