@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, ClassVar
 
@@ -27,8 +26,8 @@ from p2ptrain.errors import LedgerError, MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
 from p2ptrain.state import Fetcher, FetchError, RunFolder
-from p2ptrain.state.arrivals import SNAPSHOT, Arrivals
-from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence, Refused, Rpc, RpcError, Swarm
+from p2ptrain.state.arrivals import SNAPSHOT, Arrivals, hear_peers, most_held
+from p2ptrain.swarm import Membership, Presence, Refused, Rpc, RpcError, Swarm
 
 METHOD = "commits"
 COMMITS_PER_CALL = 64
@@ -105,19 +104,16 @@ class Joiner:
         problem = "no peer of the run announces a snapshot"
         another_model: AnotherModel | None = None
         while asyncio.get_running_loop().time() < deadline:
-            heard = await self._hear_peers()
+            heard = await hear_peers(self._membership)
             peers = {peer: seen for peer, seen in heard.items() if peer not in doubted} or heard
-            votes = Counter(
-                snapshot for seen in peers.values() for snapshot in seen.snapshots if snapshot[1] not in unusable
-            )
-            if not votes and another_model is not None:
+            found = most_held(peers, unusable)
+            if found is None and another_model is not None:
                 raise another_model
-            if not votes:
+            if found is None:
                 continue
-            height, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
-            holders = [peer for peer, seen in peers.items() if (height, state) in seen.snapshots]
+            height, state, holders = found
             try:
-                position = await self._fetch_position(Digest(state), holders, peers, base, deepest)
+                position = await self._fetch_position(state, holders, peers, base, deepest)
                 parts = position.state.fragments
                 self._arrivals.let_go_of_others({v.digest for part in parts for v in (part.theta, part.momentum)})
                 return position
@@ -125,7 +121,7 @@ class Joiner:
                 problem = str(error)
                 another_model = error if isinstance(error, AnotherModel) else another_model
                 log.warning("the snapshot %s of height %d can't be used: %s", short(state), height, problem)
-                unusable.add(Digest(state))
+                unusable.add(state)
                 doubted.update(holders)
                 deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
         raise NetworkError(
@@ -133,15 +129,6 @@ class Joiner:
             problem,
             "check that a peer that trains in this run is reachable, or ask for a newer invite",
         )
-
-    async def _hear_peers(self) -> dict[PeerId, Presence]:
-        """Who is there, by their heartbeats; waits a moment for those whom only the directory knows."""
-        for _ in range(3):
-            listed = await self._membership.directory()
-            if listed.keys() <= self._membership.live.keys() and self._membership.live:
-                break
-            await asyncio.sleep(HEARTBEAT_SECONDS / 2)
-        return {**listed, **self._membership.live}
 
     async def _fetch_position(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ from p2ptrain.spsa.position import Position, total, unpacked
 from p2ptrain.spsa.signs import TILE
 from p2ptrain.spsa.state import PART_ELEMENTS, MasterManifest, MasterState
 from p2ptrain.state import Fetcher, FetchError
-from p2ptrain.state.arrivals import SNAPSHOT, Arrivals
+from p2ptrain.state.arrivals import SNAPSHOT, Arrivals, hear_peers, most_held
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence, monotonic
+from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, monotonic
 
 NOBODY_AFTER = 60.0
 
@@ -55,16 +54,12 @@ class Joiner:
         deadline, unusable = monotonic() + NOBODY_AFTER, set[Digest]()
         problem = "no peer of the run announces a snapshot"
         while monotonic() < deadline:
-            peers = await self._hear_peers()
-            votes = Counter(
-                (records, Digest(digest)) for seen in peers.values() for records, digest in seen.snapshots
-                if digest not in unusable
-            )  # fmt: skip
-            if not votes:
+            peers = await hear_peers(self._membership)
+            found = most_held(peers, unusable)
+            if found is None:
                 await asyncio.sleep(HEARTBEAT_SECONDS / 2)
                 continue
-            records, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
-            holders = [peer for peer, seen in peers.items() if (records, state) in seen.snapshots]
+            records, state, holders = found
             try:
                 return await self._fetch(state, records, holders, base, allowed)
             except (FetchError, MalformedError, LedgerError) as error:
@@ -79,17 +74,8 @@ class Joiner:
         )
 
     async def _later_ones(self) -> bool:
-        peers = await self._hear_peers()
+        peers = await hear_peers(self._membership)
         return any(records for seen in peers.values() for records, _ in seen.snapshots)
-
-    async def _hear_peers(self) -> dict[PeerId, Presence]:
-        """Who is there, by their heartbeats; waits a moment for those whom only the directory knows."""
-        for _ in range(3):
-            listed = await self._membership.directory()
-            if listed.keys() <= self._membership.live.keys() and self._membership.live:
-                break
-            await asyncio.sleep(HEARTBEAT_SECONDS / 2)
-        return {**listed, **self._membership.live}
 
     async def _fetch(
         self,

@@ -157,7 +157,7 @@ class OneByteSPSA:
     def _apply_news(self) -> None:
         """Bring the weights nearer to what stands, for no longer than a measurement takes."""
         if self._exchange.view.revoked:
-            self._set_phase("halted")
+            self.halt()
             raise TrainingError(
                 "the run's founder has revoked this peer",
                 "what it measures is taken back everywhere",

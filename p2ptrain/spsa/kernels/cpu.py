@@ -141,6 +141,14 @@ def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int)
 
 
 @_jit
+def _moved(master: Any, start: int, step: np.float32, words: Any, bit: int, amplitude: np.float32, moved: Any) -> None:
+    """The working copy of the 128 weights that share a bit."""
+    for i in range(LANES):
+        shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
+        moved[i] = np.float32(np.float32(master[start + i]) * step) + shift
+
+
+@_jit
 def _perturb(
     master: Any, kinds: Any, steps: Any, key: np.uint64, amplitude: np.float32, out: Any, first: int, last: int
 ) -> None:
@@ -150,9 +158,7 @@ def _perturb(
         step = steps[kinds[tile]]
         for bit in range(32):
             start = tile * TILE + bit * LANES
-            for i in range(LANES):
-                shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
-                out[start + i] = np.float32(np.float32(master[start + i]) * step) + shift
+            _moved(master, start, step, words, bit, amplitude, out[start : start + LANES])
 
 
 @_jit
@@ -166,9 +172,7 @@ def _perturb_bf16(
         step = steps[kinds[tile]]
         for bit in range(32):
             start = tile * TILE + bit * LANES
-            for i in range(LANES):
-                shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
-                moved[i] = np.float32(np.float32(master[start + i]) * step) + shift
+            _moved(master, start, step, words, bit, amplitude, moved)
             for i in range(LANES):  # to nearest, ties to even; weights are finite
                 odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
                 out[start + i] = np.uint16((bits[i] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
