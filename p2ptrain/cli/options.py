@@ -38,10 +38,15 @@ BatchSize = Annotated[int, typer.Option(envvar="P2PTRAIN_BATCH_SIZE", min=1, hel
 Threads = Annotated[
     int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
 ]
-Autocast = Annotated[bool, typer.Option("--autocast", envvar="P2PTRAIN_AUTOCAST", help="Compute in bf16.")]
+Autocast = Annotated[
+    bool, typer.Option("--autocast", envvar="P2PTRAIN_AUTOCAST", help="Compute in bf16, where that is safe.")
+]
 Compile = Annotated[bool, typer.Option("--compile", envvar="P2PTRAIN_COMPILE", help="Use torch.compile.")]
 Model = Annotated[
-    str | None, typer.Option(envvar="P2PTRAIN_MODEL", help="Folder to load instead of the run's pretrained model.")
+    str | None,
+    typer.Option(
+        envvar="P2PTRAIN_MODEL", help="Folder to load instead of the run's pretrained model and its tokenizer."
+    ),
 ]
 Data = Annotated[
     list[str] | None, typer.Option(envvar="P2PTRAIN_DATA", help="File or glob to read instead of the run's data.")

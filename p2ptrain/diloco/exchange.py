@@ -105,6 +105,11 @@ class Exchange:
     def own_presence(self) -> Presence:
         return self._shell.membership.presence()
 
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Others' messages that were not used, by reason."""
+        return dict(sorted(self._shell.membership.dropped.items()))
+
     def close(self) -> None:
         """Write a snapshot of the head, say goodbye and stop.
 

@@ -165,3 +165,5 @@ class Stopped(Event):
     resume: str
     sent: dict[str, int]
     """Bytes that entered streams and gossip, framing included, by purpose."""
+    refused: dict[str, int]
+    """Others' messages that were not used, by reason."""

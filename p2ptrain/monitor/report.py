@@ -192,6 +192,8 @@ def describe(event: Event) -> list[str]:
                 f"{event.reason}: height {event.height}, state {event.state[:8]}, {event.steps} steps in "
                 f"{event.seconds:.0f} s, sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items())
             ]
+            if event.refused:
+                lines.append("not used: " + ", ".join(f"{n} × {why}" for why, n in event.refused.items()))
             return [*lines, "go on with:", f"  {event.resume}"] if event.resume else lines
     raise TypeError(f"no words for {type(event).__name__}")
 

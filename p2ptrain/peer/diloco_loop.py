@@ -90,6 +90,10 @@ class DiLoCoLoop(Loop):
         return self.diloco.exchange.peers.values()
 
     @property
+    def refused(self) -> Mapping[str, int]:
+        return self.diloco.exchange.refused
+
+    @property
     def own_presence(self) -> Presence:
         return self.diloco.exchange.own_presence
 

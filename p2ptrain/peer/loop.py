@@ -89,6 +89,11 @@ class Loop(ABC):
 
     @property
     @abstractmethod
+    def refused(self) -> Mapping[str, int]:
+        """Others' messages that were not used, by reason."""
+
+    @property
+    @abstractmethod
     def own_presence(self) -> Presence: ...
 
     @abstractmethod

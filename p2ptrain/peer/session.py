@@ -150,6 +150,7 @@ def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool) ->
             folder=folder,
             resume="" if complete else f"p2ptrain peer {shlex.quote(folder)}",
             sent=accounts(run),
+            refused=dict(trainer.refused),
         )
     )
 

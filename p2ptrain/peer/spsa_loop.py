@@ -35,6 +35,7 @@ class SPSALoop(Loop):
             self._task.loss_on,
             self._run,
             held_out=self._task.held_out_digest,
+            bf16=self._task.bf16,
             on_event=self._hear,
             stop=self._look_up,
         )
@@ -110,6 +111,10 @@ class SPSALoop(Loop):
     @property
     def others(self) -> Iterable[Presence]:
         return self.spsa.exchange.peers.values()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        return self.spsa.exchange.refused
 
     @property
     def own_presence(self) -> Presence:

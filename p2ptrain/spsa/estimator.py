@@ -4,6 +4,9 @@
 
 The two sides are made from the master weights, which are never touched, in one pass each; nothing is restored between
 steps. (Adding and subtracting ε·z in place would leave more than a quarter of float32 weights changed.)
+
+A working copy in bfloat16 takes half the memory, but rounds the perturbation with the weights: where their spacing is
+wider than 2ε, both sides are the same. So it is only used where its gradients agree: see `Estimator.halve`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from p2ptrain.spsa.replica import Piece, Replica
 from p2ptrain.spsa.signs import seed_key
 from p2ptrain.state.logs import Log
 
+COMPARED = 16
+"""Perturbations along which two precisions are compared."""
+LEAST_AGREEMENT = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -35,7 +42,7 @@ class Estimator:
     """A model's working copy, made from a replica, and the loss on it.
 
     Args:
-        tensors: the model's trainable parameters; they become views of one flat float32 vector.
+        tensors: the model's trainable parameters; they become views of one flat vector.
         loss_fn: the mean loss of the model on a batch, a scalar.
     """
 
@@ -46,11 +53,31 @@ class Estimator:
         tensors: Mapping[str, torch.nn.Parameter],
         loss_fn: Callable[[Any], torch.Tensor],
     ) -> None:
-        self._epsilon, self._replica, self._loss = method.epsilon, replica, loss_fn
-        self._work = torch.empty(replica.elements, device=next(iter(tensors.values())).device)
-        for slot in replica.layout.slots:
-            tensors[slot.name].data = slot.of(self._work)
+        self._epsilon, self._replica, self._loss, self._tensors = method.epsilon, replica, loss_fn, tensors
+        self._work: torch.Tensor
+        self._make_copy(torch.float32)
+
+    def _make_copy(self, dtype: torch.dtype) -> None:
+        device = next(iter(self._tensors.values())).device
+        self._work = torch.empty(self._replica.elements, dtype=dtype, device=device)
+        for slot in self._replica.layout.slots:
+            self._tensors[slot.name].data = slot.of(self._work)
         self.restore()
+
+    def halve(self, batches: Sequence[Any]) -> float:
+        """Go on with a working copy in bfloat16, if the gradients that it gives along a few perturbations agree with
+        those of float32 on the same minibatches.
+
+        Returns:
+            Their correlation: below `LEAST_AGREEMENT`, or NaN, float32 stays.
+        """
+        wide = [self.measure(key, batches).gradient for key in range(COMPARED)]
+        self._make_copy(torch.bfloat16)
+        narrow = [self.measure(key, batches).gradient for key in range(COMPARED)]
+        found = float(torch.corrcoef(torch.tensor([wide, narrow]))[0, 1])
+        if not found >= LEAST_AGREEMENT:
+            self._make_copy(torch.float32)
+        return found
 
     def measure(self, key: int, batches: Sequence[Any]) -> Measured:
         """Along the perturbation of this key; leaves the working copy on one side."""

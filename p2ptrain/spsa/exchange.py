@@ -175,8 +175,8 @@ class Exchange:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Batches of others that were not used, by reason."""
-        return {str(reason): count for reason, count in self._shell.refused.items()}
+        """Messages and batches of others that were not used, by reason."""
+        return dict(sorted((self._shell.refused + self._shell.membership.dropped).items()))
 
     def close(self) -> None:
         """Say goodbye and stop."""

@@ -24,7 +24,7 @@ from p2ptrain.errors import TrainingError
 from p2ptrain.parameters import device_name, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa.byte import encode
-from p2ptrain.spsa.estimator import Estimator
+from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Estimator
 from p2ptrain.spsa.exchange import WAIT_SECONDS, Exchange
 from p2ptrain.spsa.master import MasterLayout, check_learning_rate
 from p2ptrain.spsa.position import distance, total, towards
@@ -59,6 +59,8 @@ class OneByteSPSA:
             and untrained weights.
         loss_fn: the mean loss of the model on a batch, a scalar.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
+        bf16: make the working copy in bfloat16, half the memory, if its gradients agree with float32's on the first
+            batches; else warn and stay with float32. The shared weights are the same integers either way.
         on_event: called on the network thread with a name and facts ("mark", "cut", "diverged", "progress", "replay").
         stop: asked whenever this would wait for others; once it says True nothing waits any more.
 
@@ -73,6 +75,7 @@ class OneByteSPSA:
         run: Run,
         *,
         held_out: Digest = NO_DIGEST,
+        bf16: bool = False,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -88,7 +91,7 @@ class OneByteSPSA:
         self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
         self._replica: Replica
         self._estimator: Estimator
-        self._clock = 0
+        self._clock, self._may_halve = 0, bf16
         self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
         self.not_finite = 0
         """Measurements that gave no number, and were said as zero."""
@@ -139,12 +142,28 @@ class OneByteSPSA:
         if len(batches) != self._method.batches_per_seed:
             raise ValueError(f"the spec wants {self._method.batches_per_seed} batches in a step, not {len(batches)}")
         self._apply_news()
+        if self._may_halve:
+            self._halve(batches)
         began = monotonic()
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
         seconds = monotonic() - began
         loss = sum(losses) / len(losses)
         self._count(loss, tokens, seconds)
         return loss
+
+    def _halve(self, batches: tuple[Any, ...]) -> None:
+        self._may_halve = False
+        agreement = self._estimator.halve(batches)
+        if agreement >= LEAST_AGREEMENT:
+            log.info("the working copy is bfloat16: its gradients' correlation with float32's is %.3f", agreement)
+        else:
+            log.warning(
+                "the working copy stays float32: gradients measured in bfloat16 would have a correlation of %.2f with "
+                "the true ones, less than %g: ε = %g is too small for it",
+                agreement,
+                LEAST_AGREEMENT,
+                self._method.epsilon,
+            )
 
     def _measure(self, batches: tuple[Any, ...]) -> float:
         """One record; returns the loss."""
@@ -226,8 +245,8 @@ class OneByteSPSA:
         return self._vitals
 
     def global_parameters(self) -> dict[str, torch.Tensor]:
-        """The weights by the bare model's parameter names, float32 on the training device: the model's own, which this
-        brings back from where the last measurement has left them."""
+        """The weights by the bare model's parameter names, in the working copy's precision on the training device: the
+        model's own, which this brings back from where the last measurement has left them."""
         self._estimator.restore()
         return {name: tensor.detach() for name, tensor in self._tensors.items()}
 

@@ -66,6 +66,7 @@ class Replica:
         self._master = torch.tensor(state.master, device=device)
         self._kinds, self._steps = state.layout.kinds().to(device), state.layout.steps()
         self._table = QuantaTable(method, state.layout.exponents)
+        self._waiting = _Waiting(len(state.layout.exponents))
         self.position: Position = dict(state.position)
 
     @classmethod
@@ -86,18 +87,16 @@ class Replica:
         """
         spans = list(_between(self.position, target))
         in_all, done = sum(stop - start for _, start, stop, _ in spans), 0
-        queue = _Queue(self._add)
-        try:
-            for log, start, stop, sign in spans:
-                # All of them before the first is used: what is half taken back would be no position.
-                for piece in list(records.pieces(log, start, stop)):
-                    for index, row in self._rows(piece, start, stop):
-                        queue.put(seed_key(self._run, log.author, log.session, index), sign * row)
-                    done += piece.within(start, stop)
-                    progress(done, in_all)
-                self.position = {**self.position, log: stop if sign > 0 else start}
-        finally:
-            queue.flush()
+        for log, start, stop, sign in spans:
+            # All of them before the first is used: what is half taken back would be no position.
+            for piece in list(records.pieces(log, start, stop)):
+                for index, row in self._rows(piece, start, stop):
+                    self._waiting.put(seed_key(self._run, log.author, log.session, index), sign * row)
+                    if len(self._waiting) == RECORDS_AT_ONCE:
+                        self._add()
+                done += piece.within(start, stop)
+                progress(done, in_all)
+            self.position = {**self.position, log: stop if sign > 0 else start}
         self.position = {log: count for log, count in self.position.items() if count}
 
     def _rows(self, piece: Piece, start: int, stop: int) -> Iterator[tuple[int, Row]]:
@@ -107,12 +106,13 @@ class Replica:
             if code and start <= index < stop:
                 yield index, self._table.row(code, step)
 
-    def _add(self, keys: list[int], rows: list[Row]) -> None:
-        self._kernels.add(self._master, self._kinds, keys, torch.from_numpy(np.stack(rows)))
+    def _add(self) -> None:
+        self._kernels.add(self._master, self._kinds, *self._waiting.take())
 
     def perturb(self, key: int, amplitude: float, out: torch.Tensor) -> None:
         """Write the weights, moved by `amplitude` along a perturbation, to a flat vector on the same device."""
-        self._kernels.perturb(self._master, self._kinds, self._steps, key, amplitude, out)
+        given = self._master, self._kinds, self._steps, key, amplitude, out
+        self._kernels.perturb(*given, *self._waiting.take())
 
     def weights(self, out: torch.Tensor) -> None:
         """Write the weights themselves."""
@@ -120,6 +120,7 @@ class Replica:
 
     def state(self) -> MasterState:
         """A copy of what the weights are now, on the host."""
+        self._add()
         master = self._master.to("cpu", copy=True).numpy()
         return MasterState(self.layout, dict(self.position), master, self._frozen)
 
@@ -129,24 +130,27 @@ class Replica:
         return self._master.numel()
 
 
-class _Queue:
-    """Collects records, so that many share a pass over the weights."""
+class _Waiting:
+    """Records that are in the position and not yet in the weights, so that many share a pass over these, and the last
+    few the pass that reads them anyway."""
 
-    def __init__(self, add: Callable[[list[int], list[Row]], None]) -> None:
-        self._add = add
+    def __init__(self, kinds: int) -> None:
+        self._kinds = kinds
         self._keys: list[int] = []
         self._rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def put(self, key: int, row: Row) -> None:
         self._keys.append(key)
         self._rows.append(row)
-        if len(self._keys) == RECORDS_AT_ONCE:
-            self.flush()
 
-    def flush(self) -> None:
-        if self._keys:
-            self._add(self._keys, self._rows)
+    def take(self) -> tuple[list[int], torch.Tensor]:
+        """Keys and quanta, int32 (records, kinds); none are left."""
+        keys, rows = self._keys, np.array(self._rows, dtype=np.int32).reshape(len(self._keys), self._kinds)
         self._keys, self._rows = [], []
+        return keys, torch.from_numpy(rows)
 
 
 def _between(applied: Position, target: Position) -> Iterator[tuple[Log, int, int, int]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from p2ptrain.run import Digest, RunSpec
+from p2ptrain.run import Digest, RunSpec, SPSAMethod
 from p2ptrain.tasks.adapters import export_adapters, merged
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.local import LocalOptions, open_device
@@ -54,8 +54,12 @@ class Task(ABC):
         self._spec, self._options = spec, options
         self._data = text_data(spec)
         self.device = open_device(options)
-        self.tokenizer: Tokenizer = load_tokenizer(self._data.tokenizer)
+        self.tokenizer: Tokenizer = load_tokenizer(_tokenizer_name(spec, options))
         self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
+        self.bf16 = options.autocast
+        # Autocast would round float32 weights at each use, the perturbation of one-byte SPSA with them: there it is the
+        # working copy that is bfloat16, after a check.
+        self._autocast = options.autocast and not isinstance(spec.method, SPSAMethod)
         self._forward: Any = torch.compile(self.model) if options.compile else self.model
 
     @abstractmethod
@@ -144,9 +148,15 @@ class Task(ABC):
 
     def _answer(self, forward: Any, **inputs: Any) -> Any:
         """The model's output, in the precision that the volunteer chose."""
-        if not self._options.autocast:
+        if not self._autocast:
             context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         else:
             context = torch.autocast(self.device.type, torch.bfloat16)
         with context:
             return forward(**inputs)
+
+
+def _tokenizer_name(spec: RunSpec, options: LocalOptions) -> str:
+    """A folder that stands for the pretrained model stands for its tokenizer, too."""
+    name = text_data(spec).tokenizer
+    return options.model if options.model and name == spec.model.pretrained else name

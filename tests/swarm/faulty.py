@@ -81,6 +81,87 @@ def contradict() -> None:
     steady()
 
 
+def lossy() -> None:
+    """What this peer says of its records is lost, said twice or said up to 20 s later, a quarter of it each."""
+    import asyncio
+    import random
+
+    from p2ptrain.swarm import Membership
+
+    real = Membership.publish
+
+    async def publish(self: Any, record: Any) -> None:
+        fate = random.randrange(4) if record.kind == "batch/1" else 3
+        if fate == 0:
+            return
+        if fate == 1:
+            await real(self, record)
+        if fate == 2:
+            await asyncio.sleep(random.uniform(0.0, 20.0))
+        await real(self, record)
+
+    Membership.publish = publish  # type: ignore[method-assign]
+
+
+LATE_SECONDS = 120.0
+
+
+def late() -> None:
+    """For two minutes nobody gets this peer's own records, whether they ask or listen."""
+    from p2ptrain.spsa.shell import Shell
+    from p2ptrain.swarm import Membership
+
+    publish, ends, began = Membership.publish, Shell._ends, time.monotonic()
+
+    def is_late() -> bool:
+        return time.monotonic() - began < LATE_SECONDS
+
+    async def publish_later(self: Any, record: Any) -> None:
+        if not (is_late() and record.kind == "batch/1"):
+            await publish(self, record)
+
+    def ends_without(self: Any) -> Any:
+        mine = self._swarm.peer_id
+        return {log: end for log, end in ends(self).items() if not (is_late() and log.author == mine)}
+
+    Membership.publish = publish_later  # type: ignore[method-assign]
+    Shell._ends = ends_without  # type: ignore[method-assign]
+
+
+FLOOD = 200
+
+
+def flood() -> None:
+    """Says 200 records that it has not measured for each that it has."""
+    import random
+
+    from p2ptrain.spsa.exchange import Exchange
+
+    real = Exchange.say
+
+    def say(self: Any, code: int, clock: int) -> None:
+        real(self, code, clock)
+        for _ in range(FLOOD):
+            real(self, random.choice((-1, 1)), clock)
+
+    Exchange.say = say  # type: ignore[method-assign]
+
+
+def die_before_broadcast() -> None:
+    """Killed with a batch on its disk that nobody has heard of."""
+    from p2ptrain.spsa.shell import Shell
+
+    real = Shell.say
+
+    async def say(self: Any, batch: Any) -> None:
+        if batch.start >= 64:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await real(self, batch)
+
+    Shell.say = say  # type: ignore[method-assign]
+    steady()
+
+
 def die_before_commit() -> None:
     """Killed as leader, with the round closed but nothing said."""
     from p2ptrain.diloco.shell import Shell
@@ -170,7 +251,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
         clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit, disk_full,
-        contradict,
+        contradict, lossy, late, flood, die_before_broadcast,
     )
 }  # fmt: skip
 

@@ -34,9 +34,10 @@ class Kernels(Protocol):
 
     def perturb(
         self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor,
+        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
     ) -> None:  # fmt: skip
-        """Write the working copy at `amplitude` times the perturbation from the master weights.
+        """Add records to the master weights, as `add` does, then write the working copy at `amplitude` times the
+        perturbation; where memory is what takes the time, both in one pass.
 
         Args:
             steps: float32 on the host, (kinds): 2^exponent.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -20,6 +20,8 @@ from p2ptrain.spsa.signs import BLOCKS, LANES, MULTIPLIERS, ROUNDS, TILE, WEYL
 RECORDS_AT_ONCE = 64
 """Their words for one tile, 32 KiB, stay in the fastest cache."""
 _SPANS_PER_THREAD = 4
+_TILES_IN_CACHE = 32
+"""Half a megabyte of master weights: added to and read again before they leave the core's cache."""
 
 _M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _W0, _W1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
@@ -30,26 +32,46 @@ class CpuKernels:
     """See `Kernels`."""
 
     def add(self, master: torch.Tensor, kinds: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor) -> None:
-        weights, tiles = master.numpy(), kinds.numpy()
-        for start in range(0, len(keys), RECORDS_AT_ONCE):
-            chosen = slice(start, start + RECORDS_AT_ONCE)
-            some = np.array(keys[chosen], dtype=np.uint64), quanta[chosen].numpy()
-            _spread(len(tiles), partial(_add, weights, tiles, *some))
+        _spread(len(kinds), _adding(master, kinds, keys, quanta))
 
     def perturb(
         self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor,
+        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
     ) -> None:  # fmt: skip
-        weights, tiles, sizes = master.numpy(), kinds.numpy(), steps.numpy()
-        some, shift = np.uint64(key), np.float32(amplitude)
+        add = _adding(master, kinds, keys, quanta)
         if out.dtype == torch.float32:
-            target = out.numpy()
-            _spread(len(tiles), lambda first, last: _perturb(weights, tiles, sizes, some, shift, target, first, last))
+            kernel, target = _perturb, out.numpy()
         else:
-            bits = out.view(torch.int16).numpy().view(np.uint16)
-            _spread(
-                len(tiles), lambda first, last: _perturb_bf16(weights, tiles, sizes, some, shift, bits, first, last)
-            )
+            kernel, target = _perturb_bf16, out.view(torch.int16).numpy().view(np.uint16)
+        given = master.numpy(), kinds.numpy(), steps.numpy(), np.uint64(key), np.float32(amplitude), target
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, _TILES_IN_CACHE):
+                stop = min(start + _TILES_IN_CACHE, last)
+                add(start, stop)
+                kernel(*given, start, stop)
+
+        _spread(len(kinds), work)
+
+
+def _adding(
+    master: torch.Tensor, kinds: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor
+) -> Callable[[int, int], None]:
+    """What adds the records to the tiles from the first to the last that it is given."""
+    weights, tiles = master.numpy(), kinds.numpy()
+    some = [
+        (
+            np.array(keys[start : start + RECORDS_AT_ONCE], dtype=np.uint64),
+            quanta[start : start + RECORDS_AT_ONCE].numpy(),
+        )
+        for start in range(0, len(keys), RECORDS_AT_ONCE)
+    ]
+
+    def work(first: int, last: int) -> None:
+        for chosen in some:
+            _add(weights, tiles, *chosen, first, last)
+
+    return work
 
 
 def _spread(tiles: int, work: Callable[[int, int], None]) -> None:

@@ -31,8 +31,9 @@ class CudaKernels:
 
     def perturb(
         self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor,
+        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
     ) -> None:  # fmt: skip
+        self.add(master, kinds, keys, quanta)
         shift = torch.tensor([amplitude], dtype=torch.float32, device=master.device)
         half = out.dtype == torch.bfloat16
         where = out.view(torch.int16) if half else out

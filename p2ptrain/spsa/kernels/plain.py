@@ -21,8 +21,9 @@ class PlainKernels:
 
     def perturb(
         self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor,
+        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
     ) -> None:  # fmt: skip
+        self.add(master, kinds, keys, quanta)
         tiles = out.view(-1, TILE)
         for first, part, kind in _spans(master, kinds):
             weights = part.to(torch.float32) * steps.to(master.device)[kind].unsqueeze(1)

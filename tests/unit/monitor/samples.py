@@ -37,6 +37,7 @@ WARNED = events.Warned(text="the held-out text [here] is another one")
 STOPPED = events.Stopped(
     reason="stopped", height=9, commit=COMMIT, state=STATE, steps=130, seconds=33.3, folder="/home/runs/x",
     resume="p2ptrain peer /home/runs/x", sent={"contribution": 2_000_000, "gossip": 900},
+    refused={"malformed": 3},
 )  # fmt: skip
 
 ALL = (

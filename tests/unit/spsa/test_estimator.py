@@ -10,7 +10,7 @@ import torch
 
 from p2ptrain.run import SPSAMethod
 from p2ptrain.spsa.byte import decode, encode
-from p2ptrain.spsa.estimator import Alone, Estimator
+from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Alone, Estimator
 from p2ptrain.spsa.master import MasterLayout
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.signs import seed_key, signs
@@ -148,3 +148,28 @@ def test_every_seed_of_a_step_is_measured_at_the_same_weights() -> None:
     alone.step([1.0])
     assert made.replica.position == {LOG: 6}
     assert len(made.model.asked) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize(("epsilon", "halved"), [(3e-2, True), (1e-4, False)])
+def test_a_bfloat16_copy_is_used_only_where_its_gradients_agree(epsilon: float, halved: bool) -> None:
+    """At weights around 1 bfloat16's spacing is 0.004 to 0.008."""
+    made = Made(epsilon=epsilon)
+    before = made.weights()
+
+    def loss(batch: float) -> torch.Tensor:
+        a, b = made.model.a.float(), made.model.b.float()  # a bfloat16 sum would lose the difference itself
+        return batch * (((a - TARGET) ** 2).sum() + ((b - TARGET) ** 2).sum())
+
+    made.estimator = Estimator(made.method, made.replica, made.tensors, loss)
+    agreement = made.estimator.halve([1.0])
+    assert (agreement >= LEAST_AGREEMENT) is halved
+    made.estimator.restore()
+    dtype = torch.bfloat16 if halved else torch.float32
+    for name, weights in made.weights().items():
+        assert weights.dtype == dtype
+        assert torch.equal(weights, before[name].to(dtype))
+
+
+def test_a_loss_that_is_no_number_leaves_float32(made: Made) -> None:
+    assert math.isnan(made.estimator.halve([math.nan]))
+    assert {weights.dtype for weights in made.weights().values()} == {torch.float32}

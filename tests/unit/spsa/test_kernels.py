@@ -49,10 +49,11 @@ class OnItsDevice:
 
     def perturb(
         self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor,
+        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
     ) -> None:  # fmt: skip
-        there = out.to(DEVICE)
-        self._inner.perturb(master.to(DEVICE), kinds.to(DEVICE), steps, key, amplitude, there)
+        weights, there = master.to(DEVICE), out.to(DEVICE)
+        self._inner.perturb(weights, kinds.to(DEVICE), steps, key, amplitude, there, keys, quanta)
+        master.copy_(weights)
         out.copy_(there)
 
 
@@ -87,11 +88,16 @@ def test_records_are_added_as_the_formula_says_and_wrap(kernels: Kernels, count:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("amplitude", [1e-3, -1e-3, 0.0, 7.0])
-def test_a_working_copy_is_rounded_as_the_formula_says(kernels: Kernels, dtype: torch.dtype, amplitude: float) -> None:
+@pytest.mark.parametrize(("amplitude", "records"), [(1e-3, 0), (-1e-3, 1), (0.0, 0), (7.0, 3)])
+def test_a_working_copy_has_the_records_and_is_rounded_as_the_formula_says(
+    kernels: Kernels, dtype: torch.dtype, amplitude: float, records: int
+) -> None:
+    keys, quanta = some_records(records)
     master = random_master(2)
     out = torch.empty(TILES * TILE, dtype=dtype)
-    kernels.perturb(master, KINDS, STEPS, 99, amplitude, out)
+    expected_master = by_the_formula(master, keys, quanta)
+    kernels.perturb(master, KINDS, STEPS, 99, amplitude, out, keys, quanta)
+    assert torch.equal(master, expected_master)
     weights = master.numpy().astype(np.float32).reshape(TILES, TILE) * STEPS[KINDS.long()].numpy()[:, None]
     moved = weights + np.float32(amplitude) * signs(99, 0, TILES).numpy().astype(np.float32)
     expected = torch.from_numpy(moved).to(dtype).flatten()

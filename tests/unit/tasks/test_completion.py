@@ -184,3 +184,12 @@ def test_a_step_is_counted_by_the_examples_mean_length(tmp_path: Path) -> None:
     made = open_completion(tmp_path)
     lengths = [sum(map(len, made.pairs(example)[example.label])) for example in made.examples.held_out]
     assert made.tokens_per_step == round(5 * np.mean(lengths))
+
+
+def test_a_volunteers_folder_stands_for_model_and_tokenizer_of_a_hub_name(tmp_path: Path) -> None:
+    folder, name = framing_tokenizer(tmp_path / "model"), "nobody/has-this"
+    wide = open_completion(tmp_path, data={"tokenizer": str(folder)})
+    wide.model.save_pretrained(folder)  # type: ignore[operator]
+    spec = example_spec(tmp_path, COMPLETION, pretrained=name, data={"tokenizer": name})
+    made = open_task(spec, LocalOptions(device="cpu", model=str(folder)))
+    assert made.tokenizer.before.tolist() == [257], "the folder's tokenizer puts something before a text"
