@@ -34,7 +34,8 @@ from report import report
 
 import p2ptrain
 from p2ptrain.parameters import shared_parameters
-from p2ptrain.run import Digest, RunSpec, SigningKey, SPSAMethod
+from p2ptrain.run import Digest, RunSpec, SPSAMethod
+from p2ptrain.run.keys import peer_id_from_key
 from p2ptrain.spsa.estimator import Alone, Estimator
 from p2ptrain.spsa.master import MasterLayout
 from p2ptrain.spsa.replica import Replica
@@ -49,6 +50,8 @@ HELD_OUT = 1000
 EVAL_BATCH = 100
 NEIGHBOURHOOD = 1024
 """A minibatch is drawn from so many reviews of similar length, so that little of it is padding."""
+LOG = Log(peer_id_from_key(bytes([9] * 32)), bytes(8))
+"""The same for all combinations of a search, and with it the perturbations."""
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 
 Review = tuple[list[int], int]
@@ -128,7 +131,7 @@ def search(given: argparse.Namespace) -> None:
         run = Digest(bytes(32))
         replica = Replica(run, method, base, torch.device("cpu"))
         estimator = Estimator(method, replica, tensors, reviews.loss)
-        alone = Alone(run, Log(SigningKey.generate().peer_id, bytes(8)), method, replica, estimator)
+        alone = Alone(run, LOG, method, replica, estimator)
         began = time.perf_counter()
         gradients = [abs(alone.step([reviews.batch(0, index, size)]).gradient) for index in range(given.records)]
         seconds = time.perf_counter() - began

@@ -18,7 +18,7 @@ from report import report
 from p2ptrain.errors import SpecError
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import Digest, SPSAMethod, load_spec
-from p2ptrain.run.keys import SigningKey
+from p2ptrain.run.keys import peer_id_from_key
 from p2ptrain.spsa.estimator import Alone, Estimator
 from p2ptrain.spsa.master import MasterLayout, check_learning_rate
 from p2ptrain.spsa.replica import Replica
@@ -27,14 +27,20 @@ from p2ptrain.state.logs import Log
 from p2ptrain.tasks import Evaluation, LocalOptions, Task, open_task
 
 RUN = Digest(bytes(32))
+LOG = Log(peer_id_from_key(bytes([9] * 32)), bytes(8))
+"""The same for all, and with it the perturbations."""
 
 
-def train(task: Task, method: SPSAMethod, base: MasterState, records: int) -> tuple[Evaluation, list[float]]:
+def train(
+    task: Task, method: SPSAMethod, base: MasterState, records: int, bf16: bool
+) -> tuple[Evaluation, list[float]]:
     """How well the weights do at the end, and the projected gradients on the way."""
     tensors = shared_parameters(task.model)
     replica = Replica(RUN, method, base, task.device)
     estimator = Estimator(method, replica, tensors, task.loss_on)
-    alone = Alone(RUN, Log(SigningKey.generate().peer_id, bytes(8)), method, replica, estimator)
+    if bf16:
+        print(f"bfloat16: correlation of gradients {estimator.halve([task.batch(0)]):.3f}")
+    alone = Alone(RUN, LOG, method, replica, estimator)
     gradients = []
     while len(gradients) < records:
         gradients.append(alone.step([task.batch(len(gradients))]).gradient)
@@ -50,6 +56,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+")
     parser.add_argument("--epsilon", type=float, nargs="+")
     parser.add_argument("--clip", type=float, nargs="+")
+    parser.add_argument("--bf16", action="store_true", help="measure in bfloat16, where that agrees with float32")
     parser.add_argument("--model")
     parser.add_argument("--data", nargs="*", default=[])
     given = parser.parse_args()
@@ -77,7 +84,7 @@ def main() -> None:
             print(f"lr {lr:g}, clip {clip:g}: {error.what}")
             continue
         began = time.perf_counter()
-        found, gradients = train(task, chosen, base, given.records)
+        found, gradients = train(task, chosen, base, given.records, given.bf16)
         seconds = time.perf_counter() - began
         usual = statistics.median(map(abs, gradients))
         clipped = sum(abs(g) > clip for g in gradients) / len(gradients)
