@@ -15,6 +15,8 @@ def join(
     identity: o.IdentityFile = None,
     listen: o.Listen = None,
     announce: o.Announce = None,
+    no_listen: o.NoListen = False,
+    no_lan: o.NoLan = False,
     device: o.Device = "auto",
     batch_size: o.BatchSize = 8,
     threads: o.Threads = None,
@@ -35,7 +37,7 @@ def join(
     from p2ptrain.swarm import Invite
 
     parsed = Invite.parse(invite)
-    network = o.node_config(listen, announce)
+    network = o.node_config(listen, announce, (), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
     run_peer(

@@ -33,6 +33,15 @@ Announce = Annotated[
     list[str] | None,
     typer.Option(envvar="P2PTRAIN_ANNOUNCE", help="Address to tell others instead, e.g. of a forwarded port."),
 ]
+NoListen = Annotated[
+    bool,
+    typer.Option(
+        "--no-listen", envvar="P2PTRAIN_NO_LISTEN", help="Take no connections from outside; open all of them from here."
+    ),
+]
+NoLan = Annotated[
+    bool, typer.Option("--no-lan", envvar="P2PTRAIN_NO_LAN", help="Don't look for peers in the local network (mDNS).")
+]
 Device = Annotated[str, typer.Option(envvar="P2PTRAIN_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
 BatchSize = Annotated[int, typer.Option(envvar="P2PTRAIN_BATCH_SIZE", min=1, help="Sequences per inner step.")]
 Threads = Annotated[
@@ -70,7 +79,13 @@ Archive = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 
 
-def node_config(listen: list[str] | None, announce: list[str] | None, bootstrap: tuple[str, ...] = ()) -> NodeConfig:
+def node_config(
+    listen: list[str] | None,
+    announce: list[str] | None,
+    bootstrap: tuple[str, ...] = (),
+    no_listen: bool = False,
+    no_lan: bool = False,
+) -> NodeConfig:
     """The network part of what was given."""
     from p2ptrain.swarm import NodeConfig
 
@@ -79,7 +94,15 @@ def node_config(listen: list[str] | None, announce: list[str] | None, bootstrap:
             raise NetworkError(
                 f"can't announce {address}", "port 0 is no port", "give --listen and --announce one port"
             )
-    return NodeConfig(tuple(listen or NodeConfig().listen), tuple(announce or ()), bootstrap)
+    if no_listen and (listen or announce):
+        raise NetworkError(
+            "--no-listen contradicts --listen and --announce",
+            "a peer that does not listen has no address of its own",
+            "leave out --no-listen or the others",
+        )
+    return NodeConfig(
+        tuple(listen or NodeConfig().listen), tuple(announce or ()), bootstrap, no_listen=no_listen, lan=not no_lan
+    )
 
 
 def peer_options(

@@ -18,6 +18,8 @@ def peer(
     identity: o.IdentityFile = None,
     listen: o.Listen = None,
     announce: o.Announce = None,
+    no_listen: o.NoListen = False,
+    no_lan: o.NoLan = False,
     device: o.Device = "auto",
     batch_size: o.BatchSize = 8,
     threads: o.Threads = None,
@@ -41,7 +43,7 @@ def peer(
     from p2ptrain.swarm import Invite
 
     addresses = Invite.parse(bootstrap).addresses if bootstrap else ()
-    network = o.node_config(listen, announce, addresses)
+    network = o.node_config(listen, announce, addresses, no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
 

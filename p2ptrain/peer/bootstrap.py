@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.state.run import MAX_INVITED, open_identity
-from p2ptrain.swarm import Invite, NodeConfig, Swarm, monotonic
+from p2ptrain.swarm import Invite, NodeConfig, RelayLimits, Swarm, monotonic
 
 LOOK_SECONDS = 0.5
 REPORT_SECONDS = 10.0
@@ -21,6 +22,7 @@ def run_bootstrap(home: Path, identity: Path | None, config: NodeConfig, json_li
         NetworkError: this machine can't listen there, or the swarm to help can't be reached.
     """
     stopping = Stopping()
+    config = replace(config, relay=RelayLimits())
     with Swarm.start(open_identity(home, identity, config), config) as swarm:
         invite = Invite(None, tuple(swarm.addresses()[:MAX_INVITED]))
         if json_lines:

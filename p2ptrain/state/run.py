@@ -25,8 +25,9 @@ from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.throttle import Throttle
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, version
-from p2ptrain.swarm.node import check_port
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, lan, version
+from p2ptrain.swarm.addresses import is_relayed
+from p2ptrain.swarm.sockets import check_port
 
 MAX_INVITED = 4
 LOOK_FOR_PEERS = 10.0
@@ -99,7 +100,7 @@ class Run:
             )
         home = home or default_home()
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
-        swarm = Swarm.start(open_identity(home, identity, config), config)
+        swarm = _start_or_look_in_lan(open_identity(home, identity, config), config, invite.run)
         try:
             genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
@@ -129,7 +130,7 @@ class Run:
             contact = folder.contact
             key = _open_own_key(identity, contact, home, path.resolve().name)
             config = _at_the_same_port(config or NodeConfig(), contact.port)
-            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact))
+            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run)
             _note_contact(folder, swarm)
             return cls(swarm, folder.spec, home, folder, limits)
         except BaseException:
@@ -162,8 +163,9 @@ class Run:
             self._offer_records()
 
     def invite(self) -> Invite:
-        """A link for others: this peer's own addresses."""
-        return Invite(self.id, tuple(self.swarm.addresses()[:MAX_INVITED]))
+        """A link for others: this peer's own addresses; if nobody can reach it, where it found the swarm."""
+        addresses = self.swarm.addresses() or self.swarm.bootstrap
+        return Invite(self.id, tuple(addresses[:MAX_INVITED]))
 
     def remember_peers(self, peers: list[Presence]) -> None:
         """Note where others are reachable, for the next start; where they were before comes last."""
@@ -195,7 +197,8 @@ class Run:
 
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     """For the next start: then what others remember of this peer, and its invite, still hold."""
-    ports = [address.split("/tcp/")[1].split("/")[0] for address in swarm.addresses() if "/tcp/" in address]
+    direct = [address for address in swarm.addresses() if not is_relayed(address)]
+    ports = [address.split("/tcp/")[1].split("/")[0] for address in direct if "/tcp/" in address]
     known = folder.contact.met(swarm.bootstrap)
     noted = {
         "peer": swarm.peer_id,
@@ -250,13 +253,26 @@ def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
     return replace(config, listen=same)
 
 
-def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
+def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest) -> Swarm:
+    """Join the peers whose addresses are known; if none of them is there any more, those in the local network."""
+    try:
+        return Swarm.start(key, config)
+    except NetworkError as error:
+        found = lan.find(run) if config.searches_lan else ()
+        elsewhere = tuple(address for address in found if not address.endswith(key.peer_id))
+        if not elsewhere:
+            raise
+        log.warning("%s; taking those that the local network offers", error.what)
+        return Swarm.start(Identity.open(key.path), replace(config, bootstrap=elsewhere))
+
+
+def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str, ...], run: Digest) -> Swarm:
     """Rejoin the peers of last time; if none of them is there any more, start anew and let them come."""
     bootstrap = (*config.bootstrap, *remembered)
     elsewhere = tuple(address for address in bootstrap if not address.endswith(key.peer_id))
     if elsewhere:
         try:
-            return Swarm.start(key, replace(config, bootstrap=elsewhere))
+            return _start_or_look_in_lan(key, replace(config, bootstrap=elsewhere), run)
         except NetworkError as error:
             if config.bootstrap:
                 raise
@@ -268,7 +284,9 @@ def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str,
 async def _fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     """The run's genesis and spec, from whoever of its peers hands them out."""
     fetcher = Fetcher(swarm.rpc, Blobs())
-    peers = list(await swarm.directory.peers(run))
+    peers = await swarm.directory.peers(run)
+    for peer, presence in peers.items():
+        swarm.node.book.learn(peer, presence.addresses)
     connected = await swarm.node.connected()
     sources = [*peers, *(peer for peer in connected if peer not in peers)]
     try:

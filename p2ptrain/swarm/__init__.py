@@ -9,6 +9,7 @@ from p2ptrain.swarm.invite import Invite
 from p2ptrain.swarm.membership import Listener, Membership, Vitals
 from p2ptrain.swarm.node import MAX_GOSSIP_BYTES, NodeConfig
 from p2ptrain.swarm.presence import GONE_AFTER, HEARTBEAT_SECONDS, Phase, Presence, monotonic
+from p2ptrain.swarm.relay import RelayLimits
 from p2ptrain.swarm.rpc import Refused, Rpc, RpcError
 from p2ptrain.swarm.swarm import Swarm, version
 
@@ -24,6 +25,7 @@ __all__ = [
     "Phase",
     "Presence",
     "Refused",
+    "RelayLimits",
     "Rpc",
     "RpcError",
     "Swarm",

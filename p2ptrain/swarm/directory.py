@@ -19,6 +19,7 @@ from hivemind.p2p import PeerID
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.swarm import clock
+from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
 
@@ -35,19 +36,24 @@ class Directory:
         self._dht = dht
 
     @classmethod
-    async def join(cls, node: Node, bootstrap: Iterable[str]) -> Directory:
-        """Join the DHT of the peers at `bootstrap`, or start one.
+    async def join(cls, node: Node, bootstrap: Iterable[str], hidden: bool = False) -> Directory:
+        """Join the DHT of the peers at `bootstrap`, or start one. A hidden node, one that others can't reach, asks
+        and stores there, but nothing is kept with it.
 
         Raises:
             NetworkError: none of them answers as a DHT node.
         """
-        addresses = list(bootstrap)
+        first = set(by_peer(bootstrap))
+        if first:
+            first |= await node.connected()  # with the relays on the way: hidden peers do not answer
+        addresses = [f"/p2p/{peer}" for peer in first]
         try:
             dht = await DHTNode.create(
                 p2p=node.dht_transport,
                 initial_peers=addresses or None,
                 record_validator=_OnlyPresence(),
                 strict=False,
+                client_mode=hidden,
             )
         except RuntimeError as error:
             raise NetworkError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 import secrets
@@ -18,11 +17,13 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import msgpack
+from zeroconf import Error as ZeroconfError
 
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
+from p2ptrain.swarm.lan import Lan
 from p2ptrain.swarm.node import ControlError, Gossip
-from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, Reachability, monotonic
+from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, monotonic
 from p2ptrain.swarm.rpc import RateLimit
 from p2ptrain.swarm.swarm import Swarm, version
 
@@ -113,6 +114,8 @@ class Membership:
         self._addresses = tuple(await self._swarm.node.addresses())
         for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
             self._tasks.append(self._swarm.spawn(work()))
+        if self._swarm.searches_lan:
+            self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
 
     async def close(self) -> None:
         """Say goodbye and stop."""
@@ -166,7 +169,7 @@ class Membership:
             beat=self._beat,
             version=version(),
             addresses=self._addresses[:8],
-            reachability=_reachability(self._addresses),
+            reachability=self._swarm.reach.verdict,
             **fields,
         ).signed(self._swarm.key)
 
@@ -209,7 +212,20 @@ class Membership:
             if there:
                 await self._swarm.directory.meet(peer)
 
+    async def _meet_in_lan(self) -> None:
+        """Be found in the local network, and connect to whoever is found there."""
+        try:
+            async with Lan(self.run) as lan:
+                await lan.advertise(self._swarm.peer_id, self._addresses)
+                async for peer, addresses in lan.found():
+                    if peer != self._swarm.peer_id and await self._meet(peer, addresses):
+                        await self._swarm.directory.meet(peer)
+        except (OSError, ZeroconfError) as error:
+            log.info("the local network can't be searched: %s", error)
+
     async def _meet(self, peer: PeerId, addresses: Sequence[str]) -> bool:
+        if not addresses:  # it opens all its connections itself
+            return False
         try:
             await self._swarm.node.connect(peer, addresses)
         except NetworkError as error:
@@ -241,6 +257,7 @@ class Membership:
         if presence.author != message.origin or presence.run != self.run:
             raise MalformedError("a heartbeat speaks for somebody else")
         self._table.hear(presence, monotonic())
+        self._swarm.node.book.learn(message.origin, presence.addresses)
         if self.listener is not None:
             self.listener.heard(presence, heartbeat.news)
         self._look()
@@ -273,14 +290,3 @@ def _kind_of(data: bytes) -> str:
     if not isinstance(kind, str) or len(kind) > 40:
         raise MalformedError("a message is no record")
     return kind
-
-
-def _reachability(addresses: tuple[str, ...]) -> Reachability:
-    """How far this peer's addresses reach: only a guess until others have dialled back."""
-    hosts = [address.split("/")[2] for address in addresses if address.startswith(("/ip4/", "/ip6/"))]
-    kinds = [ipaddress.ip_address(host) for host in hosts]
-    if any(host.is_global for host in kinds):
-        return "public"
-    if any(not host.is_loopback for host in kinds):
-        return "private network"
-    return "loopback" if kinds else "unknown"

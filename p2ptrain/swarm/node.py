@@ -9,22 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
-import os
-import secrets
-import shutil
-import socket
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
@@ -34,10 +25,18 @@ from hivemind.utils.multiaddr import Multiaddr
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
 from p2ptrain.run.keys import peer_id_from_bytes
+from p2ptrain.swarm import addresses as at
 from p2ptrain.swarm.identity import Identity
+from p2ptrain.swarm.relay import Relay, RelayLimits, Tunnels
+from p2ptrain.swarm.sockets import SocketFolder, check_port
 
 MAX_GOSSIP_BYTES = 64 * 1024
 DIAL_TIMEOUT = 15.0
+HEAD_START = 4.0
+"""Seconds that a direct connection has before a relay is asked."""
+TOLD_RELAYED = 3
+"""Relayed addresses of this peer that others are told."""
+RELAYS_TRIED = 2
 CLOSE_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,9 @@ class ControlError(RuntimeError):
 StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+NOWHERE = "/ip4/127.0.0.1/tcp/0"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """How this machine takes part in the network; addresses are libp2p multiaddrs."""
@@ -65,6 +67,28 @@ class NodeConfig:
     """Addresses to tell others instead of those that are seen here, e.g. of a forwarded port."""
     bootstrap: tuple[str, ...] = ()
     """Where to find the swarm, each ending in /p2p/<peer id>; empty: this node starts one."""
+    no_listen: bool = False
+    """Take no connections from outside: this peer opens all its connections, to others and to relays, itself."""
+    relay: RelayLimits | None = None
+    """What this node carries between peers that can't reach each other; None: nothing."""
+    lan: bool = True
+    """Look for peers of the run in the local network, and be found there."""
+
+    @property
+    def binds(self) -> tuple[str, ...]:
+        """Where p2pd listens: for a peer that does not, at a port that only this machine sees, where tunnels end."""
+        return (NOWHERE,) if self.no_listen else self.listen
+
+    @property
+    def local(self) -> bool:
+        """Nobody but this machine is meant: no NAT, no relays."""
+        return not self.no_listen and all(at.is_loopback(address) for address in self.listen)
+
+    @property
+    def searches_lan(self) -> bool:
+        """Whether to speak in the local network: not if all that this node knows of is on this machine."""
+        known = self.bootstrap if self.no_listen else self.listen
+        return self.lan and not all(at.is_loopback(address) for address in known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +113,16 @@ class _Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
 class Node:
     """A running node. Make it with `start`, on the loop that will use it."""
 
-    def __init__(self, daemon: P2P, peer_id: PeerId, sockets: _SocketFolder) -> None:
-        self._daemon, self.peer_id, self._sockets = daemon, peer_id, sockets
+    def __init__(self, daemon: P2P, peer_id: PeerId, sockets: SocketFolder, config: NodeConfig) -> None:
+        self._daemon, self.peer_id, self._sockets, self._config = daemon, peer_id, sockets, config
         self.sent: Counter[str] = Counter()
         """Bytes that entered streams and gossip, by what they were for."""
+        self.relays: dict[PeerId, list[str]] = {}
+        """Relays through which others reach this peer, and where these are."""
+        self._tunnels = Tunnels(self)
+        self.book = at.AddressBook()
+        """Peers that are reached through relays: `open_stream` connects to them by itself."""
+        self._dialling: dict[PeerId, asyncio.Task[None]] = {}
 
     @classmethod
     async def start(cls, identity: Identity, config: NodeConfig) -> Node:
@@ -101,22 +131,19 @@ class Node:
         Raises:
             NetworkError: can't listen at an address, p2pd does not start, or nobody answers.
         """
-        for address in config.listen:
+        for address in config.binds:
             check_port(address)
-        sockets = _SocketFolder.make()
-        local = all(_is_loopback(address) for address in config.listen)
+        sockets = SocketFolder.make()
         daemon_type: Any = type("Daemon", (_Daemon,), {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/"})
         try:
             daemon = await daemon_type.create(
-                host_maddrs=list(config.listen),
+                host_maddrs=list(config.binds),
                 announce_maddrs=list(config.announce) or None,
                 identity_path=str(identity.path),
                 check_if_identity_free=False,  # our lock does that; hivemind's check knows RSA keys only
-                trusted_relays=None
-                if local
-                else list(config.bootstrap) or None,  # p2pd panics on relays without autorelay
-                use_auto_relay=bool(config.bootstrap) and not local,
-                nat_port_map=not local,
+                use_relay=False,  # `relay.py` says why
+                dht_mode="client" if config.no_listen else "server",  # of p2pd's own; a client's addresses are not told
+                nat_port_map=not config.local and not config.no_listen,
             )
         except (P2PDaemonError, OSError, ValueError) as error:
             sockets.remove()
@@ -128,8 +155,11 @@ class Node:
         except BaseException:
             sockets.remove()
             raise
-        node = cls(daemon, identity.peer_id, sockets)
+        node = cls(daemon, identity.peer_id, sockets, config)
         try:
+            await node._tunnels.start()
+            if config.relay:
+                await Relay(node, config.relay).start()
             await node._dial(config.bootstrap)
         except BaseException:
             await node.close()
@@ -138,6 +168,7 @@ class Node:
 
     async def close(self) -> None:
         """End p2pd, hard if it does not end by itself, and remove the sockets."""
+        await self._tunnels.close()
         child = self._daemon._child
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._daemon.shutdown(), CLOSE_TIMEOUT)
@@ -160,16 +191,36 @@ class Node:
     # Addresses -----------------------------------------------------------------------------------------------------
 
     async def addresses(self) -> list[str]:
-        """Where others can reach this node, each ending in /p2p/<peer id>."""
+        """Where others can reach this node, each ending in /p2p/<peer id>, the likeliest first."""
+        direct = [] if self._config.no_listen else [f"{place}/p2p/{self.peer_id}" for place in await self._places()]
+        relayed = [at.through(place, self.peer_id) for places in self.relays.values() for place in places]
+        return at.likeliest_first((*direct, *relayed[:TOLD_RELAYED]))
+
+    async def own_place(self) -> tuple[str, int]:
+        """Host and port at which this machine itself reaches its p2pd."""
+        parts = map(at.address_parts, await self._places())
+        host, _, port = next(found for found in parts if found and found[1] == "tcp")
+        return host, port
+
+    async def _places(self) -> list[str]:
         async with self._control(type=p2pd_pb2.Request.IDENTIFY) as (_, _, answer):
-            return [f"{Multiaddr(address)}/p2p/{self.peer_id}" for address in answer.identify.addrs]
+            return [str(Multiaddr(address)) for address in answer.identify.addrs]
 
     async def connected(self) -> set[PeerId]:
-        found = set()
+        return {peer for peer, _ in await self._connections()}
+
+    async def hosts_of(self, peer: PeerId) -> set[str]:
+        """The IP addresses from which a peer is connected."""
+        places = [place for found, place in await self._connections() if found == peer]
+        return {str(at.host_of(str(Multiaddr(place)))) for place in places}
+
+    async def _connections(self) -> list[tuple[PeerId, bytes]]:
+        """Each connection's peer, and from where it comes."""
+        found = []
         async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
             for info in answer.peers:
                 with contextlib.suppress(ValueError):  # peers of other software may have other keys
-                    found.add(peer_id_from_bytes(info.id))
+                    found.append((peer_id_from_bytes(info.id), info.addrs[0]))
         return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -178,30 +229,65 @@ class Node:
         Raises:
             NetworkError: none of the addresses leads to that peer; `why` has the reason for each.
         """
+        if not any(map(at.is_relayed, addresses)):
+            await self._connect_directly(peer, addresses, DIAL_TIMEOUT)
+            return
+        self.book.learn(peer, addresses)
+        dialling = self._dialling.get(peer)
+        if dialling is None:
+            dialling = self._dialling[peer] = asyncio.create_task(self._connect_somehow(peer, addresses))
+            dialling.add_done_callback(lambda done: self._dialled(peer, done))
+        await asyncio.shield(dialling)
+
+    def _dialled(self, peer: PeerId, done: asyncio.Task[None]) -> None:
+        del self._dialling[peer]
+        if not done.cancelled():
+            done.exception()  # taken note of: who waited for it may have gone
+
+    async def _connect_somehow(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        if peer in await self.connected():
+            return None
+        failures: list[str] = []
+        direct = [address for address in addresses if not at.is_relayed(address)]
+        if direct:
+            try:
+                return await self._connect_directly(peer, direct, HEAD_START)
+            except NetworkError as error:
+                failures.append(error.why)
+        relays = at.by_peer(at.relay_of(address) for address in addresses if at.is_relayed(address))
+        for relay in [relay for relay in relays if relay != self.peer_id][:RELAYS_TRIED]:
+            try:
+                await self._connect_directly(relay, relays[relay], DIAL_TIMEOUT)
+                return await self._connect_directly(peer, [await self._tunnels.open(relay, peer)], DIAL_TIMEOUT)
+            except NetworkError as error:
+                failures.append(error.brief)
+        raise NetworkError(f"can't connect to {peer}", "; ".join(failures))
+
+    async def _connect_directly(self, peer: PeerId, addresses: Sequence[str], seconds: float) -> None:
         try:
-            bare = [Multiaddr(address.partition("/p2p/" + peer)[0]).to_bytes() for address in addresses]
-            request = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=bare)
+            bare = [Multiaddr(address.removesuffix("/p2p/" + peer)).to_bytes() for address in addresses]
+            request = p2pd_pb2.ConnectRequest(
+                peer=PeerID.from_base58(peer).to_bytes(), addrs=bare, timeout=int(seconds)
+            )
             async with (
-                asyncio.timeout(DIAL_TIMEOUT),
+                asyncio.timeout(seconds),
                 self._control(type=p2pd_pb2.Request.CONNECT, connect=request),
             ):
                 pass
         except TimeoutError:
-            raise NetworkError(f"can't connect to {peer}", f"no answer in {DIAL_TIMEOUT:.0f} s") from None
+            raise NetworkError(f"can't connect to {peer}", f"no answer in {seconds:.0f} s") from None
         except (ControlError, ValueError) as error:  # ValueError: no multiaddr
             raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
 
     async def _dial(self, bootstrap: Sequence[str]) -> None:
-        by_peer: dict[PeerId, list[str]] = {}
-        for address in bootstrap:
-            by_peer.setdefault(PeerId(address.rpartition("/p2p/")[2]), []).append(address)
-        if self.peer_id in by_peer:
+        peers = at.by_peer(bootstrap)
+        if self.peer_id in peers:
             raise NetworkError(
                 "the swarm's address is this peer's own",
                 f"{self.peer_id} is the identity that this process uses",
                 "use another --identity, or run the command on another machine",
             )
-        attempts = [self.connect(peer, addresses) for peer, addresses in by_peer.items()]
+        attempts = [self.connect(peer, addresses) for peer, addresses in peers.items()]
         results = await asyncio.gather(*attempts, return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures and len(failures) == len(results):
@@ -238,6 +324,11 @@ class Node:
         Raises:
             ControlError: no connection, or the peer does not speak this protocol.
         """
+        if peer in self.book and peer not in await self.connected():
+            try:
+                await self.connect(peer, self.book[peer])
+            except NetworkError as error:
+                raise ControlError(error.why) from None
         request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol])
         async with self._control(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request) as (reader, writer, _):
             yield reader, writer
@@ -290,79 +381,6 @@ class Node:
                     continue
                 if len(message.data) <= MAX_GOSSIP_BYTES:
                     yield Gossip(origin, message.data)
-
-
-class _SocketFolder:
-    """A process's own folder for p2pd's sockets, locked while it lives. Folders of dead processes are removed."""
-
-    def __init__(self, path: Path, lock: FileLock) -> None:
-        self.path, self._lock = path, lock
-
-    @classmethod
-    def make(cls) -> _SocketFolder:
-        parent = Path(tempfile.gettempdir()) / f"p2ptrain-{os.getuid()}"
-        try:
-            parent.mkdir(mode=0o700, exist_ok=True)
-            if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
-                raise PermissionError(f"{parent} belongs to someone else or is open to others")
-            with FileLock(parent / "lock"):  # nobody sweeps between the making and the locking of a folder
-                cls._sweep(parent)
-                path = parent / secrets.token_hex(4)
-                path.mkdir(mode=0o700)
-                lock = FileLock(path / "lock", blocking=False, thread_local=False)
-                lock.acquire()
-        except OSError as error:
-            raise NetworkError(
-                "can't make a folder for sockets", str(error), "set TMPDIR to a folder of your own"
-            ) from None
-        return cls(path, lock)
-
-    @staticmethod
-    def _sweep(parent: Path) -> None:
-        for path in filter(Path.is_dir, parent.iterdir()):
-            with contextlib.suppress(Timeout, OSError), FileLock(path / "lock", blocking=False):
-                shutil.rmtree(path, ignore_errors=True)
-
-    def remove(self) -> None:
-        self._lock.release()
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _address_parts(address: str) -> tuple[str, str, int] | None:
-    """(host, 'tcp' or 'udp', port) of an /ip4 or /ip6 multiaddr."""
-    parts = address.strip("/").split("/")
-    if len(parts) >= 4 and parts[0] in ("ip4", "ip6") and parts[2] in ("tcp", "udp") and parts[3].isdigit():
-        return parts[1], parts[2], int(parts[3])
-    return None
-
-
-def _is_loopback(address: str) -> bool:
-    parts = _address_parts(address)
-    return parts is not None and ipaddress.ip_address(parts[0]).is_loopback
-
-
-def check_port(address: str) -> None:
-    """Raises NetworkError if this machine can't listen there. libp2p listens with SO_REUSEPORT, so a second process on
-    a port would silently take half its connections."""
-    parts = _address_parts(address)
-    if parts is None:
-        raise NetworkError(
-            f"can't listen at {address!r}", "it is no /ip4 or /ip6 multiaddr", "e.g. --listen /ip4/0.0.0.0/tcp/31337"
-        )
-    host, transport, port = parts
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as probe:
-        if transport == "tcp":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed connection's port is free
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NetworkError(
-                f"can't listen at {address}",
-                f"port {port} is taken by another process" if error.errno == errno.EADDRINUSE else str(error.strerror),
-                "choose another port with --listen, or 0 for any free one",
-            ) from None
 
 
 def _dial_failure(message: str) -> str:

@@ -24,7 +24,9 @@ MAX_NEWS_BYTES = 40 * 1024
 Phase = Literal["starting", "joining", "ready", "training", "complete", "halted", "leaving"]
 """ready: loaded and waiting for others. complete: the run has reached its end. halted: can't go on, e.g. NaN."""
 
-Reachability = Literal["unknown", "loopback", "private network", "public"]
+Reachability = Literal["unknown", "loopback", "private network", "public", "relayed", "outgoing only"]
+"""What others have found by dialling back. relayed: nobody gets there but through a relay. outgoing only: nobody gets
+there; the peer opens all its connections itself."""
 
 
 class Presence(SignedRecord):

@@ -26,6 +26,7 @@ from p2ptrain.swarm import clock
 from p2ptrain.swarm.directory import Directory
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.node import Node, NodeConfig
+from p2ptrain.swarm.reach import Reach
 from p2ptrain.swarm.rpc import Rpc, RpcError
 
 START_TIMEOUT = 60.0
@@ -65,6 +66,7 @@ class Swarm:
         self._failure: BaseException | None = None
         self.node: Node
         self.rpc: Rpc
+        self.reach: Reach
         self.directory: Directory
 
     @classmethod
@@ -94,6 +96,11 @@ class Swarm:
     def bootstrap(self) -> tuple[str, ...]:
         """Where this peer found the swarm."""
         return self._config.bootstrap
+
+    @property
+    def searches_lan(self) -> bool:
+        """Whether this peer may look for others in the local network."""
+        return self._config.searches_lan
 
     @property
     def identity_path(self) -> Path:
@@ -170,7 +177,12 @@ class Swarm:
         self.rpc = Rpc(self.node)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
         await self._greet({PeerId(address.rpartition("/p2p/")[2]) for address in self._config.bootstrap})
-        self.directory = await Directory.join(self.node, self._config.bootstrap)
+        self.reach = Reach(self.node, self.rpc, self._config)
+        await self.reach.serve()
+        await self.reach.ask()
+        hidden = self.reach.verdict in ("relayed", "outgoing only")
+        self.directory = await Directory.join(self.node, self._config.bootstrap, hidden)
+        self.spawn(self.reach.keep())
         self.spawn(self._watch_daemon())
 
     async def _watch_daemon(self) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-START_SECONDS = 60.0
+START_SECONDS = 150.0
 
 Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a peer runs: what its command begins with, and where it listens."""
+    """Where a peer runs: what its command begins with, and where it listens; nowhere if that is empty."""
 
     prefix: tuple[str, ...] = ()
     listen: str = LOOPBACK
@@ -98,7 +98,7 @@ class Peer:
         program = ["-m", "tests.swarm.faulty", fault] if fault else ["-m", "p2ptrain"]
         environment = {
             **os.environ, "P2PTRAIN_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1",
+            "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "P2PTRAIN_NO_LAN": "1",
         }  # fmt: skip
         self.process = subprocess.Popen(
             [*place.prefix, sys.executable, *program, *arguments], env=environment, cwd=home, text=True,
@@ -225,7 +225,8 @@ class Lab:
         return self._train("join", other.invite, *arguments, fault=fault, place=place)
 
     def _train(self, *arguments: str, fault: str, place: Place) -> Peer:
-        return self.start(*arguments, "--listen", place.listen, "--threads", "1", fault=fault, place=place)
+        where = ("--listen", place.listen) if place.listen else ("--no-listen",)
+        return self.start(*arguments, *where, "--threads", "1", fault=fault, place=place)
 
     def close(self) -> None:
         for peer in self.peers:

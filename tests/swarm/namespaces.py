@@ -99,6 +99,46 @@ class Network:
         ip_in(self._hub, *(f"link set port{machine} master bridge{bridge}" for machine in machines))
 
 
+class Islands:
+    """Machines that reach nobody but one in the middle, each over a link of its own. Use it in a `with` block."""
+
+    def __init__(self, machines: int) -> None:
+        own = f"{PREFIX}-{os.getpid()}"
+        self._middle = f"{own}-middle"
+        self._names = [f"{own}-{number}" for number in range(1, machines + 1)]
+        self.middle = Place(("ip", "netns", "exec", self._middle), "/ip4/0.0.0.0/tcp/0")
+        self.places = tuple(
+            Place(("ip", "netns", "exec", name), f"/ip4/10.78.{number}.2/tcp/0")
+            for number, name in enumerate(self._names, 1)
+        )
+
+    def __enter__(self) -> Self:
+        sweep()
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything, with the processes that still run in it."""
+        for name in (*self._names, self._middle):
+            remove(name)
+
+    def _build(self) -> None:
+        ip("netns", "add", self._middle)
+        ip_in(self._middle, "link set lo up")
+        for number, name in enumerate(self._names, 1):
+            ip("netns", "add", name)
+            ip_in(self._middle, f"link add port{number} type veth peer name eth0 netns {name}",
+                  f"address add 10.78.{number}.1/24 dev port{number}", f"link set port{number} up")  # fmt: skip
+            ip_in(name, "link set lo up", f"address add 10.78.{number}.2/24 dev eth0", "link set eth0 up")
+
+
 def reason_not() -> str:
     """Why namespaces can't be made here; empty if they can."""
     if sys.platform != "linux":

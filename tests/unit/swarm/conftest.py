@@ -28,7 +28,10 @@ class Swarms:
     def start(
         self, *bootstrap: str, listen: str = LOOPBACK, kind: type[Swarm] = Swarm, identity: Identity | None = None
     ) -> Swarm:
-        swarm = kind.start(identity or self.identity(), NodeConfig(listen=(listen,), bootstrap=bootstrap))
+        return self.run(NodeConfig(listen=(listen,), bootstrap=bootstrap), kind, identity)
+
+    def run(self, config: NodeConfig, kind: type[Swarm] = Swarm, identity: Identity | None = None) -> Swarm:
+        swarm = kind.start(identity or self.identity(), config)
         self._started.append(swarm)
         return swarm
 

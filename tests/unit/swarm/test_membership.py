@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record, digest_of
 from p2ptrain.swarm import Membership, Phase, Presence, Swarm, Vitals, membership, presence
-from p2ptrain.swarm.membership import _kind_of, _reachability
+from p2ptrain.swarm.membership import _kind_of
 from p2ptrain.swarm.presence import Heartbeat
 from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.conftest import Swarms, eventually
@@ -61,24 +61,6 @@ def test_what_is_no_record_has_no_kind(data: bytes) -> None:
 def test_random_bytes_have_a_short_kind_or_none(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
         assert len(_kind_of(data)) <= 40
-
-
-@pytest.mark.parametrize(
-    ("addresses", "reach"),
-    [
-        ((), "unknown"),
-        (("/dns/example.org/tcp/1/p2p/x",), "unknown"),
-        (("/ip4/127.0.0.1/tcp/1/p2p/x", "/ip6/::1/tcp/1/p2p/x"), "loopback"),
-        (("/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.5/tcp/1"), "private network"),
-        (("/ip4/10.0.0.1/udp/1/quic-v1",), "private network"),
-        (("/ip6/fe80::1/tcp/1",), "private network"),
-        (("/ip4/100.64.0.1/tcp/1",), "private network"),
-        (("/ip4/192.168.1.5/tcp/1", "/ip4/8.8.8.8/tcp/1"), "public"),
-        (("/ip6/2001:4860:4860::8888/tcp/1",), "public"),
-    ],
-)
-def test_the_farthest_address_says_how_far_a_peer_can_be_reached(addresses: tuple[str, ...], reach: str) -> None:
-    assert _reachability(addresses) == reach
 
 
 # Between real peers --------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2ptrain.errors import NetworkError
-from p2ptrain.swarm.node import _address_parts, _dial_failure, _is_loopback, _SocketFolder, check_port
+from p2ptrain.swarm.addresses import address_parts, is_loopback
+from p2ptrain.swarm.node import _dial_failure
+from p2ptrain.swarm.sockets import SocketFolder, check_port
 
 # Addresses to listen at ----------------------------------------------------------------------------------------------
 
@@ -25,7 +27,7 @@ from p2ptrain.swarm.node import _address_parts, _dial_failure, _is_loopback, _So
 )
 def test_an_address_is_taken_apart(host: object, transport: str, port: int, rest: str) -> None:
     family = "ip6" if ":" in str(host) else "ip4"
-    assert _address_parts(f"/{family}/{host}/{transport}/{port}{rest}") == (str(host), transport, port)
+    assert address_parts(f"/{family}/{host}/{transport}/{port}{rest}") == (str(host), transport, port)
 
 
 JUNK = ["", "/", "localhost:80", "127.0.0.1", "/ip4", "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp", "/ip4/127.0.0.1/tcp/x",
@@ -86,7 +88,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_loopback_addresses_are_told_from_others(address: str, loopback: bool) -> None:
-    assert _is_loopback(address) is loopback
+    assert is_loopback(address) is loopback
 
 
 # What p2pd says of a failed dial -------------------------------------------------------------------------------------
@@ -114,13 +116,13 @@ def test_any_other_failure_is_told_in_its_first_line() -> None:
 def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where socket folders are made: below a temporary folder of this test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = _SocketFolder.make()
+    folder = SocketFolder.make()
     folder.remove()
     return folder.path.parent
 
 
 def test_a_socket_folder_is_private_and_goes_when_removed(parent: Path) -> None:
-    folder = _SocketFolder.make()
+    folder = SocketFolder.make()
     assert folder.path.stat().st_mode & 0o777 == 0o700
     assert parent.stat().st_mode & 0o777 == 0o700
     (folder.path / "p2pd.sock").touch()
@@ -130,13 +132,13 @@ def test_a_socket_folder_is_private_and_goes_when_removed(parent: Path) -> None:
 
 
 def test_folders_of_dead_processes_are_swept_and_those_of_the_living_are_not(parent: Path) -> None:
-    alive = _SocketFolder.make()
+    alive = SocketFolder.make()
     (alive.path / "p2pd.sock").touch()
     dead = parent / "dead"
     dead.mkdir()
     (dead / "lock").touch()
     (dead / "p2pd.sock").touch()
-    newcomer = _SocketFolder.make()
+    newcomer = SocketFolder.make()
     assert not dead.exists()
     assert (alive.path / "p2pd.sock").exists()
     assert newcomer.path != alive.path
@@ -145,7 +147,7 @@ def test_folders_of_dead_processes_are_swept_and_those_of_the_living_are_not(par
 
 
 def test_a_folder_is_locked_while_its_process_lives(parent: Path) -> None:
-    folder = _SocketFolder.make()
+    folder = SocketFolder.make()
     probe = FileLock(folder.path / "lock", blocking=False)
     with pytest.raises(TimeoutError):
         probe.acquire()
@@ -155,7 +157,7 @@ def test_a_folder_is_locked_while_its_process_lives(parent: Path) -> None:
 def test_a_folder_open_to_others_is_not_used(parent: Path) -> None:
     parent.chmod(0o755)
     with pytest.raises(NetworkError, match="folder for sockets") as refusal:
-        _SocketFolder.make()
+        SocketFolder.make()
     assert "open to others" in refusal.value.why
     assert "TMPDIR" in refusal.value.next_step
 
@@ -165,4 +167,4 @@ def test_a_file_in_the_folders_place_is_told(parent: Path) -> None:
     parent.rmdir()
     parent.touch()
     with pytest.raises(NetworkError, match="folder for sockets"):
-        _SocketFolder.make()
+        SocketFolder.make()

@@ -16,9 +16,10 @@ from hivemind.proto import p2pd_pb2
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PROTOCOL, PeerId
-from p2ptrain.swarm import MAX_GOSSIP_BYTES, Identity, NodeConfig, Swarm, clock, node, rpc
+from p2ptrain.swarm import MAX_GOSSIP_BYTES, Identity, NodeConfig, Swarm, clock, rpc
 from p2ptrain.swarm.node import Gossip, Node
 from p2ptrain.swarm.rpc import Rpc
+from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
 from tests.unit.swarm.conftest import LOOPBACK, Swarms, daemon_of, eventually, is_running
 
@@ -244,7 +245,7 @@ def test_closing_leaves_no_process_no_socket_no_port_no_thread_and_no_lock(swarm
     assert not first._thread.is_alive()
     assert first.loop.is_closed()
     Identity.open(first.identity_path).close()
-    node.check_port(address.partition("/p2p/")[0])
+    check_port(address.partition("/p2p/")[0])
     eventually(lambda: not second.run(second.node.connected()))
     first.close()  # twice does no harm
 

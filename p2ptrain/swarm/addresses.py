@@ -1,0 +1,108 @@
+"""libp2p addresses as text: what they say, and the bytes that p2pd reads. Pure.
+
+/ip4/203.0.113.7/tcp/31337/p2p/<peer>                       a peer that can be dialled
+/ip4/203.0.113.7/tcp/31337/p2p/<relay>/p2p-circuit/p2p/<peer>   one that is reached through a relay
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+
+from p2ptrain.run import PeerId
+
+CIRCUIT = "/p2p-circuit"
+MAX_KNOWN = 4096
+
+
+def peer_of(address: str) -> PeerId:
+    """Whom the address leads to."""
+    return PeerId(address.rpartition("/p2p/")[2])
+
+
+def by_peer(addresses: Iterable[str]) -> dict[PeerId, list[str]]:
+    """Addresses by whom they lead to."""
+    found: dict[PeerId, list[str]] = defaultdict(list)
+    for address in addresses:
+        found[peer_of(address)].append(address)
+    return dict(found)
+
+
+def is_relayed(address: str) -> bool:
+    return CIRCUIT in address
+
+
+def relay_of(address: str) -> str:
+    """Where the relay of a relayed address is."""
+    return address.partition(CIRCUIT)[0]
+
+
+def through(relay: str, peer: PeerId) -> str:
+    """The address of a peer that is reached through `relay`."""
+    return f"{relay}{CIRCUIT}/p2p/{peer}"
+
+
+def address_parts(address: str) -> tuple[str, str, int] | None:
+    """(host, 'tcp' or 'udp', port) of an /ip4 or /ip6 multiaddr."""
+    parts = address.strip("/").split("/")
+    if len(parts) >= 4 and parts[0] in ("ip4", "ip6") and parts[2] in ("tcp", "udp") and parts[3].isdigit():
+        return parts[1], parts[2], int(parts[3])
+    return None
+
+
+def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address of a direct address; None of names and relayed ones."""
+    parts = None if is_relayed(address) else address_parts(address)
+    try:
+        return ipaddress.ip_address(parts[0]) if parts else None
+    except ValueError:
+        return None
+
+
+def is_loopback(address: str) -> bool:
+    host = host_of(address)
+    return host is not None and host.is_loopback
+
+
+def likeliest_first(addresses: Iterable[str]) -> list[str]:
+    """In the order in which they are worth telling: public ones, relayed ones, private ones, this machine's own."""
+
+    def rank(address: str) -> int:
+        host = host_of(address)
+        if is_relayed(address):
+            return 1
+        if host is None or host.is_global:
+            return 0
+        return 3 if host.is_loopback else 2
+
+    return sorted(dict.fromkeys(addresses), key=rank)
+
+
+class AddressBook:
+    """Where peers say that they are reached, of those that use relays; forgets what is oldest."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
+
+    def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """The peer's addresses of now; nothing to remember if none is relayed."""
+        self._known.pop(peer, None)
+        if any(map(is_relayed, addresses)):
+            self._known[peer] = tuple(addresses)
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._known
+
+    def __getitem__(self, peer: PeerId) -> tuple[str, ...]:
+        return self._known[peer]
+
+    def relays(self) -> dict[PeerId, list[str]]:
+        """Relays that are used, and where those are, the latest first."""
+        told = (address for addresses in reversed(self._known.values()) for address in addresses)
+        return {
+            peer: list(dict.fromkeys(places))
+            for peer, places in by_peer(relay_of(address) for address in told if is_relayed(address)).items()
+        }

@@ -1,0 +1,123 @@
+"""Peers of one run in one local network find each other by multicast DNS, without any bootstrap node.
+
+A peer advertises its id, where it listens and a hash of the run, from which the run's id can't be told. Nothing that
+comes back is trusted: addresses of this network are dialled, and who answers has to prove to be that peer, as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import Self
+
+from blake3 import blake3
+from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from p2ptrain.run import Digest, PeerId
+from p2ptrain.run.keys import check_peer_id
+from p2ptrain.swarm.addresses import address_parts, host_of
+
+SERVICE = "_p2ptrain._tcp.local."
+MAX_WAITING = 32
+"""Advertisements that wait to be looked at; more are dropped until there is room."""
+MAX_HOSTS = 4
+ASK_MILLISECONDS = 3000
+FIND_SECONDS = 4.0
+LINGER_SECONDS = 0.5
+"""How long `find` waits for more after the first."""
+
+log = logging.getLogger(__name__)
+
+
+class Lan:
+    """The local network, heard and spoken to from the loop that enters this context.
+
+    Raises:
+        OSError: there is no network here in which one could ask.
+    """
+
+    def __init__(self, run: Digest) -> None:
+        self._run = blake3(b"p2ptrain lan " + run).digest(16)
+        self._heard: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self._dns: AsyncZeroconf
+        self._browser: AsyncServiceBrowser
+
+    async def __aenter__(self) -> Self:
+        self._dns = AsyncZeroconf(ip_version=IPVersion.V4Only)
+        self._browser = AsyncServiceBrowser(self._dns.zeroconf, SERVICE, handlers=[self._hear])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            await self._browser.async_cancel()
+        await self._dns.async_close()  # says goodbye
+
+    async def advertise(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Tell, until this context is left, that `peer` listens at those of the addresses that are local."""
+        places = [parts for address in addresses if is_local(address) and (parts := address_parts(address))]
+        ports = [port for _, transport, port in places if transport == "tcp"]
+        if not ports:
+            return
+        service = ServiceInfo(
+            SERVICE,
+            f"{peer}.{SERVICE}",
+            port=ports[0],
+            properties={"run": self._run, "peer": peer},
+            server=f"{peer}.local.",
+            parsed_addresses=[host for host, _, port in places if port == ports[0]][:MAX_HOSTS],
+        )
+        await (await self._dns.async_register_service(service))
+
+    async def found(self) -> AsyncIterator[tuple[PeerId, list[str]]]:
+        """Peers of the run and where they say that they listen, as they are heard; for as long as the caller asks."""
+        while True:
+            info = AsyncServiceInfo(SERVICE, await self._heard.get())
+            if await info.async_request(self._dns.zeroconf, ASK_MILLISECONDS) and (peer := self._peer_of(info)):
+                hosts = info.parsed_addresses(IPVersion.V4Only)[:MAX_HOSTS]
+                addresses = [f"/ip4/{host}/tcp/{info.port}/p2p/{peer}" for host in hosts]
+                if usable := [address for address in addresses if is_local(address)]:
+                    yield peer, usable
+
+    def _hear(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if state_change is not ServiceStateChange.Removed and not self._heard.full():
+            self._heard.put_nowait(name)
+
+    def _peer_of(self, info: ServiceInfo) -> PeerId | None:
+        """Who advertises this run; None if it is another one, or nonsense."""
+        if info.properties.get(b"run") != self._run:
+            return None
+        try:
+            return PeerId(check_peer_id((info.properties.get(b"peer") or b"").decode()))
+        except ValueError:
+            return None
+
+
+def find(run: Digest, seconds: float = FIND_SECONDS) -> tuple[str, ...]:
+    """Addresses of the run's peers in the local network, for who has no other; blocks for so long at most."""
+    return asyncio.run(_find(run, seconds))
+
+
+async def _find(run: Digest, seconds: float) -> tuple[str, ...]:
+    addresses: list[str] = []
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as patience, Lan(run) as lan:
+                async for _, places in lan.found():
+                    if not addresses:
+                        patience.reschedule(asyncio.get_running_loop().time() + LINGER_SECONDS)
+                    addresses += places
+    except OSError as error:
+        log.info("the local network can't be asked: %s", error)
+    return tuple(addresses)
+
+
+def is_local(address: str) -> bool:
+    """Whether this is an IPv4 address of a local network: nobody there is to make peers dial the world."""
+    host = host_of(address)
+    return (
+        isinstance(host, ipaddress.IPv4Address) and host.is_private and not host.is_loopback and not host.is_unspecified
+    )

@@ -1,0 +1,263 @@
+"""A relay for peers that others can't reach, and the tunnels that lead through it.
+
+    caller's p2pd ═ loopback ═ caller ── stream ── relay ── stream ── peer ═ loopback ═ peer's p2pd
+
+A tunnel carries the bytes of one ordinary libp2p connection over two streams that both ends have opened themselves, to
+the relay and from it. The handshake is between the two p2pd at its ends: the relay sees only ciphertext and can play
+neither of them, and to everything above it is a connection like any other, for gossip, calls and bulk, both ways.
+
+p2pd has a relay, too (circuit v2), which is not used: whatever its flags say, it ends a relayed connection after
+128 KiB or two minutes, since it starts a second service with the library's defaults over the configured one; and gossip
+does not run over such connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from p2ptrain.errors import MalformedError, NetworkError
+from p2ptrain.run import PeerId, Record, short_peer
+from p2ptrain.run.record import Count, PeerIdField, Text
+
+if TYPE_CHECKING:
+    from p2ptrain.swarm.node import Node
+
+RELAY, TUNNEL = "/p2ptrain/relay/1", "/p2ptrain/tunnel/1"
+ANSWER_SECONDS = 10.0
+PIECE = 64 * 1024
+INCOMING = 64
+"""Tunnels that others may have opened to this peer at once."""
+RENEW_AT = 0.9
+"""Of a tunnel's limits: its opener replaces it then, at a moment of its own choice."""
+NOTICE_SECONDS = 4.0
+WORTH_RENEWING = 5.0
+"""Seconds: a tunnel that broke sooner is not opened again at once."""
+
+log = logging.getLogger(__name__)
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What a relay does for others."""
+
+    tunnels: int = 128
+    """At once, in all."""
+    per_peer: int = 16
+    """At once, of one peer, whether it opened them or they lead to it."""
+    seconds: int = 30 * 60
+    """After so many a tunnel is ended; its opener replaces it before."""
+    bytes: int = 4 * 2**30
+    """After so many, both directions together, as well."""
+
+
+class RelayRequest(Record):
+    """Lead me to this peer."""
+
+    kind: ClassVar[str] = "relay-request/1"
+    max_bytes: ClassVar[int] = 256
+
+    to: PeerIdField
+
+
+class RelayAnswer(Record):
+    """From here on the stream is the tunnel, unless there is a refusal."""
+
+    kind: ClassVar[str] = "relay-answer/1"
+    max_bytes: ClassVar[int] = 512
+
+    refusal: Text
+    seconds: Count
+    bytes: Count
+
+
+class Relay:
+    """The node in the middle."""
+
+    def __init__(self, node: Node, limits: RelayLimits) -> None:
+        self._node, self._limits = node, limits
+        self._open: Counter[PeerId] = Counter()
+        self.tunnels = 0
+        """Open now."""
+
+    async def start(self) -> None:
+        await self._node.handle(RELAY, self._serve)
+
+    async def _serve(self, caller: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                request = RelayRequest.decode(await _receive(reader, RelayRequest.max_bytes))
+        except (MalformedError, TimeoutError) as error:
+            log.debug("a tunnel was asked for in vain: %s", error)
+            return
+        peer = PeerId(request.to)
+        refusal = await self._refusal(caller, peer)
+        if refusal:
+            await _send(writer, RelayAnswer(refusal=refusal, seconds=0, bytes=0))
+            return
+        self.tunnels += 1
+        self._open.update((caller, peer))
+        try:
+            await self._lead(peer, (reader, writer))
+        finally:
+            self.tunnels -= 1
+            self._open -= Counter((caller, peer))
+
+    async def _refusal(self, caller: PeerId, peer: PeerId) -> str:
+        if caller == peer or peer not in await self._node.connected():
+            return "that peer is not connected here"
+        if self.tunnels >= self._limits.tunnels:
+            return "the relay is full"
+        if max(self._open[caller], self._open[peer]) >= self._limits.per_peer:
+            return "too many tunnels of one peer"
+        return ""
+
+    async def _lead(self, peer: PeerId, near: Stream) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._node.open_stream(peer, TUNNEL) as far:
+                limits = self._limits
+                await _send(near[1], RelayAnswer(refusal="", seconds=limits.seconds, bytes=limits.bytes))
+                waiting.reschedule(None)
+                self._node.sent["relay"] += await carry(near, far, limits.seconds, limits.bytes)
+        except (RuntimeError, TimeoutError) as error:  # ControlError is a RuntimeError
+            refusal = f"that peer does not take it: {error}"[:200]
+            await _send(near[1], RelayAnswer(refusal=refusal, seconds=0, bytes=0))
+
+
+class Tunnels:
+    """The ends of tunnels: those that this peer opens, and those that relays open to it."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._arrived = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        await self._node.handle(TUNNEL, self._arrive)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def open(self, relay: PeerId, peer: PeerId) -> str:
+        """A tunnel to `peer`: where p2pd can dial it, once and within seconds.
+
+        Raises:
+            NetworkError: the relay does not lead there.
+        """
+        place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._keep(relay, peer, place))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await place
+
+    async def _keep(self, relay: PeerId, peer: PeerId, place: asyncio.Future[str]) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._node.open_stream(relay, RELAY) as far:
+                await _send(far[1], RelayRequest(to=peer))
+                limits = RelayAnswer.decode(await _receive(far[0], RelayAnswer.max_bytes))
+                if limits.refusal:
+                    raise NetworkError(f"the relay {short_peer(relay)} does not lead there", limits.refusal)
+                async with _one_visitor(place) as near:
+                    waiting.reschedule(None)
+                    await carry(near, far, limits.seconds * RENEW_AT, int(limits.bytes * RENEW_AT))
+        except (OSError, asyncio.IncompleteReadError, RuntimeError, MalformedError, NetworkError) as error:
+            why = error if isinstance(error, NetworkError) else NetworkError("no tunnel", str(error) or "no answer")
+            if not place.done():
+                place.set_exception(why)
+        finally:
+            place.cancel()  # if nothing has been said yet, nobody will
+        if time.monotonic() - began > WORTH_RENEWING and await self._is_gone(peer):
+            log.info("the tunnel to %s through %s has ended; opening another", short_peer(peer), short_peer(relay))
+            with contextlib.suppress(NetworkError, KeyError):  # KeyError: it is reached otherwise by now
+                await self._node.connect(peer, self._node.book[peer])
+
+    async def _is_gone(self, peer: PeerId) -> bool:
+        """Whether p2pd has lost its connection: it takes a moment to notice, and it may have another one."""
+        deadline = time.monotonic() + NOTICE_SECONDS
+        while peer in await self._node.connected():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(NOTICE_SECONDS / 20)
+        return True
+
+    async def _arrive(self, relay: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if relay not in self._node.relays or self._arrived >= INCOMING:
+            return
+        self._arrived += 1
+        try:
+            own = await asyncio.open_connection(*await self._node.own_place(), limit=PIECE)
+            try:
+                await carry((reader, writer), own)
+            finally:
+                own[1].close()
+        finally:
+            self._arrived -= 1
+
+
+@contextlib.asynccontextmanager
+async def _one_visitor(place: asyncio.Future[str]) -> AsyncIterator[Stream]:
+    """Listen on loopback for one connection, p2pd's; `place` is where."""
+    visitor: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+
+    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if visitor.done():
+            writer.close()
+        else:
+            visitor.set_result((reader, writer))
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, limit=PIECE)
+    try:
+        if not place.done():
+            place.set_result(f"/ip4/127.0.0.1/tcp/{server.sockets[0].getsockname()[1]}")
+        reader, writer = await visitor
+        server.close()
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+    finally:
+        server.close()
+
+
+async def carry(one: Stream, other: Stream, seconds: float | None = None, limit: int | None = None) -> int:
+    """Pass on what comes from either side to the other until one ends or a limit is reached; returns the bytes."""
+    carried = 0
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal carried
+        with contextlib.suppress(OSError):
+            while (limit is None or carried < limit) and (data := await reader.read(PIECE)):
+                carried += len(data)
+                writer.write(data)
+                await writer.drain()
+
+    ways = [asyncio.create_task(pass_on(one[0], other[1])), asyncio.create_task(pass_on(other[0], one[1]))]
+    try:
+        await asyncio.wait(ways, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+    return carried
+
+
+async def _send(writer: asyncio.StreamWriter, record: Record) -> None:
+    writer.write(len(record.encoded).to_bytes(2, "big") + record.encoded)
+    await writer.drain()
+
+
+async def _receive(reader: asyncio.StreamReader, limit: int) -> bytes:
+    length = int.from_bytes(await reader.readexactly(2), "big")
+    if length > limit:
+        raise MalformedError("a message to or from a relay is too long", f"{length} bytes, at most {limit}")
+    return await reader.readexactly(length)
