@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from p2ptrain.cli import bootstrap, demo, export, history, join, new, peer, replay, revoke, speed, status, verify
+from p2ptrain.cli import (
+    bootstrap,
+    demo,
+    doctor,
+    explain,
+    export,
+    history,
+    join,
+    new,
+    peer,
+    replay,
+    revoke,
+    speed,
+    status,
+    verify,
+)
 from p2ptrain.errors import P2PTrainError
 
 app = typer.Typer(
@@ -29,6 +44,8 @@ for command in (
     revoke.revoke,
     new.new,
     speed.speed,
+    doctor.doctor,
+    explain.explain,
 ):
     app.command()(command)
 

@@ -2,7 +2,7 @@
 
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import JsonReporter, LiveReporter, PlainReporter, Reporter, make_reporter
-from p2ptrain.monitor.table import peers_lines, peers_table, size
+from p2ptrain.monitor.table import peers_lines, peers_table
 
 __all__ = [
     "JsonReporter",
@@ -13,5 +13,4 @@ __all__ = [
     "make_reporter",
     "peers_lines",
     "peers_table",
-    "size",
 ]

@@ -28,9 +28,10 @@ from p2ptrain.monitor.events import (
     Training,
     Warned,
 )
-from p2ptrain.monitor.table import duration, number, peers_table, size
+from p2ptrain.monitor.table import number, peers_table
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
+from p2ptrain.units import duration, size
 
 Peers = Callable[[], Iterable[Presence]]
 

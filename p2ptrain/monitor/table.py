@@ -8,6 +8,7 @@ from rich.table import Table
 
 from p2ptrain.run import short, short_peer
 from p2ptrain.swarm import Presence
+from p2ptrain.units import size
 
 
 def peers_table(presences: Iterable[Presence], me: str = "", title: str = "") -> Table:
@@ -42,22 +43,3 @@ def peers_lines(presences: Iterable[Presence]) -> list[str]:
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """For people: 40 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

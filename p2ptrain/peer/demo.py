@@ -21,12 +21,12 @@ from rich.live import Live
 from rich.table import Table
 
 from p2ptrain.errors import LedgerError, SpecError, StorageError, TrainingError
-from p2ptrain.monitor import size
 from p2ptrain.peer.children import Children, Line
 from p2ptrain.peer.export import export_run
 from p2ptrain.run import RunSpec, SPSAMethod, load_spec, short_peer
 from p2ptrain.run.spec import CustomData, EvalSection, ModelSection, StdlibData
 from p2ptrain.run.task import Classification, LanguageModelling
+from p2ptrain.units import size
 
 if TYPE_CHECKING:
     from p2ptrain.tasks import Evaluation

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from p2ptrain.diloco.audit import archived, branch_of, shares
 from p2ptrain.diloco.chain import Commit
-from p2ptrain.monitor.table import size
 from p2ptrain.peer.log_history import show_logs
 from p2ptrain.run import NO_DIGEST, Digest, RunSpec, SPSAMethod, short, short_peer
 from p2ptrain.state import HeadSeen, Rollback, RunFolder
+from p2ptrain.units import size
 
 ROWS = 20
 

@@ -56,7 +56,7 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
     with contextlib.ExitStack() as stack:
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
-        reporter.emit(events.Preparing(f"run {run.spec.run.name}: {_contents(run.spec)}; loading them"))
+        reporter.emit(events.Preparing(f"run {run.spec.run.name}: {contents(run.spec)}; loading them"))
         task = open_task(run.spec, options.local)
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
@@ -93,7 +93,7 @@ def prepare_torch(threads: int | None) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _contents(spec: RunSpec) -> str:
+def contents(spec: RunSpec) -> str:
     """What is trained on what, in a few words."""
     model = spec.model.pretrained or f"a new {spec.model.architecture}"
     match spec.data:

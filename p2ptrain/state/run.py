@@ -55,6 +55,7 @@ class Run:
     def __init__(self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None, limits: Limits) -> None:
         self.swarm, self.spec, self._home, self._folder = swarm, spec, home, folder
         self.limits, self.up, self.down = limits, Throttle(limits.up), Throttle(limits.down)
+        swarm.probes.pace = self.up.take
         self.blobs = Blobs()
         self.founding = folder is None
         self._offer_records()
@@ -102,7 +103,7 @@ class Run:
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
         swarm = _start_or_look_in_lan(open_identity(home, identity, config), config, invite.run)
         try:
-            genesis, spec = swarm.run(_fetch_genesis(swarm, invite.run))
+            genesis, spec = swarm.run(fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
             _note_contact(folder, swarm)
             return cls(swarm, spec, home, folder, limits)
@@ -281,7 +282,7 @@ def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str,
     return Swarm.start(key, config)
 
 
-async def _fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
+async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     """The run's genesis and spec, from whoever of its peers hands them out."""
     fetcher = Fetcher(swarm.rpc, Blobs())
     peers = await swarm.directory.peers(run)

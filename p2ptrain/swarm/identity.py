@@ -82,6 +82,14 @@ class Identity:
             "give its key file with --identity, or join the run with an invite",
         )
 
+    @staticmethod
+    def is_in_use(path: Path) -> bool:
+        """Whether a process uses the identity in this file."""
+        lock = _lock(path)
+        if lock is not None:
+            lock.release()
+        return lock is None
+
     def close(self) -> None:
         self._lock.release()
 

@@ -24,7 +24,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
-from p2ptrain.run.keys import peer_id_from_bytes
+from p2ptrain.run.keys import peer_id_from_bytes, peer_id_to_bytes
 from p2ptrain.swarm import addresses as at
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.relay import Relay, RelayLimits, Tunnels
@@ -222,6 +222,12 @@ class Node:
                 with contextlib.suppress(ValueError):  # peers of other software may have other keys
                     found.append((peer_id_from_bytes(info.id), info.addrs[0]))
         return found
+
+    async def remote_addresses(self, peer: PeerId) -> list[bytes]:
+        """The other ends of the connections with a peer, as binary multiaddrs."""
+        wanted = peer_id_to_bytes(peer)
+        async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
+            return [address for info in answer.peers if info.id == wanted for address in info.addrs]
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Open a connection if there is none.

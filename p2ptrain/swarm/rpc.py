@@ -55,9 +55,9 @@ class RateLimit:
 
     def __init__(self, rate: float, burst: float, peers: int = 4096) -> None:
         self._rate, self._burst, self._peers = rate, burst, peers
-        self._buckets: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def allows(self, peer: PeerId, now: float | None = None) -> bool:
+    def allows(self, peer: str, now: float | None = None) -> bool:
         now = time.monotonic() if now is None else now
         level, then = self._buckets.pop(peer, (self._burst, now))
         level = min(self._burst, level + (now - then) * self._rate)

@@ -26,6 +26,7 @@ from p2ptrain.swarm import clock
 from p2ptrain.swarm.directory import Directory
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.node import Node, NodeConfig
+from p2ptrain.swarm.probe import Probes
 from p2ptrain.swarm.reach import Reach
 from p2ptrain.swarm.rpc import Rpc, RpcError
 
@@ -67,6 +68,7 @@ class Swarm:
         self.node: Node
         self.rpc: Rpc
         self.reach: Reach
+        self.probes: Probes
         self.directory: Directory
 
     @classmethod
@@ -176,6 +178,8 @@ class Swarm:
         self.node = await Node.start(self._identity, self._config)
         self.rpc = Rpc(self.node)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
+        self.probes = Probes(self.node)
+        await self.probes.serve(self.rpc)
         await self._greet({PeerId(address.rpartition("/p2p/")[2]) for address in self._config.bootstrap})
         self.reach = Reach(self.node, self.rpc, self._config)
         await self.reach.serve()

@@ -45,6 +45,37 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
     return model
 
 
+def count_parameters(spec: RunSpec, tokenizer: Tokenizer) -> tuple[int, int]:
+    """(trained, all) parameters of the model that a spec describes, without making or downloading its weights.
+
+    Raises:
+        SpecError: as `build_model`.
+        DataError: a pretrained model's configuration can't be loaded.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _pretrained_shape(spec)
+        _choose_trained(model, spec)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def _pretrained_shape(spec: RunSpec) -> Any:
+    from transformers import AutoConfig
+
+    name = spec.model.pretrained
+    try:
+        config = AutoConfig.from_pretrained(
+            name, revision=spec.model.revision or "main", trust_remote_code=False, **_label_fields(spec)
+        )
+        return _auto_class(spec).from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise DataError(
+            f"can't load the configuration of the model {name!r}",
+            str(error).splitlines()[0],
+            "check the connection to the hub, or pass a complete local folder to join with --model",
+        ) from None
+
+
 def padding_id(model: torch.nn.Module, tokenizer: Tokenizer) -> int:
     """The token that the model takes for padding; one of its own, since not every tokenizer has one."""
     config: Any = model.config

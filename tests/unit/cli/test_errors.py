@@ -10,7 +10,9 @@ import pytest
 import p2ptrain.peer.status
 from p2ptrain import errors
 from p2ptrain.cli import main
+from p2ptrain.cli.app import app
 from p2ptrain.errors import P2PTrainError
+from p2ptrain.exit_codes import EXIT_CODES, ExitCode, as_markdown
 from p2ptrain.run import recipes
 from tests.unit.cli.conftest import Ended, Program
 from tests.unit.cli.samples import ADDRESS, BAD_INVITES, BOOTSTRAP, INVITE
@@ -58,8 +60,40 @@ def test_an_error_is_three_lines_and_its_exit_code(
 def test_every_kind_has_an_exit_code_of_its_own_and_each_is_documented() -> None:
     codes = [kind.exit_code for kind in KINDS]
     assert len(set(codes)) == len(codes)
-    rows = re.findall(r"^\| (\d+) \| (.+) \|$", DOCUMENTED.read_text(), re.MULTILINE)
-    assert {int(code) for code, _ in rows} == {*codes, 0, 2, 130}
+    assert [each.code for each in EXIT_CODES] == sorted({*codes, 0, 2, 130})
+    assert all(each.causes and each.next_steps for each in EXIT_CODES)
+
+
+def test_the_documentation_of_exit_codes_is_what_explain_says() -> None:
+    assert DOCUMENTED.read_text() == as_markdown(), "write it anew: python -m p2ptrain.exit_codes > docs/exit-codes.md"
+
+
+@pytest.mark.parametrize("each", EXIT_CODES, ids=lambda each: str(each.code))
+def test_a_code_is_explained(program: Program, each: ExitCode) -> None:
+    ended = program("explain", str(each.code))
+    assert (ended.code, ended.errors) == (0, "")
+    for words in (str(each.code), each.title, each.meaning, *each.causes, *each.next_steps):
+        assert words in ended.out
+
+
+def test_all_codes_are_listed(program: Program) -> None:
+    ended = program("explain")
+    assert [line.split()[0] for line in ended.out.splitlines()] == [str(each.code) for each in EXIT_CODES]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [("99", "never ends with 99"), ("-1", "never ends with -1"), ("network", "valid integer")]
+)
+def test_an_unknown_code_is_a_wrong_command_line(program: Program, code: str, told: str) -> None:
+    ended = program("explain", "--", code)
+    assert ended.code == 2
+    assert told in ended.errors
+
+
+def test_the_commands_that_are_suggested_exist() -> None:
+    words = " ".join(step for each in EXIT_CODES for step in each.next_steps)
+    commands = set(re.findall(r"p2ptrain ([a-z]+)", words))
+    assert commands <= {command.callback.__name__ for command in app.registered_commands if command.callback}
 
 
 def test_ctrl_c_ends_with_130_and_says_nothing_more(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

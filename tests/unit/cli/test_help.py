@@ -35,6 +35,8 @@ def test_there_are_these_commands() -> None:
         "revoke",
         "new",
         "speed",
+        "doctor",
+        "explain",
     }
 
 
@@ -65,6 +67,7 @@ def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, 
         ("bootstrap", NETWORK),
         ("speed", VARIABLES - NETWORK),
         ("export", {"MODEL"}),
+        ("doctor", NETWORK | {"DEVICE"}),
     ],
 )
 def test_environment_variables_are_shown(program: Program, command: str, variables: set[str]) -> None:
@@ -90,6 +93,7 @@ for command in {COMMANDS!r}:
     run(command, "--no-such-flag")
 print("helped with", sorted(set(sys.modules) & set({HEAVY!r})))
 run("new")
+run("explain", "5")
 print("written with", sorted(set(sys.modules) & set({TRAINING!r})))
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

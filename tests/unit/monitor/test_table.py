@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from p2ptrain.monitor import peers_lines, peers_table, size
-from p2ptrain.monitor.table import duration
+from p2ptrain.monitor import peers_lines, peers_table
+from p2ptrain.units import duration, size
 from tests.unit.monitor.samples import PEERS, STATE, presence
 
 
