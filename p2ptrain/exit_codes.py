@@ -129,7 +129,8 @@ EXIT_CODES = (
     ExitCode(
         8,
         "a run folder can't be used",
-        "A run folder can't be written, read or trusted: full disk, damaged file, in use by another process.",
+        "A run folder, or what a bootstrap node keeps, can't be written, read or trusted: full disk, damaged file, in "
+        "use by another process.",
         (
             "The disk is full, or the folder belongs to another user.",
             "A file is damaged or gone; the message names it.",

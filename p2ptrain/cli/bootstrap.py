@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,12 +16,24 @@ def bootstrap(
     identity: o.IdentityFile = None,
     listen: o.Listen = None,
     announce: o.Announce = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(envvar="P2PTRAIN_METRICS", help="HOST:PORT for /metrics (Prometheus) and /healthz."),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(envvar="P2PTRAIN_LOG", help="File for the log, rotated at 10 MB [default: standard output]."),
+    ] = None,
     json_lines: o.Json = False,
 ) -> None:
     """Give newcomers a first address, and a relay to those behind NAT; trains nothing."""
-    from p2ptrain.peer.bootstrap import run_bootstrap
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
+    from p2ptrain.peer.bootstrap import BootstrapOptions, run_bootstrap
     from p2ptrain.state.run import default_home
     from p2ptrain.swarm import Invite
 
     addresses = Invite.parse(invite).addresses if invite else ()
-    run_bootstrap(home or default_home(), identity, o.node_config(listen, announce, addresses), json_lines)
+    network = o.node_config(listen, announce, addresses)
+    run_bootstrap(BootstrapOptions(home or default_home(), identity, network, metrics, log, json_lines))

@@ -1,5 +1,7 @@
 """The peer process: wires swarm, method and task together; the training loop, signals, and the other things that a
 process can be (a bootstrap node, an observer, the demo).
+
+The names below are loaded when first used: a bootstrap node, which trains nothing, loads nothing of training.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -209,7 +209,7 @@ def _key_facts(path: Path) -> KeyFacts:
 
 def check_listen(listen: tuple[str, ...] | None) -> Finding:
     from p2ptrain.swarm import NodeConfig
-    from p2ptrain.swarm.node import check_port
+    from p2ptrain.swarm.sockets import check_port
 
     addresses = listen or NodeConfig().listen
     for address in addresses:

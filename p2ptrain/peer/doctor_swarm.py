@@ -21,8 +21,8 @@ from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.spec import FilesData
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
-from p2ptrain.swarm.node import check_port
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
+from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
 
 ASKED = 4

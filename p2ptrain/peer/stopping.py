@@ -16,8 +16,8 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 class Stopping:
     """Whether somebody has asked this process to stop. Make it on the main thread."""
 
-    def __init__(self) -> None:
-        self._requests = 0
+    def __init__(self, doing: str = "finishing the step and saving") -> None:
+        self._requests, self._doing = 0, doing
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGTERM, self._terminate)
 
@@ -28,7 +28,7 @@ class Stopping:
         self._requests += 1
         if self._requests > 1:
             quit_now()
-        print("\nfinishing the step and saving; Ctrl-C again quits at once", file=sys.stderr, flush=True)
+        print(f"\n{self._doing}; Ctrl-C again quits at once", file=sys.stderr, flush=True)
 
     def _terminate(self, _number: int, _frame: FrameType | None) -> None:
         self._requests += 1

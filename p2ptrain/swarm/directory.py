@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import PeerID
 
@@ -90,6 +91,17 @@ class Directory:
             if presence.phase != "leaving":
                 presences[PeerId(presence.author)] = presence
         return presences
+
+    @property
+    def neighbours(self) -> int:
+        """How many nodes of the DHT this one knows."""
+        return len(self._dht.protocol.routing_table.uid_to_peer_id)
+
+    @property
+    def records(self) -> int:
+        """How many peers' records this node keeps for the DHT, its own copies of others' answers not counted."""
+        stored = (item.value for _, item in self._dht.protocol.storage.items())
+        return sum(len(value) if isinstance(value, DictionaryDHTValue) else 1 for value in stored)
 
     async def close(self) -> None:
         await self._dht.shutdown()

@@ -24,7 +24,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
-from p2ptrain.run.keys import peer_id_from_bytes, peer_id_to_bytes
+from p2ptrain.run.keys import peer_id_from_bytes
 from p2ptrain.swarm import addresses as at
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.relay import Relay, RelayLimits, Tunnels
@@ -38,6 +38,7 @@ TOLD_RELAYED = 3
 """Relayed addresses of this peer that others are told."""
 RELAYS_TRIED = 2
 CLOSE_TIMEOUT = 5.0
+FIND_SECONDS = 2
 
 log = logging.getLogger(__name__)
 use_hivemind_log_handler("nowhere")  # our own logging decides what people see
@@ -53,7 +54,6 @@ class ControlError(RuntimeError):
 
 
 StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
 
 NOWHERE = "/ip4/127.0.0.1/tcp/0"
 
@@ -73,6 +73,8 @@ class NodeConfig:
     """What this node carries between peers that can't reach each other; None: nothing."""
     lan: bool = True
     """Look for peers of the run in the local network, and be found there."""
+    daemon_flags: tuple[tuple[str, str], ...] = ()
+    """Further flags of p2pd, e.g. the limits of its relay; they win over those that follow from the rest."""
 
     @property
     def binds(self) -> tuple[str, ...]:
@@ -102,11 +104,13 @@ class Gossip:
 class _Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
     """hivemind's P2P with gossip and a session of its own."""
 
-    @staticmethod
-    def _make_process_args(*args: Any, **kwargs: Any) -> list[str]:
+    _more_flags: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def _make_process_args(cls, *args: Any, **kwargs: Any) -> list[str]:
         # Python makes the session and then becomes p2pd, so the process id stays the child's.
         own_session = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
-        flags: list[str] = P2P._make_process_args(*args, pubsub=1, **kwargs)
+        flags: list[str] = P2P._make_process_args(*args, **{**kwargs, "pubsub": 1, **dict(cls._more_flags)})
         return [sys.executable, "-S", "-E", "-c", own_session, *flags]
 
 
@@ -119,6 +123,7 @@ class Node:
         """Bytes that entered streams and gossip, by what they were for."""
         self.relays: dict[PeerId, list[str]] = {}
         """Relays through which others reach this peer, and where these are."""
+        self.relay: Relay | None = None
         self._tunnels = Tunnels(self)
         self.book = at.AddressBook()
         """Peers that are reached through relays: `open_stream` connects to them by itself."""
@@ -134,7 +139,8 @@ class Node:
         for address in config.binds:
             check_port(address)
         sockets = SocketFolder.make()
-        daemon_type: Any = type("Daemon", (_Daemon,), {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/"})
+        own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": config.daemon_flags}
+        daemon_type: Any = type("Daemon", (_Daemon,), own)
         try:
             daemon = await daemon_type.create(
                 host_maddrs=list(config.binds),
@@ -159,7 +165,8 @@ class Node:
         try:
             await node._tunnels.start()
             if config.relay:
-                await Relay(node, config.relay).start()
+                node.relay = Relay(node, config.relay)
+                await node.relay.start()
             await node._dial(config.bootstrap)
         except BaseException:
             await node.close()
@@ -182,6 +189,12 @@ class Node:
         """Wait until p2pd ends by itself; says how."""
         code = await self._daemon._child.wait()
         return f"the libp2p daemon (p2pd) ended with status {code}"
+
+    @property
+    def daemon_pid(self) -> int:
+        """The process id of p2pd."""
+        pid: int = self._daemon._child.pid
+        return pid
 
     @property
     def dht_transport(self) -> P2P:
@@ -209,25 +222,34 @@ class Node:
     async def connected(self) -> set[PeerId]:
         return {peer for peer, _ in await self._connections()}
 
-    async def hosts_of(self, peer: PeerId) -> set[str]:
-        """The IP addresses from which a peer is connected."""
-        places = [place for found, place in await self._connections() if found == peer]
-        return {str(at.host_of(str(Multiaddr(place)))) for place in places}
+    async def remote_addresses(self, peer: PeerId) -> list[bytes]:
+        """The other ends of the connections with a peer, as binary multiaddrs."""
+        return [place for found, place in await self._connections() if found == peer]
 
     async def _connections(self) -> list[tuple[PeerId, bytes]]:
-        """Each connection's peer, and from where it comes."""
-        found = []
+        """Each connection's peer and its other end."""
+        found: list[tuple[PeerId, bytes]] = []
         async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
             for info in answer.peers:
                 with contextlib.suppress(ValueError):  # peers of other software may have other keys
-                    found.append((peer_id_from_bytes(info.id), info.addrs[0]))
+                    found += [(peer_id_from_bytes(info.id), address) for address in info.addrs]
         return found
 
-    async def remote_addresses(self, peer: PeerId) -> list[bytes]:
-        """The other ends of the connections with a peer, as binary multiaddrs."""
-        wanted = peer_id_to_bytes(peer)
-        async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
-            return [address for info in answer.peers if info.id == wanted for address in info.addrs]
+    async def addresses_of(self, peer: PeerId) -> list[str]:
+        """Where a connected peer says that it listens, each ending in /p2p/<peer id>; it may say anything.
+
+        Raises:
+            ControlError: p2pd knows no address of that peer.
+        """
+        asked = p2pd_pb2.DHTRequest(
+            type=p2pd_pb2.DHTRequest.FIND_PEER, peer=PeerID.from_base58(peer).to_bytes(), timeout=FIND_SECONDS
+        )
+        found = []
+        async with self._control(type=p2pd_pb2.Request.DHT, dht=asked) as (_, _, answer):
+            for address in answer.dht.peer.addrs:
+                with contextlib.suppress(ValueError):  # of a transport that is not known here
+                    found.append(f"{Multiaddr(address)}/p2p/{peer}")
+        return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Open a connection if there is none.

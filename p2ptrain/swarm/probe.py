@@ -1,4 +1,4 @@
-"""What a peer does for another one's `p2ptrain doctor`: it dials back, and moves a few megabytes to be measured.
+"""What a peer does so that another one knows itself: it dials back, and moves a few megabytes for `doctor` to measure.
 
 Anyone may ask, so none of it may be of use against anybody else. A dial-back names ports and no address: what is
 dialled is the IP that the caller's own connection comes from. The caller learns which of its ports have proven to be
@@ -22,13 +22,14 @@ from p2ptrain.run import PeerId, Record
 from p2ptrain.run.digest import Buffer
 from p2ptrain.run.record import Count, Text
 from p2ptrain.swarm.knock import answers
-from p2ptrain.swarm.node import Node
+from p2ptrain.swarm.node import Node, NodeConfig
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 
 DIAL_BACK, PROBE_DOWN, PROBE_UP = "dial-back", "probe-down", "probe-up"
 PORTS_PER_CALL = 4
 LOWEST_PORT = 1024
 KNOCK_SECONDS = 4.0
+NOT_ASKED = "0.0.0.0"
 DOWN_BYTES = 4 * 1024 * 1024
 UP_BYTES = 512 * 1024
 FRAME_BYTES = 64 * 1024
@@ -38,8 +39,12 @@ _IP4, _IP6, _TCP = b"\x04", b"\x29", b"\x06"
 """Codes of binary multiaddrs."""
 
 
+def is_dialled(port: int) -> bool:
+    return port == 443 or LOWEST_PORT <= port < 2**16
+
+
 def _check_port(port: int) -> int:
-    if port != 443 and not LOWEST_PORT <= port < 2**16:
+    if not is_dialled(port):
         raise ValueError(f"only port 443 and those from {LOWEST_PORT} on are dialled")
     return port
 
@@ -56,22 +61,23 @@ Ip = Annotated[Text, AfterValidator(_check_ip)]
 
 
 class DialBack(Record):
-    """Please dial me at these TCP ports, at the IP that you see me come from."""
+    """Please dial me at these TCP ports, at the IP that you see me come from; none: tell me the rest."""
 
     kind: ClassVar[str] = "dial-back/1"
     max_bytes: ClassVar[int] = 64
 
-    ports: Annotated[tuple[Port, ...], Field(min_length=1, max_length=PORTS_PER_CALL)]
+    ports: Annotated[tuple[Port, ...], Field(max_length=PORTS_PER_CALL)]
 
 
 class DialBackAnswer(Record):
-    """Where you come from, and at which of your ports you have answered as yourself."""
+    """Where you come from, at which of your ports you have answered as yourself, and whether I relay to others."""
 
     kind: ClassVar[str] = "dial-back-answer/1"
     max_bytes: ClassVar[int] = 256
 
     seen: Ip
     reached: Annotated[tuple[Port, ...], Field(max_length=PORTS_PER_CALL)]
+    relays: bool
 
 
 class SendMe(Record):
@@ -128,9 +134,9 @@ async def _at_once(_count: int) -> None:
 class Probes:
     """Serves the three calls."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._dial_gate = Gate(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
+    def __init__(self, node: Node, config: NodeConfig) -> None:
+        self._node, self._config = node, config
+        self._dial_gate = Gate(RateLimit(1 / 10, 8), RateLimit(10, 60), at_once=16)  # every newcomer asks once
         self._down_gate = Gate(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # in the long run 70 kB/s
         self._up_gate = Gate(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
         self.pace: Callable[[int], Awaitable[None]] = _at_once
@@ -142,11 +148,14 @@ class Probes:
         await rpc.serve(PROBE_UP, TakeThis, self._take)
 
     async def _dial_back(self, peer: PeerId, request: DialBack) -> DialBackAnswer:
+        if not request.ports:
+            return DialBackAnswer(seen=NOT_ASKED, reached=(), relays=self._config.relay is not None)
         ip = await self._ip_of(peer)
         with self._dial_gate.passing(ip):
             ports = sorted(set(request.ports))
             found = await asyncio.gather(*(answers(ip, port, peer, KNOCK_SECONDS) for port in ports))
-        return DialBackAnswer(seen=ip, reached=tuple(port for port, there in zip(ports, found, strict=True) if there))
+        reached = tuple(port for port, there in zip(ports, found, strict=True) if there)
+        return DialBackAnswer(seen=ip, reached=reached, relays=self._config.relay is not None)
 
     async def _send(self, peer: PeerId, request: SendMe) -> AsyncIterator[Buffer]:
         with self._down_gate.passing(await self._ip_of(peer)):
@@ -161,9 +170,10 @@ class Probes:
             return Taken(size=len(request.data))
 
     async def _ip_of(self, peer: PeerId) -> str:
-        """Where the peer's own connection comes from; that through a relay shows the relay's address and is none."""
+        """Where the peer's own connection comes from; one through a tunnel seems to come from this machine."""
         for address in await self._node.remote_addresses(peer):
-            if (ip := direct_ip(address)) is not None:
+            ip = direct_ip(address)
+            if ip is not None and (self._config.local or not ipaddress.ip_address(ip).is_loopback):
                 return ip
         raise Refused("you are connected through a relay, so your own address is not seen here")
 
@@ -172,11 +182,12 @@ class Probes:
 
 
 async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer:
-    """Have a peer dial this one at up to four ports.
+    """Have a peer dial this one at up to four ports; those that nobody dials are left out.
 
     Raises:
         RpcError: it did not, or answers what was not asked.
     """
+    ports = tuple(port for port in dict.fromkeys(ports) if is_dialled(port))[:PORTS_PER_CALL]
     answer = await rpc.call(peer, DIAL_BACK, DialBack(ports=ports), DialBackAnswer, 2 * KNOCK_SECONDS)
     if not set(answer.reached) <= set(ports):
         raise RpcError(peer, DIAL_BACK, "malformed", "it tells of other ports than those that were asked for")

@@ -9,58 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import time
-from typing import Annotated, ClassVar
-
-from pydantic import Field
 
 from p2ptrain.errors import NetworkError
-from p2ptrain.run import PeerId, Record
-from p2ptrain.run.record import Text
-from p2ptrain.swarm.addresses import CIRCUIT, address_parts, by_peer, host_of, is_loopback, is_relayed
+from p2ptrain.run import PeerId
+from p2ptrain.swarm.addresses import CIRCUIT, address_parts, by_peer, is_loopback, is_relayed
 from p2ptrain.swarm.node import ControlError, Node, NodeConfig
 from p2ptrain.swarm.presence import Reachability
+from p2ptrain.swarm.probe import DialBackAnswer, ask_to_dial_back
 from p2ptrain.swarm.rpc import Rpc, RpcError
 
-METHOD = "reach"
-MAX_PLACES = 8
-KNOCK_SECONDS = 3.0
-ANSWER_SECONDS = 6.0
 LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 600.0
 """A verdict is asked for anew after so long, and when the relays have changed."""
 ASKED_AT_ONCE = 3
 MAX_RELAYS = 2
 MAX_CANDIDATES = 8
-_GREETING = b"\x13/multistream/1.0.0\n"
-"""With which every libp2p node begins a connection."""
 
 log = logging.getLogger(__name__)
 
 
-class ReachRequest(Record):
-    """Which of these places, all of them mine, answer from where you are?"""
-
-    kind: ClassVar[str] = "reach-request/1"
-    max_bytes: ClassVar[int] = 2048
-
-    places: Annotated[tuple[Text, ...], Field(max_length=MAX_PLACES)]
-    """Multiaddrs without a peer id."""
-
-
-class ReachAnswer(Record):
-    """Those that do, and whether the asked one is a relay."""
-
-    kind: ClassVar[str] = "reach-answer/1"
-    max_bytes: ClassVar[int] = 2048
-
-    reached: Annotated[tuple[Text, ...], Field(max_length=MAX_PLACES)]
-    relays: bool
-
-
 class Reach:
-    """Answers others' question, and asks it for this peer."""
+    """What others have found of this peer."""
 
     def __init__(self, node: Node, rpc: Rpc, config: NodeConfig) -> None:
         self._node, self._rpc, self._config = node, rpc, config
@@ -72,9 +44,6 @@ class Reach:
         self._offering: set[PeerId] = set()
         """Relays that answered the last question."""
         self.verdict: Reachability = "loopback" if config.local else "unknown"
-
-    async def serve(self) -> None:
-        await self._rpc.serve(METHOD, ReachRequest, self._answer, versioned=False)
 
     async def keep(self) -> None:
         """For as long as the peer runs: stay connected to relays, and ask when there is something new to learn."""
@@ -96,17 +65,19 @@ class Reach:
         candidates = [peer for peer in self._candidates() if peer in connected]
         others = [peer for peer in sorted(connected) if peer not in candidates]
         asked = [*candidates, *others[: max(0, ASKED_AT_ONCE - len(candidates))]]
-        own = [address.partition("/p2p/")[0] for address in await self._node.addresses() if not is_relayed(address)]
-        places = tuple(place for place in own if not is_loopback(place))[:MAX_PLACES]
-        answers = await asyncio.gather(*(self._ask(peer, places) for peer in asked))
+        own = [address for address in await self._node.addresses() if not (is_relayed(address) or is_loopback(address))]
+        places = [parts for address in own if (parts := address_parts(address)) and parts[1] == "tcp"]
+        ports = tuple(port for _, _, port in places)
+        answers = await asyncio.gather(*(self._ask(peer, ports) for peer in asked))
         given = {peer: answer for peer, answer in zip(asked, answers, strict=True) if answer is not None}
         self._offering = {peer for peer, answer in given.items() if answer.relays}
-        reached = {place for answer in given.values() for place in answer.reached if place in places}
+        reached = {answer.seen for answer in given.values() if answer.reached}
         self._asked_at = time.monotonic()
         self._decide(bool(given), reached)
 
     def _decide(self, answered: bool, reached: set[str]) -> None:
-        public = any((host := host_of(place)) is not None and host.is_global for place in reached)
+        """`reached`: the IPs at which others have reached this peer."""
+        public = any(ipaddress.ip_address(ip).is_global for ip in reached)
         where = {**self._node.book.relays(), **self._bootstrap}
         useful = [] if public or self._config.announce else sorted(self._offering & where.keys())
         self._node.relays = {peer: where[peer] for peer in useful[:MAX_RELAYS]}
@@ -140,37 +111,12 @@ class Reach:
                 await self._node.connect(peer, where[peer])
         return await self._node.connected() if missed else connected
 
-    async def _ask(self, peer: PeerId, places: tuple[str, ...]) -> ReachAnswer | None:
-        request = ReachRequest(places=places)
-        try:
-            return await self._rpc.call(peer, METHOD, request, ReachAnswer, ANSWER_SECONDS, versioned=False)
-        except RpcError as error:
-            log.debug("%s", error)
-            return None
-
-    async def _answer(self, peer: PeerId, request: ReachRequest) -> ReachAnswer:
-        """Dial back, but only where the question came from: nobody is to knock at a third one's door for another."""
-        hosts = await self._node.hosts_of(peer)
-        if not self._config.local:
-            hosts -= {"127.0.0.1"}  # from where tunnels seem to come: their peers are somewhere else
-        places = [place for place in dict.fromkeys(request.places) if str(host_of(place)) in hosts]
-        found = await asyncio.gather(*map(_answers, places))
-        reached = tuple(place for place, there in zip(places, found, strict=True) if there)
-        return ReachAnswer(reached=reached, relays=self._config.relay is not None)
-
-
-async def _answers(place: str) -> bool:
-    """Whether a libp2p node listens there."""
-    parts = address_parts(place)
-    if parts is None or parts[1] != "tcp":
-        return False
-    try:
-        async with asyncio.timeout(KNOCK_SECONDS):
-            reader, writer = await asyncio.open_connection(parts[0], parts[2], limit=1024)
+    async def _ask(self, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer | None:
+        for wanted in (ports, ()):  # who will not dial may still relay
             try:
-                writer.write(_GREETING)
-                return await reader.readexactly(len(_GREETING)) == _GREETING
-            finally:
-                writer.close()
-    except (OSError, asyncio.IncompleteReadError):
-        return False
+                return await ask_to_dial_back(self._rpc, peer, wanted)
+            except RpcError as error:
+                log.debug("%s", error)
+                if error.reason != "refused":
+                    return None
+        return None

@@ -18,6 +18,7 @@ import p2ptrain.peer.speed
 from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
+from p2ptrain.peer.bootstrap import BootstrapOptions
 from p2ptrain.run import load_spec, parse_spec
 from p2ptrain.state import Limits
 from p2ptrain.state.run import Run, default_home
@@ -270,7 +271,14 @@ def test_speed_measures_a_run_with_the_volunteers_options(program: Program, hand
 def test_a_bootstrap_node_starts_a_swarm_or_helps_one(program: Program, handed: Handed, invite: str | None) -> None:
     program("bootstrap", *([invite] if invite else []), *flags(["home", "identity", "listen", "announce"]))
     network = NodeConfig(EXPECTED.network.listen, EXPECTED.network.announce, (ADDRESS,) if invite else ())
-    assert handed.arguments == (EXPECTED.home, EXPECTED.identity, network, False)
+    assert handed.arguments == (BootstrapOptions(Path("/a/home"), EXPECTED.identity, network),)
+
+
+def test_what_the_operator_of_a_bootstrap_node_decides_arrives(program: Program, handed: Handed) -> None:
+    given = ["--metrics", "127.0.0.1:9090", "--log", "/a/log", "--json"]
+    assert program("bootstrap", *given, *flags(["home"])).code == 0
+    (options,) = handed.arguments
+    assert options == BootstrapOptions(Path("/a/home"), None, NodeConfig(), "127.0.0.1:9090", Path("/a/log"), True)
 
 
 def test_the_demo_needs_nothing_said(program: Program, handed: Handed) -> None:

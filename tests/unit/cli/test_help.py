@@ -18,6 +18,7 @@ VARIABLES = {
     "HOME", "IDENTITY", "LISTEN", "ANNOUNCE", "DEVICE", "BATCH_SIZE", "THREADS", "AUTOCAST", "COMPILE", "MODEL", "DATA",
 }  # fmt: skip
 NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
+HIDING = {"NO_LISTEN", "NO_LAN"}
 LIMITS = {"MAX_DISK", "MAX_UP", "MAX_DOWN", "ARCHIVE"}
 
 
@@ -62,9 +63,9 @@ def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, 
 @pytest.mark.parametrize(
     ("command", "variables"),
     [
-        ("peer", VARIABLES | LIMITS | {"BOOTSTRAP"}),
-        ("join", VARIABLES | LIMITS),
-        ("bootstrap", NETWORK),
+        ("peer", VARIABLES | LIMITS | HIDING | {"BOOTSTRAP"}),
+        ("join", VARIABLES | LIMITS | HIDING),
+        ("bootstrap", NETWORK | {"METRICS", "LOG"}),
         ("speed", VARIABLES - NETWORK),
         ("export", {"MODEL"}),
         ("doctor", NETWORK | {"DEVICE"}),

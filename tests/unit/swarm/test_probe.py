@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import PeerId, Record
-from p2ptrain.swarm import Refused, RpcError, Swarm, probe
+from p2ptrain.swarm import NodeConfig, Refused, RpcError, Swarm, probe
 from p2ptrain.swarm.probe import (
     DOWN_BYTES,
     PORTS_PER_CALL,
@@ -30,7 +30,7 @@ from p2ptrain.swarm.probe import (
 )
 from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.calls import frames_of
-from tests.unit.swarm.conftest import eventually
+from tests.unit.swarm.conftest import LOOPBACK, eventually
 
 Pair = tuple[Swarm, Swarm]
 
@@ -73,7 +73,7 @@ def test_the_largest_measure_fits_its_bound() -> None:
     assert TakeThis.decode(TakeThis(data=bytes(UP_BYTES)).encoded).data == bytes(UP_BYTES)
 
 
-@pytest.mark.parametrize("wrong", [(), (22,), (0,), (65536,), (1023,), (443, 80), (2000, 2001, 2002, 2003, 2004)])
+@pytest.mark.parametrize("wrong", [(22,), (0,), (65536,), (1023,), (443, 80), (2000, 2001, 2002, 2003, 2004)])
 def test_ports_of_well_known_services_and_long_lists_are_refused(wrong: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="ports"):
         DialBack(ports=wrong)
@@ -82,7 +82,7 @@ def test_ports_of_well_known_services_and_long_lists_are_refused(wrong: tuple[in
 @pytest.mark.parametrize("wrong", ["example.org", "", "1.2.3", "::0001", "1.2.3.4 "])
 def test_what_is_no_ip_can_not_be_claimed_to_be_seen(wrong: str) -> None:
     with pytest.raises(ValueError, match="seen"):
-        DialBackAnswer(seen=wrong, reached=())
+        DialBackAnswer(seen=wrong, reached=(), relays=False)
 
 
 # Whose address -------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def dial(pair: Pair, *claimed: int) -> DialBackAnswer:
 @pytest.fixture
 def fresh(pair: Pair) -> Pair:
     """Peers with all their bursts still to use."""
-    new, served = Probes(pair[0].node), pair[0].probes
+    new, served = Probes(pair[0].node, NodeConfig(listen=(LOOPBACK,))), pair[0].probes
     served._dial_gate, served._down_gate, served._up_gate = new._dial_gate, new._down_gate, new._up_gate
     served.pace = new.pace
     return pair
@@ -166,10 +166,12 @@ def fresh(pair: Pair) -> Pair:
 
 def test_a_peer_is_reached_at_its_own_port_and_told_its_address(fresh: Pair) -> None:
     answering, asking = pair = fresh
-    assert dial(pair, port_of(asking)) == DialBackAnswer(seen="127.0.0.1", reached=(port_of(asking),))
+    assert dial(pair, port_of(asking)) == DialBackAnswer(seen="127.0.0.1", reached=(port_of(asking),), relays=False)
     answer = dial(pair, port_of(answering), 9999, port_of(asking))
     assert answer.reached == (port_of(asking),), "another peer's port and a closed one look the same"
     assert dial(pair, port_of(answering)).reached == ()
+    for _ in range(5):
+        dial(pair, port_of(answering))
     with pytest.raises(RpcError, match="asked too often"):
         dial(pair, port_of(asking))
 
@@ -178,7 +180,7 @@ def test_an_answer_about_other_ports_is_not_believed(fresh: Pair, monkeypatch: p
     answering, asking = fresh
 
     async def lie(_peer: PeerId, _request: DialBack) -> DialBackAnswer:
-        return DialBackAnswer(seen="192.0.2.1", reached=(31337,))
+        return DialBackAnswer(seen="192.0.2.1", reached=(31337,), relays=False)
 
     answering.run(answering.rpc.serve("a-lie", DialBack, lie))
     monkeypatch.setattr(probe, "DIAL_BACK", "a-lie")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import pytest
 from p2ptrain.errors import NetworkError
 from p2ptrain.swarm import NodeConfig, RelayLimits, Swarm, relay
 from p2ptrain.swarm.addresses import is_relayed
-from p2ptrain.swarm.reach import METHOD, ReachAnswer, ReachRequest
 from p2ptrain.swarm.relay import RELAY, TUNNEL
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
 from tests.unit.swarm.conftest import LOOPBACK, Swarms, eventually
@@ -129,24 +127,6 @@ def test_a_peer_that_was_told_to_be_no_relay_is_none(pair: tuple[Swarm, Swarm]) 
 
 
 # Dialling back -------------------------------------------------------------------------------------------------------
-
-
-def test_only_places_where_the_question_came_from_are_dialled(pair: tuple[Swarm, Swarm]) -> None:
-    one, other = pair
-    knocked: list[object] = []
-
-    async def third_party() -> ReachAnswer:
-        server = await asyncio.start_server(lambda *stream: knocked.append(stream), "127.0.0.2", 0)
-        foreign = f"/ip4/127.0.0.2/tcp/{server.sockets[0].getsockname()[1]}"
-        request = ReachRequest(places=(own, foreign, "/ip4/127.0.0.1/tcp/1", "/dns4/localhost/tcp/1", "junk"))
-        try:
-            return await one.rpc.call(other.peer_id, METHOD, request, ReachAnswer, versioned=False)
-        finally:
-            server.close()
-
-    own = one.addresses()[0].partition("/p2p/")[0]
-    assert one.run(third_party(), 10) == ReachAnswer(reached=(own,), relays=False)
-    assert not knocked
 
 
 def test_a_peer_without_any_relay_that_nobody_reaches_says_so(swarms: Swarms) -> None:
