@@ -86,6 +86,12 @@ class LedgerError(P2PTrainError):
     exit_code = 10
 
 
+class MemoryLimitError(P2PTrainError):
+    """The memory that the volunteer allows, or that there is, does not suffice; what was trained is saved."""
+
+    exit_code = 15
+
+
 class MalformedError(P2PTrainError):
     """Bytes from the network or the disk are not what they should be; they were not used."""
 

@@ -177,6 +177,17 @@ EXIT_CODES = (
         ("See what is wrong in a run folder: p2ptrain verify RUN_DIR", "Ask for another peer's invite."),
     ),
     ExitCode(
+        15,
+        "not enough memory",
+        "The run takes more than `--max-memory` allows, or than there is with a batch of one row. A peer that was "
+        "training has saved and goes on where it was when it is started with more.",
+        (
+            "--max-memory is too small for the model; the message has the numbers.",
+            "Other programs have taken the memory meanwhile.",
+        ),
+        ("Start the peer again with a larger --max-memory, or on a machine with more memory: p2ptrain peer RUN_DIR",),
+    ),
+    ExitCode(
         130,
         "quit at once",
         "Quit at once, by a second Ctrl-C. What the peer did since its last checkpoint is lost to it.",

@@ -23,6 +23,7 @@ from p2ptrain.cli import (
     verify,
 )
 from p2ptrain.errors import P2PTrainError
+from p2ptrain.text import printable
 
 app = typer.Typer(
     help="Train one language model together, peer to peer, with no coordinator.",
@@ -55,7 +56,7 @@ def main() -> None:
     try:
         app()
     except P2PTrainError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

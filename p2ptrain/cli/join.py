@@ -18,7 +18,7 @@ def join(
     no_listen: o.NoListen = False,
     no_lan: o.NoLan = False,
     device: o.Device = "auto",
-    batch_size: o.BatchSize = 8,
+    batch_size: o.BatchSize = "8",
     threads: o.Threads = None,
     autocast: o.Autocast = False,
     compile_model: o.Compile = False,
@@ -27,6 +27,10 @@ def join(
     max_disk: o.MaxDisk = None,
     max_up: o.MaxUp = None,
     max_down: o.MaxDown = None,
+    max_memory: o.MaxMemory = None,
+    hours: o.HoursOption = None,
+    pause_when: o.PauseWhen = None,
+    name: o.Name = "",
     archive: o.Archive = False,
     json_lines: o.Json = False,
 ) -> None:
@@ -39,9 +43,12 @@ def join(
     parsed = Invite.parse(invite)
     network = o.node_config(listen, announce, (), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
-    given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
+    given = o.peer_options(
+        home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
+        pause_when,
+    )  # fmt: skip
     run_peer(
-        lambda: Run.join(parsed, config=network, home=given.home, identity=identity, limits=limits),
+        lambda: Run.join(parsed, config=network, home=given.home, identity=identity, limits=limits, name=name),
         given,
         make_reporter(json_lines),
     )

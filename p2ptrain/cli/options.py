@@ -3,17 +3,68 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from p2ptrain.errors import NetworkError, StorageError
+from p2ptrain.text import check_name
 
 if TYPE_CHECKING:
     from p2ptrain.peer import PeerOptions
+    from p2ptrain.peer.hours import Hours
     from p2ptrain.state import Limits
     from p2ptrain.swarm import NodeConfig
+    from p2ptrain.tasks import LocalOptions
+
+
+def _parser(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """What `parse` says with a ValueError, said as a wrong command line."""
+
+    def convert(text: Any) -> Any:
+        try:
+            return parse(text) if isinstance(text, str) else text
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return convert
+
+
+@_parser
+def _rate(text: str) -> float:
+    from p2ptrain.state.limits import bytes_per_second
+
+    return bytes_per_second(text)
+
+
+@_parser
+def _hours(text: str) -> Hours:
+    from p2ptrain.peer.hours import Hours
+
+    return Hours.parse(text)
+
+
+@_parser
+def _name(text: str) -> str:
+    return check_name(text)
+
+
+@_parser
+def _batch_size(text: str) -> str:
+    if text != "auto" and not (text.isdecimal() and int(text) >= 1):
+        raise ValueError(f"{text!r} is no batch size: give a whole number from 1 on, or auto")
+    return text
+
+
+class PauseCause(StrEnum):
+    """For which a peer can be told to pause."""
+
+    GPU_BUSY = "gpu-busy"
+    CPU_BUSY = "cpu-busy"
+
 
 Home = Annotated[
     Path | None,
@@ -43,7 +94,15 @@ NoLan = Annotated[
     bool, typer.Option("--no-lan", envvar="P2PTRAIN_NO_LAN", help="Don't look for peers in the local network (mDNS).")
 ]
 Device = Annotated[str, typer.Option(envvar="P2PTRAIN_DEVICE", help="cpu, cuda, cuda:1, mps, or auto.")]
-BatchSize = Annotated[int, typer.Option(envvar="P2PTRAIN_BATCH_SIZE", min=1, help="Sequences per inner step.")]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        envvar="P2PTRAIN_BATCH_SIZE",
+        parser=_batch_size,
+        metavar="N|auto",
+        help="Sequences per inner step; auto: as many as fit and pay.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
 ]
@@ -65,10 +124,37 @@ MaxDisk = Annotated[
     typer.Option(envvar="P2PTRAIN_MAX_DISK", min=0.001, help="GB for snapshots and contributions of the run."),
 ]
 MaxUp = Annotated[
-    float | None, typer.Option(envvar="P2PTRAIN_MAX_UP", min=0.1, help="MB per second to hand out to others.")
+    float | None,
+    typer.Option(
+        envvar="P2PTRAIN_MAX_UP", parser=_rate, metavar="RATE", help="Most to send per second, e.g. 5Mbit or 600kB."
+    ),
 ]
 MaxDown = Annotated[
-    float | None, typer.Option(envvar="P2PTRAIN_MAX_DOWN", min=0.1, help="MB per second to fetch from others.")
+    float | None,
+    typer.Option(envvar="P2PTRAIN_MAX_DOWN", parser=_rate, metavar="RATE", help="Most to receive per second."),
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        envvar="P2PTRAIN_MAX_MEMORY", min=0.1, help="GB of main memory, and of the GPU's, that the peer may take."
+    ),
+]
+HoursOption = Annotated[
+    Any,
+    typer.Option(
+        "--hours",
+        envvar="P2PTRAIN_HOURS",
+        parser=_hours,
+        metavar="FROM-TO",
+        help="Train only then, in local time, e.g. 22-07 or 22:30-7,12-13.",
+    ),
+]
+PauseWhen = Annotated[
+    list[PauseCause] | None,
+    typer.Option(envvar="P2PTRAIN_PAUSE_WHEN", help="Pause while other processes use the GPU or the CPU; repeatable."),
+]
+Name = Annotated[
+    str, typer.Option(envvar="P2PTRAIN_NAME", parser=_name, metavar="TEXT", help="What tables call this peer.")
 ]
 Archive = Annotated[
     bool,
@@ -110,38 +196,46 @@ def peer_options(
     identity: Path | None,
     network: NodeConfig,
     device: str,
-    batch_size: int,
+    batch_size: str,
     threads: int | None,
     autocast: bool,
     compile_model: bool,
     model: str | None,
     data: list[str] | None,
+    max_memory: float | None,
+    hours: Hours | None,
+    pause_when: list[PauseCause] | None,
 ) -> PeerOptions:
     """What the volunteer decides, as the peer takes it."""
     from p2ptrain.peer import PeerOptions
     from p2ptrain.state.run import default_home
+
+    local = local_options(device, batch_size, autocast, compile_model, model, data)
+    memory = None if max_memory is None else int(max_memory * 1e9)
+    causes = tuple(dict.fromkeys(cause.value for cause in pause_when or ()))
+    return PeerOptions(home or default_home(), identity, network, local, threads, memory, hours, causes)
+
+
+def local_options(
+    device: str, batch_size: str, autocast: bool, compile_model: bool, model: str | None, data: list[str] | None
+) -> LocalOptions:
+    """What concerns the model and its data here."""
     from p2ptrain.tasks import LocalOptions
 
-    local = LocalOptions(device, batch_size, autocast, compile_model, model, tuple(data or ()))
-    return PeerOptions(home or default_home(), identity, network, local, threads)
+    size = None if batch_size == "auto" else int(batch_size)
+    return LocalOptions(device, size, autocast, compile_model, model, tuple(data or ()))
 
 
 def limits_of(max_disk: float | None, max_up: float | None, max_down: float | None, archive: bool) -> Limits:
     """The volunteer's limits, in bytes."""
     from p2ptrain.state import Limits
 
-    for flag, value in (("--max-disk", max_disk), ("--max-up", max_up), ("--max-down", max_down)):
-        if value is not None and not math.isfinite(value):
-            raise StorageError(f"{flag} {value} is no limit", "", f"leave out {flag} for none")
+    if max_disk is not None and not math.isfinite(max_disk):
+        raise StorageError(f"--max-disk {max_disk} is no limit", "", "leave out --max-disk for none")
     if archive and max_disk is not None:
         raise StorageError(
             "--archive and --max-disk contradict each other",
             "an archive keeps every contribution and grows as long as the run goes on",
             "give one of them",
         )
-    return Limits(
-        None if max_disk is None else int(max_disk * 1e9),
-        None if max_up is None else max_up * 1e6,
-        None if max_down is None else max_down * 1e6,
-        archive,
-    )
+    return Limits(None if max_disk is None else int(max_disk * 1e9), max_up, max_down, archive)

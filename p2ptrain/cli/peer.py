@@ -21,7 +21,7 @@ def peer(
     no_listen: o.NoListen = False,
     no_lan: o.NoLan = False,
     device: o.Device = "auto",
-    batch_size: o.BatchSize = 8,
+    batch_size: o.BatchSize = "8",
     threads: o.Threads = None,
     autocast: o.Autocast = False,
     compile_model: o.Compile = False,
@@ -30,6 +30,10 @@ def peer(
     max_disk: o.MaxDisk = None,
     max_up: o.MaxUp = None,
     max_down: o.MaxDown = None,
+    max_memory: o.MaxMemory = None,
+    hours: o.HoursOption = None,
+    pause_when: o.PauseWhen = None,
+    name: o.Name = "",
     archive: o.Archive = False,
     json_lines: o.Json = False,
 ) -> None:
@@ -45,11 +49,14 @@ def peer(
     addresses = Invite.parse(bootstrap).addresses if bootstrap else ()
     network = o.node_config(listen, announce, addresses, no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
-    given = o.peer_options(home, identity, network, device, batch_size, threads, autocast, compile_model, model, data)
+    given = o.peer_options(
+        home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
+        pause_when,
+    )  # fmt: skip
 
     def begin() -> Run:
         if Path(run).is_dir() and run not in recipes():
-            return Run.resume(Path(run), config=network, identity=identity, limits=limits)
-        return Run.found(run, config=network, home=given.home, identity=identity, limits=limits)
+            return Run.resume(Path(run), config=network, identity=identity, limits=limits, name=name)
+        return Run.found(run, config=network, home=given.home, identity=identity, limits=limits, name=name)
 
     run_peer(begin, given, make_reporter(json_lines))

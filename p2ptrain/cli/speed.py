@@ -13,7 +13,7 @@ def speed(
     run: Annotated[str, typer.Argument(help="A recipe's name or a TOML file.")],
     seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure.")] = 20.0,
     device: o.Device = "auto",
-    batch_size: o.BatchSize = 8,
+    batch_size: o.BatchSize = "8",
     threads: o.Threads = None,
     autocast: o.Autocast = False,
     compile_model: o.Compile = False,
@@ -24,7 +24,6 @@ def speed(
     """Measure how fast this machine trains a run alone, without any network."""
     from p2ptrain.peer.speed import measure_speed
     from p2ptrain.run import load_spec
-    from p2ptrain.tasks import LocalOptions
 
-    local = LocalOptions(device, batch_size, autocast, compile_model, model, tuple(data or ()))
+    local = o.local_options(device, batch_size, autocast, compile_model, model, data)
     measure_speed(load_spec(run), local, threads, seconds, json_lines)

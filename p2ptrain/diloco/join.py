@@ -27,6 +27,7 @@ from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
 from p2ptrain.state import Fetcher, FetchError, RunFolder
 from p2ptrain.state.arrivals import SNAPSHOT, Arrivals, hear_peers, most_held
+from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Membership, Presence, Refused, Rpc, RpcError, Swarm
 
 METHOD = "commits"
@@ -48,8 +49,8 @@ class CommitsRequest(Record):
     count: Annotated[int, Field(ge=1, le=COMMITS_PER_CALL)]
 
 
-async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None]) -> None:
-    """Answer requests for commits; `find` returns a commit's record, or None."""
+async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], throttle: Throttle = UNLIMITED) -> None:
+    """Answer requests for commits, no faster than `throttle` says; `find` returns a commit's record, or None."""
 
     async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncIterator[bytes]:
         record = find(Digest(request.tip))
@@ -58,6 +59,7 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None]) -> Non
         for _ in range(request.count):
             if record is None:
                 return
+            await throttle.take(len(record))
             yield record
             record = find(Digest(Commit.decode(record).parent))
 

@@ -81,6 +81,7 @@ class StreamingDiLoCo:
         self._view: View
         self._lanes: Lanes
         self._since_contribution = 0
+        self._at_pause: Mapping[str, Any] | None = None
         self._rate = _Rate()
         self._exchange = Exchange(run, self._layout, lambda: self._vitals, on_event)
         try:
@@ -145,6 +146,30 @@ class StreamingDiLoCo:
             self._vitals, steps=self._vitals.steps + 1, tokens=self._vitals.tokens + tokens, loss=smoothed,
             tokens_per_second=self._rate.after(tokens, monotonic()),
         )  # fmt: skip
+
+    # Pausing -------------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Between two steps: tell the others not to wait for this peer any more. It still serves, and follows their
+        commits; call `rest` meanwhile, and `resume` before the next step."""
+        self._at_pause, self._rate = self.state_dict(), _Rate()
+        self._vitals = replace(self._vitals, tokens_per_second=0.0)
+        self._set_phase("paused")
+
+    def rest(self, seconds: float) -> None:
+        """Wait, no longer than until the run is complete.
+
+        Raises:
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._run.swarm.check()
+        self._exchange.wait(lambda view: self.is_complete, seconds)
+
+    def resume(self) -> None:
+        """Go on from the pause as from a saved state: what no commit has changed meanwhile is as it was left."""
+        saved, self._at_pause = self._at_pause, None
+        if saved is not None:
+            self.load_state_dict(saved)
 
     # Contributing --------------------------------------------------------------------------------------------------
 
@@ -276,7 +301,7 @@ class StreamingDiLoCo:
         return {
             "height": self._view.head.height,
             "commit": self._view.head.commit,
-            "tensors": {name: tensor.detach().cpu() for name, tensor in self._tensors.items()},
+            "tensors": {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()},
             "optimizer": self._optimizer.state_dict(),
             "since_contribution": self._since_contribution,
             **self._lanes.state_dict(self._vitals.steps),

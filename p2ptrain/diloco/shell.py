@@ -88,7 +88,7 @@ class Shell:
         self._show(initial)
         await self._workers.compute(self_test)
         await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
-        await serve_commits(self._swarm.rpc, self._find_commit)
+        await serve_commits(self._swarm.rpc, self._find_commit, self._run.up)
         position = await self._workers.compute(self._replica.restore)
         if position is None and self._run.founding:
             position = Position(base)
@@ -190,10 +190,9 @@ class Shell:
 
     def _vitals(self) -> Vitals:
         head = self._view.head
-        sent = self._swarm.node.sent.total()
         return replace(
-            self._report(), height=head.height, commit=head.commit, state=head.state, weight=head.weight,
-            snapshots=self._replica.snapshots.offered[:8], bytes_sent=sent, taken_back=self._replica.taken_back,
+            self._run.describe(self._report()), height=head.height, commit=head.commit, state=head.state,
+            weight=head.weight, snapshots=self._replica.snapshots.offered[:8], taken_back=self._replica.taken_back,
         )  # fmt: skip
 
     def _news(self) -> bytes:

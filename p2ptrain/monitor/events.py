@@ -143,6 +143,25 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """The peer trains no more for a while, and stays in the swarm."""
+
+    name: ClassVar[str] = "paused"
+    reason: str
+    until: str | None
+    """Local time at which it goes on, in ISO 8601; None if that depends on others."""
+
+
+@dataclass(frozen=True, slots=True)
+class WentOn(Event):
+    """The pause is over."""
+
+    name: ClassVar[str] = "resumed"
+    seconds: float
+    """That it took."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """Something that a person should know; training goes on."""
 

@@ -19,6 +19,7 @@ from p2ptrain.monitor.events import (
     Event,
     Fetching,
     Marked,
+    Paused,
     Preparing,
     Progress,
     Replaying,
@@ -27,10 +28,12 @@ from p2ptrain.monitor.events import (
     Stopped,
     Training,
     Warned,
+    WentOn,
 )
 from p2ptrain.monitor.table import number, peers_table
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
+from p2ptrain.text import printable
 from p2ptrain.units import duration, size
 
 Peers = Callable[[], Iterable[Presence]]
@@ -78,7 +81,7 @@ class PlainReporter:
                 return
             self._last[type(event)] = event.seconds
         for line in describe(event):
-            print(line, file=self._out, flush=True)
+            print(printable(line), file=self._out, flush=True)
 
     def watch(self, me: str, peers: Peers) -> None:
         pass
@@ -114,7 +117,7 @@ class LiveReporter:
         if isinstance(event, Stopped):
             self.close()
         for line in describe(event):
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
     def watch(self, me: str, peers: Peers) -> None:
         self._me, self._peers = me, peers  # type: ignore[assignment]
@@ -186,6 +189,12 @@ def describe(event: Event) -> list[str]:
             return [f"applying records: {event.records_done:,} of {event.records_total:,}, {duration(left)} left"]
         case Marked():
             return [f"mark {event.number}: {event.records:,} records, state {event.state[:8]}"]
+        case Paused():
+            if event.until is None:
+                return [f"paused while {event.reason}"]
+            return [f"paused until {event.until.replace('T', ' ')}: {event.reason}"]
+        case WentOn():
+            return [f"going on after a pause of {duration(event.seconds)}"]
         case Warned():
             return [f"warning: {event.text}"]
         case Stopped():

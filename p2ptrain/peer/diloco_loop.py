@@ -11,6 +11,8 @@ from blake3 import blake3
 from p2ptrain.diloco import Commit, Head, StreamingDiLoCo
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.loop import Loop, Place
+from p2ptrain.peer.memory import Memory
+from p2ptrain.peer.pausing import NEVER, Pauses
 from p2ptrain.run import DiLoCoMethod
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Presence, Vitals, monotonic
@@ -22,11 +24,20 @@ class DiLoCoLoop(Loop):
 
     diloco: StreamingDiLoCo
 
-    def __init__(self, run: Run, task: Task, reporter: Reporter, stop: Callable[[], bool]) -> None:
-        super().__init__(run, task, reporter, stop)
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+        pauses: Pauses = NEVER,
+        memory: Memory | None = None,
+    ) -> None:
+        super().__init__(run, task, reporter, stop, pauses, memory)
         self._newest: tuple[Commit, Head] | None = None
         self._optimizer = make_optimizer(task.model, run.spec.diloco)
         self._saved_height = 0
+        self._loss = 0.0
 
     def connect(self) -> None:
         self.diloco = StreamingDiLoCo(
@@ -51,23 +62,37 @@ class DiLoCoLoop(Loop):
     def train(self) -> None:
         self._began = self._reported = self._saved = monotonic()
         self._saved_height = self.diloco.height
-        while not self._stop() and not self.diloco.is_complete:
+        while self._may_go_on():
             rate = self.diloco.learning_rate()
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._task.loss(self._batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if not self._fits(self._differentiate):
+                continue
             torch.nn.utils.clip_grad_norm_(self._task.model.parameters(), self._run.spec.diloco.clip_norm)
             self._optimizer.step()
             self._optimizer.zero_grad()
             self._batch += 1
-            self.diloco.step(self._task.tokens_per_step, loss.item())
+            self.diloco.step(self._task.tokens_per_step, self._loss)
             self._tell_news()
             self._evaluate()
             self._tell_progress(self.diloco.height, rate)
             self._save_now_and_then()
         self._tell_news()
         self._evaluate()
+
+    def _differentiate(self) -> None:
+        loss = self._task.loss(self._batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._loss = loss.item()
+
+    def pause(self) -> None:
+        self.diloco.pause()
+
+    def rest(self, seconds: float) -> None:
+        self.diloco.rest(seconds)
+
+    def resume(self) -> None:
+        self.diloco.resume()
 
     def finish(self, timeout: float) -> None:
         self.diloco.finish(timeout)

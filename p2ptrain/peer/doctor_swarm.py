@@ -228,11 +228,11 @@ def _run(
 
 
 def _parameters(spec: RunSpec) -> tuple[int, int]:
-    from p2ptrain.tasks.documents import text_data
+    """(trained, all)."""
     from p2ptrain.tasks.model import count_parameters
-    from p2ptrain.tasks.tokenizer import load_tokenizer
 
-    return count_parameters(spec, load_tokenizer(text_data(spec).tokenizer))
+    parameters, trained = count_parameters(spec)
+    return trained, parameters
 
 
 def _snapshots(spec: RunSpec) -> int:

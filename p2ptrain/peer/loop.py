@@ -12,15 +12,20 @@ from typing import Any
 
 import torch
 
+from p2ptrain.errors import MemoryLimitError
 from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer.memory import Memory
+from p2ptrain.peer.pausing import NEVER, Pause, Pauses
 from p2ptrain.run import Digest, digest_of
 from p2ptrain.run.digest import DIGEST_BYTES
 from p2ptrain.state import write_whole
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Presence, Vitals, monotonic
 from p2ptrain.tasks import Task
+from p2ptrain.tasks.batch import is_out_of_memory
 
 PROGRESS_SECONDS = 1.0
+REST_SECONDS = 1.0
 SAVING_SHARE = 0.01
 """Of the training time, at most, for writing checkpoints meanwhile."""
 
@@ -39,8 +44,20 @@ class Place:
 class Loop(ABC):
     """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `train`, `save`, `close`."""
 
-    def __init__(self, run: Run, task: Task, reporter: Reporter, stop: Callable[[], bool]) -> None:
-        self._run, self._task, self._reporter, self._stop = run, task, reporter, stop
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+        pauses: Pauses = NEVER,
+        memory: Memory | None = None,
+    ) -> None:
+        self._run, self._task, self._reporter, self._stop, self._pauses = run, task, reporter, stop, pauses
+        self._memory = memory or Memory(None, task.device)
+        self._memory_looked, self._made_room = 0.0, False
+        self.given_up: MemoryLimitError | None = None
+        """Why this peer stops by itself, with everything in order."""
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._fetch_began: tuple[float, int] | None = None
         self._batch = 0
@@ -60,6 +77,18 @@ class Loop(ABC):
     @abstractmethod
     def train(self) -> None:
         """Step until the run is complete or somebody asks to stop."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Tell the others not to wait for this peer."""
+
+    @abstractmethod
+    def rest(self, seconds: float) -> None:
+        """Follow the others for so long, without training."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Go on from where they are now."""
 
     @abstractmethod
     def finish(self, timeout: float) -> None:
@@ -166,6 +195,87 @@ class Loop(ABC):
             )
         )
 
+    # Memory ----------------------------------------------------------------------------------------------------------
+
+    def _may_go_on(self) -> bool:
+        """Asked before each step: pauses if it is time, keeps to the memory limit."""
+        self._watch_memory()
+        self._pause_if_due()
+        return not self._stop() and self.given_up is None and not self.is_complete
+
+    def _watch_memory(self) -> None:
+        """About once a second: make room when the limit comes near, and stop before it is passed."""
+        now = monotonic()
+        if self._memory.limit is None or now - self._memory_looked < PROGRESS_SECONDS:
+            return
+        self._memory_looked = now
+        used, state = self._memory.used(), self._memory.state()
+        if state == "fine":
+            self._made_room = False
+            return
+        told = f"{used / 1e9:.2f} GB of the {self._memory.limit / 1e9:.2f} of --max-memory are in use"
+        if not self._made_room:
+            self._made_room = True
+            self._memory.make_room()
+            self._reporter.emit(events.Warned(f"{told}: caches are emptied{self._halve()}"))
+            self._memory.forget_peak()  # what was given back counts no more
+        elif state == "full":
+            self.given_up = MemoryLimitError(
+                told, "emptying caches did not help", "start the peer again with a higher --max-memory: it resumes"
+            )
+
+    def _halve(self) -> str:
+        """Make batches smaller, if they can be; says so."""
+        if self._task.batch_size == 1:
+            return ""
+        self._task.batch_size //= 2
+        return f", batches are {self._task.batch_size} now"
+
+    def _fits(self, step: Callable[[], object]) -> bool:
+        """Whether a step has gone through. If not, for want of memory, the next one takes half as much."""
+        try:
+            step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or ["no more memory"])[0]
+        else:
+            return True
+        self._task.model.zero_grad(set_to_none=True)
+        self._memory.make_room()  # after the error and what it held are gone
+        if halved := self._halve():
+            self._reporter.emit(events.Warned(f"out of memory{halved} ({reason})"))
+        else:
+            self.given_up = MemoryLimitError(
+                "out of memory with a batch of one row", reason, "close other programs, or join with more memory"
+            )
+        return False
+
+    # Pausing ---------------------------------------------------------------------------------------------------------
+
+    def _pause_if_due(self) -> None:
+        """Between two steps: if the volunteer wants the machine for something else, stay in the swarm without training
+        until that is over, or somebody asks to stop."""
+        pause = self._pauses.now()
+        if pause is None:
+            return
+        self.pause()
+        self.save()
+        if self._task.device.type == "cuda":
+            torch.cuda.empty_cache()
+        told, began = Pause(""), monotonic()
+        while pause is not None and not self._stop() and not self.is_complete:
+            if (pause.until, bool(told.reason)) != (told.until, True):
+                told = pause
+                until = None if pause.until is None else pause.until.isoformat(timespec="minutes")
+                self._reporter.emit(events.Paused(pause.reason, until))
+            self.rest(REST_SECONDS)
+            self._tell_news()
+            pause = self._pauses.now()
+        if pause is None:
+            self.resume()
+            self._reporter.emit(events.WentOn(round(monotonic() - began, 3)))
+
     # What this peer alone knows --------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -183,9 +293,11 @@ class Loop(ABC):
             "cuda_rng": torch.cuda.get_rng_state(self._task.device) if self._task.device.type == "cuda" else None,
         }
         buffer = io.BytesIO()
+        buffer.write(bytes(DIGEST_BYTES))  # its place: the checkpoint is large, and never copied in memory
         torch.save(state, buffer)
-        data = buffer.getvalue()
-        write_whole(self._run.folder.checkpoint, digest_of(data) + data)
+        with buffer.getbuffer() as data:
+            data[:DIGEST_BYTES] = digest_of(data[DIGEST_BYTES:])
+            write_whole(self._run.folder.checkpoint, data)
         self._saved = monotonic()
         self._saving_seconds = self._saved - began
 

@@ -14,8 +14,13 @@ import torch
 
 from p2ptrain.errors import TrainingError
 from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer.batch_size import choose_batch_size
+from p2ptrain.peer.busy import open_probes
 from p2ptrain.peer.diloco_loop import DiLoCoLoop
+from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
+from p2ptrain.peer.memory import Memory, check_before_loading
+from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import RunSpec, SPSAMethod, short
@@ -40,13 +45,20 @@ class PeerOptions:
     local: LocalOptions = field(default_factory=LocalOptions)
     threads: int | None = None
     """CPU threads for torch; None: torch's own choice."""
+    memory: int | None = None
+    """Bytes of main memory, and of a GPU's, that the peer may take; None: as much as there is."""
+    hours: Hours | None = None
+    """When it may train; None: always."""
+    pause_when: tuple[str, ...] = ()
+    """'gpu-busy', 'cpu-busy': with whom it does not compete."""
 
 
-def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter) -> None:
+def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter, pauses: Pauses | None = None) -> None:
     """Train until the run is complete or somebody asks to stop, then save and say goodbye.
 
     Args:
         begin: makes the `Run`: founds, joins or resumes it.
+        pauses: instead of those that the options ask for.
 
     Raises:
         P2PTrainError: with the process's exit code.
@@ -57,11 +69,17 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
         reporter.emit(events.Preparing(f"run {run.spec.run.name}: {contents(run.spec)}; loading them"))
+        check_before_loading(run.spec, options.local, options.memory)
         task = open_task(run.spec, options.local)
+        pauses = pauses or Pauses(options.hours, open_probes(options.pause_when, task.device))
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
+        memory = Memory(options.memory, task.device)
+        if options.local.batch_size is None:
+            size = choose_batch_size(task, run.spec.method.name, memory)
+            reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
         method = SPSALoop if isinstance(run.spec.method, SPSAMethod) else DiLoCoLoop
-        trainer: Loop = method(run, task, reporter, stopping.requested)
+        trainer: Loop = method(run, task, reporter, stopping.requested, pauses, memory)
         stack.enter_context(_log_to(run, trainer.warn))
         stack.callback(trainer.close)
         stack.callback(reporter.close)
@@ -80,6 +98,8 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter)
         trainer.finish(FINISH_SECONDS if complete else 0.0)
         trainer.save()
         _say_goodbye(run, trainer, reporter, complete)
+        if trainer.given_up is not None:
+            raise trainer.given_up
 
 
 def prepare_torch(threads: int | None) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 
 from p2ptrain.parameters import shared_parameters
+from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.diloco_loop import make_optimizer
+from p2ptrain.peer.memory import Memory
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import NO_DIGEST, RunSpec, SigningKey, SPSAMethod
@@ -30,6 +32,8 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
     prepare_torch(threads)
     task = open_task(spec, local)
     task.load_data(0)
+    if local.batch_size is None:
+        choose_batch_size(task, spec.method.name, Memory(None, task.device))
     one_step = _measuring(task, spec) if isinstance(spec.method, SPSAMethod) else _training(task, spec)
     step = 0
 
@@ -53,7 +57,7 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
         result = {"event": "result", "steps_per_second": rate, "tokens_per_second": tokens, "device": str(task.device)}
         print(json.dumps(result), flush=True)
     else:
-        print(f"{rate:.2f} inner steps/s, {tokens:,.0f} tokens/s on {task.device}, batch of {local.batch_size}")
+        print(f"{rate:.2f} inner steps/s, {tokens:,.0f} tokens/s on {task.device}, batch of {task.batch_size}")
 
 
 def _training(task: Task, spec: RunSpec) -> Callable[[int], None]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.loop import Loop, Place
+from p2ptrain.peer.memory import Memory
+from p2ptrain.peer.pausing import NEVER, Pauses
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa import OneByteSPSA
 from p2ptrain.spsa.byte import rate, rate_step
@@ -24,8 +26,16 @@ class SPSALoop(Loop):
 
     spsa: OneByteSPSA
 
-    def __init__(self, run: Run, task: Task, reporter: Reporter, stop: Callable[[], bool]) -> None:
-        super().__init__(run, task, reporter, stop)
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+        pauses: Pauses = NEVER,
+        memory: Memory | None = None,
+    ) -> None:
+        super().__init__(run, task, reporter, stop, pauses, memory)
         self._state = NO_DIGEST
         self._evaluated = -1
 
@@ -49,11 +59,10 @@ class SPSALoop(Loop):
     def train(self) -> None:
         self._began = self._reported = self._saved = monotonic()
         method, each = self._run.spec.spsa, self._run.spec.spsa.batches_per_seed
-        tokens = self._task.tokens_per_step * each * 2 * method.seeds_per_step
         self._evaluate_now_and_then()
-        while not self._stop() and not self.spsa.is_complete:
-            batches = [self._task.batch(index) for index in range(self._batch, self._batch + each)]
-            self.spsa.step(*batches, tokens=tokens)
+        while self._may_go_on():
+            if not self._fits(self._measure):
+                continue
             self._batch += each
             self._tell_news()
             records = self.spsa.records
@@ -63,6 +72,11 @@ class SPSALoop(Loop):
                 self.save()
         self._tell_news()
 
+    def _measure(self) -> None:
+        method, each = self._run.spec.spsa, self._run.spec.spsa.batches_per_seed
+        batches = [self._task.batch(index) for index in range(self._batch, self._batch + each)]
+        self.spsa.step(*batches, tokens=self._task.tokens_per_step * each * 2 * method.seeds_per_step)
+
     def _evaluate_now_and_then(self) -> None:
         """At the beginning and as often as the spec says, by turns, so that the peers share the work."""
         every = self._run.spec.eval.every * RECORDS_PER_HEIGHT
@@ -70,7 +84,8 @@ class SPSALoop(Loop):
         if turn <= self._evaluated:
             return
         self._evaluated = turn
-        peers = sorted([self._run.swarm.peer_id, *(seen.author for seen in self.others)])
+        awake = (seen.author for seen in self.others if seen.phase != "paused")
+        peers = sorted([self._run.swarm.peer_id, *awake])
         if peers[turn % len(peers)] == self._run.swarm.peer_id:
             self.evaluate()
 
@@ -85,6 +100,15 @@ class SPSALoop(Loop):
             self._reporter.emit(events.Marked(facts["number"], facts["records"], facts["state"].hex()))
         elif name == "replay":
             self._reporter.emit(events.Replaying(facts["here"], facts["in_all"], facts["seconds"]))
+
+    def pause(self) -> None:
+        self.spsa.pause()
+
+    def rest(self, seconds: float) -> None:
+        self.spsa.rest(seconds)
+
+    def resume(self) -> None:
+        self.spsa.resume()
 
     def finish(self, timeout: float) -> None:
         self.spsa.finish(timeout)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from p2ptrain.errors import MalformedError
 from p2ptrain.run.digest import DIGEST_BYTES, Digest, digest_of
 from p2ptrain.run.keys import SIGNATURE_BYTES, PeerId, SigningKey, check_peer_id, is_signed_by
+from p2ptrain.text import MAX_NAME, check_printable
 
 MAX_RECORD_BYTES = 64 * 1024
 
@@ -23,7 +24,9 @@ DigestField = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_
 PeerIdField = Annotated[str, AfterValidator(check_peer_id)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number that every language and database holds exactly."""
-Text = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=200), AfterValidator(check_printable)]
+"""It may end up on a terminal."""
+Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(check_printable)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

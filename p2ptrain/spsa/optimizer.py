@@ -222,6 +222,30 @@ class OneByteSPSA:
             loss=smoothed,
         )
 
+    # Pausing -------------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Between two steps: say what is left, and that the others are not to wait for this peer any more. It still
+        serves; call `rest` meanwhile, and `resume` before the next step."""
+        self._exchange.flush()
+        self._vitals = replace(self._vitals, tokens_per_second=0.0)
+        self._set_phase("paused")
+
+    def rest(self, seconds: float) -> None:
+        """Apply what the others have measured; returns after so many seconds, or when the run is complete.
+
+        Raises:
+            TrainingError: the founder has revoked this peer.
+            P2PTrainError: the network or the disk has failed for good.
+        """
+        self._run.swarm.check()
+        self._apply_news()
+        self._exchange.wait(lambda view: self.is_complete, seconds)
+
+    def resume(self) -> None:
+        """Go on from the others' weights."""
+        self.wait_until_ready()
+
     # Looking -------------------------------------------------------------------------------------------------------
 
     @property

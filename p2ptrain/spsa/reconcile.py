@@ -18,6 +18,7 @@ from p2ptrain.run.keys import peer_id_from_key, public_bytes_of
 from p2ptrain.run.record import Count, DigestField, PeerIdField
 from p2ptrain.spsa.batch import SESSION_BYTES, Batch, Equivocation, Revocation, Session
 from p2ptrain.state.logs import Log, Logs
+from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Refused, Rpc
 
 BATCHES_PER_FRAME = 64
@@ -91,8 +92,9 @@ async def serve(
     logs: Logs,
     cuts: Callable[[], Iterable[bytes]],
     take_cut: Callable[[bytes], None],
+    throttle: Throttle = UNLIMITED,
 ) -> None:
-    """Answer the four calls."""
+    """Answer the four calls; logs, which are long, no faster than `throttle` says."""
 
     async def summary(_peer: PeerId, request: SummaryRequest) -> AsyncIterator[bytes]:
         for frame in _frames(ends()) if request.run == run else ():
@@ -104,7 +106,9 @@ async def serve(
             rows = logs.batches(log, start, BATCHES_PER_FRAME)
             if not rows:
                 return
-            yield Bundle(batches=tuple(Batch.restore(log, row.start, row.record).encoded for row in rows)).encoded
+            bundle = Bundle(batches=tuple(Batch.restore(log, row.start, row.record).encoded for row in rows)).encoded
+            await throttle.take(len(bundle))
+            yield bundle
             start = rows[-1].stop
 
     async def all_cuts(_peer: PeerId, request: CutsRequest) -> AsyncIterator[bytes]:

@@ -99,7 +99,9 @@ class Shell:
         self._publish_view()
         await serve_blobs(self._swarm.rpc, self._run.blobs, self._run.up)
         logs = self._run.folder.ledger.logs
-        await serve_logs(self._swarm.rpc, self._run.id, self._ends, logs, self.archive.cuts, self._take_cut)
+        await serve_logs(
+            self._swarm.rpc, self._run.id, self._ends, logs, self.archive.cuts, self._take_cut, self._run.up
+        )
         state = await self._workers.compute(self.snapshots.restore, self.book.holds)
         if state is None and self._run.founding:
             state = base
@@ -319,12 +321,11 @@ class Shell:
 
     def _vitals(self) -> Vitals:
         return replace(
-            self._report(),
+            self._run.describe(self._report()),
             height=sum(self._view.standing.values()),
             commit=self._view.digest,
             state=self.marks.state,
             snapshots=self.snapshots.offered[:8],
-            bytes_sent=self._swarm.node.sent.total(),
         )
 
     def trainers(self) -> frozenset[PeerId]:

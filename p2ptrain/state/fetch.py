@@ -97,7 +97,7 @@ class _Call:
     """What one source is busy with."""
 
     heard: float
-    """When something last came from it; never stalled (inf) while that waits for this peer's own throttle."""
+    """When something last came from it; never stalled (inf) while this peer's own throttle delays asking it."""
     pending: deque[int] = field(default_factory=deque)
     """Chunks that it still owes, in order."""
 
@@ -206,7 +206,7 @@ class Fetch:
         """Fetch from one peer until nothing is missing or it fails."""
         try:
             while not self._complete:
-                indices = range(CHUNKS_PER_CALL) if self.manifest is None else self._take()
+                indices = range(self._most_at_once) if self.manifest is None else self._take()
                 if not indices:
                     return
                 await self._call(peer, indices)
@@ -218,6 +218,11 @@ class Fetch:
         finally:
             del self._busy[peer]
 
+    @property
+    def _most_at_once(self) -> int:
+        """Chunks to ask for in one call."""
+        return self._throttle.streams(CHUNKS_PER_CALL, CHUNK_BYTES)
+
     def _take(self) -> range:
         """The next run of consecutive missing chunks; they are missing no more until they fail. If all are asked for,
         those that a stalled source owes."""
@@ -228,22 +233,24 @@ class Fetch:
             return range(0)
         first = self._missing.popleft()
         stop = first + 1
-        while stop - first < CHUNKS_PER_CALL and self._missing and self._missing[0] == stop:
+        while stop - first < self._most_at_once and self._missing and self._missing[0] == stop:
             self._missing.popleft()
             stop += 1
         return range(first, stop)
 
     async def _call(self, peer: PeerId, indices: range) -> None:
         wants_manifest = self.manifest is None
-        request = BlobRequest(blob=self.digest, first=indices.start, count=len(indices), manifest=wants_manifest)
         call = self._busy[peer]
         call.pending = deque() if wants_manifest else deque(indices)
-        frames = self._rpc.stream(peer, METHOD, request, _MANIFEST_FRAME)
+        owed = min(len(indices) * CHUNK_BYTES, self._max_bytes)
         try:
-            async with contextlib.aclosing(frames):
+            # Nothing is asked for that may not come yet: what is on its way can't be stopped.
+            call.heard = math.inf  # that this has to wait is not the source's fault
+            await self._throttle.take(owed)
+            call.heard = asyncio.get_running_loop().time()
+            request = BlobRequest(blob=self.digest, first=indices.start, count=len(indices), manifest=wants_manifest)
+            async with contextlib.aclosing(self._rpc.stream(peer, METHOD, request, _MANIFEST_FRAME)) as frames:
                 async for frame in frames:
-                    call.heard = math.inf  # if it has to wait now, that is not its fault
-                    await self._throttle.take(len(frame))
                     call.heard = asyncio.get_running_loop().time()
                     if wants_manifest:
                         wants_manifest = False
@@ -254,9 +261,11 @@ class Fetch:
                         call.pending.popleft()
                     else:
                         raise MalformedError("more chunks than were asked for")
+                    owed -= len(frame)
             if wants_manifest or call.pending:
                 raise MalformedError("fewer chunks than were asked for")
         finally:
+            self._throttle.give_back(max(0, owed))
             self._missing.extendleft(index for index in reversed(call.pending) if index not in self._here)
             call.pending.clear()
 

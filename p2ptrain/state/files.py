@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from p2ptrain.errors import StorageError
+from p2ptrain.run.digest import Buffer
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: Buffer) -> None:
     """Write a file so that it is either complete or not there, also after a power loss.
 
     Raises:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+
+LEAST_RATE = 10_000.0
+"""Bytes per second; with less, heartbeats alone would be too many."""
+
+_UNITS = {
+    "bit": 1 / 8, "kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8, "kb": 1e3, "mb": 1e6, "gb": 1e9,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +21,36 @@ class Limits:
     disk: int | None = None
     """Bytes for the snapshots and contributions of a run."""
     up: float | None = None
-    """Bytes per second that are handed out: snapshots and contributions."""
+    """Bytes per second that leave this machine for the run's sake, everything included."""
     down: float | None = None
-    """Bytes per second that are fetched."""
+    """Bytes per second that come."""
     archive: bool = False
     """Keep every contribution and the first snapshot for good, so that the whole run can be replayed."""
 
 
 NO_LIMITS = Limits()
+
+
+def bytes_per_second(text: str) -> float:
+    """A rate with its unit: 5Mbit, 600kB, 0.6MB; always per second, in powers of 1000.
+
+    Raises:
+        ValueError: no rate; says what is one.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)(?:/s)?\s*", text)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        raise ValueError(f"{text!r} is no rate: give a number and its unit, per second, e.g. 5Mbit or 600kB")
+    rate = float(found[1]) * unit
+    if not math.isfinite(rate) or rate < LEAST_RATE:
+        raise ValueError(f"{text!r} is less than heartbeats take: at least 80kbit (10kB) per second")
+    return rate
+
+
+def rate_text(rate: float) -> str:
+    """Bytes per second as volunteers know them."""
+    bits = rate * 8
+    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6)):
+        if bits >= size:
+            return f"{bits / size:.3g} {unit}"
+    return f"{bits / 1e3:.3g} kbit/s"

@@ -24,10 +24,12 @@ from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.limits import NO_LIMITS, Limits
-from p2ptrain.state.throttle import Throttle
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, lan, version
+from p2ptrain.state.throttle import Throttle, count_the_rest
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, lan, version
 from p2ptrain.swarm.addresses import is_relayed
 from p2ptrain.swarm.sockets import check_port
+from p2ptrain.swarm.wire import Wire
+from p2ptrain.text import check_name, printable
 
 MAX_INVITED = 4
 LOOK_FOR_PEERS = 10.0
@@ -52,13 +54,18 @@ def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity
 class Run:
     """One run, seen from this peer. Close it, or use it in a `with` block."""
 
-    def __init__(self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None, limits: Limits) -> None:
+    def __init__(
+        self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None, limits: Limits, name: str
+    ) -> None:
         self.swarm, self.spec, self._home, self._folder = swarm, spec, home, folder
         self.limits, self.up, self.down = limits, Throttle(limits.up), Throttle(limits.down)
         swarm.probes.pace = self.up.take
+        self._name = check_name(name)
         self.blobs = Blobs()
         self.founding = folder is None
         self._offer_records()
+        if limits.up is not None or limits.down is not None:
+            self._count_on_the_wire()
 
     @classmethod
     def found(
@@ -69,12 +76,13 @@ class Run:
         home: Path | None = None,
         identity: Path | None = None,
         limits: Limits = NO_LIMITS,
+        name: str = "",
     ) -> Self:
-        """Begin a new run of a spec, a recipe's name or a TOML file."""
+        """Begin a new run of a spec, a recipe's name or a TOML file; `name` is what tables call this peer."""
         spec = load_spec(spec) if isinstance(spec, str) else spec
         home = home or default_home()
         config = config or NodeConfig()
-        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits)
+        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits, name)
 
     @classmethod
     def join(
@@ -85,6 +93,7 @@ class Run:
         home: Path | None = None,
         identity: Path | None = None,
         limits: Limits = NO_LIMITS,
+        name: str = "",
     ) -> Self:
         """Take part in the run that an invite names.
 
@@ -106,7 +115,7 @@ class Run:
             genesis, spec = swarm.run(fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
             _note_contact(folder, swarm)
-            return cls(swarm, spec, home, folder, limits)
+            return cls(swarm, spec, home, folder, limits, name)
         except BaseException:
             swarm.close()
             raise
@@ -119,6 +128,7 @@ class Run:
         config: NodeConfig | None = None,
         identity: Path | None = None,
         limits: Limits = NO_LIMITS,
+        name: str = "",
     ) -> Self:
         """Go on in a run folder, with the identity that it belongs to.
 
@@ -133,7 +143,7 @@ class Run:
             config = _at_the_same_port(config or NodeConfig(), contact.port)
             swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run)
             _note_contact(folder, swarm)
-            return cls(swarm, folder.spec, home, folder, limits)
+            return cls(swarm, folder.spec, home, folder, limits, name)
         except BaseException:
             folder.close()
             raise
@@ -179,6 +189,13 @@ class Run:
         """Where others were reachable, the latest first."""
         return list(self.folder.contact.peers)
 
+    def describe(self, vitals: Vitals) -> Vitals:
+        """What a trainer says of itself, with what is so whatever the method."""
+        return replace(
+            vitals, name=self._name, device=printable(vitals.device), bytes_sent=self.swarm.node.sent.total(),
+            max_up=int(self.limits.up or 0), max_down=int(self.limits.down or 0),
+        )  # fmt: skip
+
     def close(self) -> None:
         self.swarm.close()
         if self._folder is not None:
@@ -189,6 +206,14 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _count_on_the_wire(self) -> None:
+        try:
+            wire = Wire(self.swarm.node.daemon_pid)
+        except OSError as error:
+            log.warning("the limits hold for weights and contributions alone, gossip comes on top: %s", error)
+            return
+        self.swarm.loop.call_soon_threadsafe(self.swarm.spawn, count_the_rest(wire, self.up, self.down))
 
     def _offer_records(self) -> None:
         if self._folder is not None:

@@ -58,6 +58,9 @@ class Vitals:
     snapshots: tuple[tuple[int, Digest], ...] = ()
     bytes_sent: int = 0
     taken_back: int = 0
+    name: str = ""
+    max_up: int = 0
+    max_down: int = 0
 
 
 class Message(Protocol):

@@ -193,8 +193,7 @@ class Node:
     @property
     def daemon_pid(self) -> int:
         """The process id of p2pd."""
-        pid: int = self._daemon._child.pid
-        return pid
+        return int(self._daemon._child.pid)
 
     @property
     def dht_transport(self) -> P2P:

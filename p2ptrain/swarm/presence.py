@@ -14,15 +14,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from p2ptrain.run.keys import PeerId
-from p2ptrain.run.record import Count, DigestField, Number, Record, SignedRecord, Text
+from p2ptrain.run.record import Count, DigestField, Name, Number, Record, SignedRecord, Text
 
 HEARTBEAT_SECONDS = 2.0
 GONE_AFTER = 6.0
 STALLED_AFTER = 3.0
 MAX_NEWS_BYTES = 40 * 1024
 
-Phase = Literal["starting", "joining", "ready", "training", "complete", "halted", "leaving"]
-"""ready: loaded and waiting for others. complete: the run has reached its end. halted: can't go on, e.g. NaN."""
+Phase = Literal["starting", "joining", "ready", "training", "paused", "complete", "halted", "leaving"]
+"""ready: loaded and waiting for others. paused: its volunteer's hours are over, or others need the machine; it serves
+and applies, and nobody waits for it. complete: the run has reached its end. halted: can't go on, e.g. NaN."""
 
 Reachability = Literal["unknown", "loopback", "private network", "public", "relayed", "outgoing only"]
 """What others have found by dialling back. relayed: nobody gets there but through a relay. outgoing only: nobody gets
@@ -41,6 +42,8 @@ class Presence(SignedRecord):
     """Random for every start of the process."""
     beat: Count
     phase: Phase
+    name: Name
+    """What its volunteer calls it; says nothing about who it is."""
     version: Text
     device: Text
     addresses: Annotated[tuple[Text, ...], Field(max_length=8)]
@@ -65,6 +68,9 @@ class Presence(SignedRecord):
     snapshots: Annotated[tuple[tuple[Count, DigestField], ...], Field(max_length=8)]
     """(height, state digest) of the snapshots that this peer serves."""
     bytes_sent: Count
+    max_up: Count
+    """Bytes per second that it sends at most, by its volunteer's limit; 0: no limit."""
+    max_down: Count
     taken_back: Count
     """Commits that this peer had applied and took back for a heavier branch, since it joined the run."""
 

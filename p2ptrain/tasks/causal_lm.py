@@ -38,7 +38,7 @@ class CausalLM(Task):
 
     @property
     def tokens_per_step(self) -> int:
-        return self._options.batch_size * self._data.sequence_length
+        return self.batch_size * self._data.sequence_length
 
     def data_state(self) -> Any:
         return self.sequences.state()
@@ -46,8 +46,11 @@ class CausalLM(Task):
     def restore_data(self, state: Any) -> None:
         self.sequences.restore(state)
 
+    def longest(self, count: int) -> Tokens:
+        return np.repeat(self.sequences.held_out[:1], count, axis=0)
+
     def _batch(self, index: int) -> Tokens:
-        return self.sequences.batch(index, self._options.batch_size)
+        return self.sequences.batch(index, self.batch_size)
 
     def _held_out(self) -> Tokens:
         return self.sequences.held_out

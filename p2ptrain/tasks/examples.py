@@ -203,14 +203,21 @@ class ExampleTask(Task):
     def held_out_digest(self) -> Digest:
         return self.examples.digest
 
-    @cached_property
+    @property
     def tokens_per_step(self) -> int:
         """A batch of examples of the held-out ones' mean length."""
-        sample = self.examples.held_out[:ESTIMATED]
-        return round(self._options.batch_size * sum(map(self._length, sample)) / len(sample))
+        return round(self.batch_size * sum(self._lengths) / len(self._lengths))
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [self._length(example) for example in self.examples.held_out[:ESTIMATED]]
+
+    def longest(self, count: int) -> list[Example]:
+        """The longest that is known; a training example may still be longer."""
+        return [self.examples.held_out[self._lengths.index(max(self._lengths))]] * count
 
     def _batch(self, index: int) -> list[Example]:
-        return self.examples.batch(index, self._options.batch_size)
+        return self.examples.batch(index, self.batch_size)
 
     def _held_out(self) -> tuple[Example, ...]:
         return self.examples.held_out

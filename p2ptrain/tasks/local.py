@@ -15,8 +15,8 @@ class LocalOptions:
 
     device: str = "auto"
     """'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1', 'mps'."""
-    batch_size: int = 8
-    """Sequences or examples per inner step."""
+    batch_size: int | None = 8
+    """Sequences or examples per inner step; None: to be found out."""
     autocast: bool = False
     """Compute in bf16 where that is safe; weights stay float32."""
     compile: bool = False

@@ -16,7 +16,7 @@ from p2ptrain.run.task import Classification
 from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.documents import TextData, text_data
 from p2ptrain.tasks.patterns import matching
-from p2ptrain.tasks.tokenizer import Tokenizer
+from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
@@ -45,35 +45,24 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
     return model
 
 
-def count_parameters(spec: RunSpec, tokenizer: Tokenizer) -> tuple[int, int]:
-    """(trained, all) parameters of the model that a spec describes, without making or downloading its weights.
+def tokenizer_name(spec: RunSpec, override: str | None) -> str:
+    """Hub name or folder of the run's tokenizer: a folder that stands for the pretrained model brings its own."""
+    name = text_data(spec).tokenizer
+    return override if override and name == spec.model.pretrained else name
+
+
+def count_parameters(spec: RunSpec, override: str | None = None) -> tuple[int, int]:
+    """(all, trained) parameters of the model, which is not loaded for it.
 
     Raises:
-        SpecError: as `build_model`.
-        DataError: a pretrained model's configuration can't be loaded.
+        SpecError, DataError: as `build_model` would.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _pretrained_shape(spec)
+    tokenizer = load_tokenizer(tokenizer_name(spec, override))
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a meta tensor has a shape and no memory
+        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _outline(spec, override)
         _choose_trained(model, spec)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
-
-
-def _pretrained_shape(spec: RunSpec) -> Any:
-    from transformers import AutoConfig
-
-    name = spec.model.pretrained
-    try:
-        config = AutoConfig.from_pretrained(
-            name, revision=spec.model.revision or "main", trust_remote_code=False, **_label_fields(spec)
-        )
-        return _auto_class(spec).from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise DataError(
-            f"can't load the configuration of the model {name!r}",
-            str(error).splitlines()[0],
-            "check the connection to the hub, or pass a complete local folder to join with --model",
-        ) from None
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
 
 
 def padding_id(model: torch.nn.Module, tokenizer: Tokenizer) -> int:
@@ -170,11 +159,7 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
             output_loading_info=True, **_label_fields(spec),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise DataError(
-            f"can't load the model {name!r}",
-            str(error).splitlines()[0],
-            "check the name and the connection to the hub, or pass a complete local folder with --model",
-        ) from None
+        raise _not_loaded(name, error) from None
     # A fresh head is drawn with the spec's seed, the same on every peer; any other weight must be there.
     fresh = isinstance(spec.task, Classification)
     missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
@@ -185,6 +170,28 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
             "download it again, or pass a complete folder with --model",
         )
     return model
+
+
+def _outline(spec: RunSpec, override: str | None) -> Any:
+    """A pretrained model's architecture."""
+    from transformers import AutoConfig
+
+    name = override or spec.model.pretrained
+    try:
+        config = AutoConfig.from_pretrained(
+            name, revision=spec.model.revision or "main", trust_remote_code=False, **_label_fields(spec)
+        )
+        return _auto_class(spec).from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _not_loaded(name, error) from None
+
+
+def _not_loaded(name: str | None, error: Exception) -> DataError:
+    return DataError(
+        f"can't load the model {name!r}",
+        str(error).splitlines()[0],
+        "check the name and the connection to the hub, or pass a complete local folder with --model",
+    )
 
 
 def _check_sizes(config: Any, data: TextData, tokenizer: Tokenizer) -> None:

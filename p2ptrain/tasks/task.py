@@ -15,7 +15,7 @@ from p2ptrain.run import Digest, RunSpec, SPSAMethod
 from p2ptrain.tasks.adapters import export_adapters, merged
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.local import LocalOptions, open_device
-from p2ptrain.tasks.model import build_model
+from p2ptrain.tasks.model import build_model, tokenizer_name
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
 
 EVAL_BATCH = 16
@@ -52,9 +52,11 @@ class Task(ABC):
             SpecError, DataError: see `build_model` and `load_tokenizer`; or this device can't do what was asked.
         """
         self._spec, self._options = spec, options
+        self.batch_size = options.batch_size or 1
+        """Rows of a batch. Whoever trains may change it between two batches."""
         self._data = text_data(spec)
         self.device = open_device(options)
-        self.tokenizer: Tokenizer = load_tokenizer(_tokenizer_name(spec, options))
+        self.tokenizer: Tokenizer = load_tokenizer(tokenizer_name(spec, options.model))
         self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
         self.bf16 = options.autocast
         # Autocast would round float32 weights at each use, the perturbation of one-byte SPSA with them: there it is the
@@ -95,6 +97,10 @@ class Task(ABC):
     def batch(self, index: int) -> Any:
         """This peer's `index`-th batch of training rows; a stream has each only once."""
         return self._batch(index)
+
+    @abstractmethod
+    def longest(self, count: int) -> Any:
+        """So many rows that take as much memory as any, to try whether they fit; no training data is used up."""
 
     def loss_on(self, rows: Any) -> torch.Tensor:
         """Mean loss, in nats, on rows; differentiable."""
@@ -154,9 +160,3 @@ class Task(ABC):
             context = torch.autocast(self.device.type, torch.bfloat16)
         with context:
             return forward(**inputs)
-
-
-def _tokenizer_name(spec: RunSpec, options: LocalOptions) -> str:
-    """A folder that stands for the pretrained model stands for its tokenizer, too."""
-    name = text_data(spec).tokenizer
-    return options.model if options.model and name == spec.model.pretrained else name

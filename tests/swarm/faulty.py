@@ -60,6 +60,17 @@ def nan() -> None:
     Task.loss = loss  # type: ignore[method-assign]
 
 
+def make_way() -> None:
+    """Pauses at once while there is a file `others-work` in its home, and goes on at once when there is none."""
+    from pathlib import Path
+
+    from p2ptrain.peer import pausing, session
+
+    pausing.BUSY_SECONDS = pausing.QUIET_SECONDS = 0.0
+    pausing.PROBE_SECONDS = 0.1
+    session.open_probes = lambda causes, device: {"file": lambda: "others work" * Path("others-work").exists()}
+
+
 def contradict() -> None:
     """Signs two batches for the place after its first 64 records, and says both."""
     from dataclasses import replace
@@ -251,7 +262,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
         clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit, disk_full,
-        contradict, lossy, late, flood, die_before_broadcast,
+        contradict, lossy, late, flood, die_before_broadcast, make_way,
     )
 }  # fmt: skip
 

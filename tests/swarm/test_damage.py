@@ -414,13 +414,13 @@ def test_a_joiner_that_is_killed_while_it_fetches_goes_on_where_it_was(lab: Lab)
     keeper = lab.found(first.folder)  # it offers what it saved when it was stopped, and nothing newer for a long time
     keeper.wait_for("progress")
 
-    joiner = lab.join(keeper, "--max-down", "2")
+    joiner = lab.join(keeper, "--max-down", "2MB")
     halfway = joiner.wait_for("fetching", lambda event: event["bytes_here"] > event["bytes_total"] / 2, timeout=90)
     joiner.signal(signal.SIGKILL)
     joiner.exit_code()
     sent = keeper.wait_for("progress", after=time.monotonic())["bytes_sent"]
     began = time.monotonic()
-    again = lab.join(keeper, "--max-down", "2")
+    again = lab.join(keeper, "--max-down", "2MB")
     whole = again.wait_for("fetching", lambda event: event["bytes_here"] == event["bytes_total"], timeout=90)
     sent = keeper.wait_for("progress", after=whole["at"])["bytes_sent"] - sent
     assert sent < whole["bytes_total"] - halfway["bytes_here"] + 1 * MB

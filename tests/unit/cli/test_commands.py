@@ -19,6 +19,7 @@ from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
 from p2ptrain.peer.bootstrap import BootstrapOptions
+from p2ptrain.peer.hours import Hours
 from p2ptrain.run import load_spec, parse_spec
 from p2ptrain.state import Limits
 from p2ptrain.state.run import Run, default_home
@@ -81,14 +82,20 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "compile": (),
     "model": ("/a/model",),
     "data": ("/texts/*.txt", "/more/texts"),
+    "max-memory": ("7.5",),
+    "hours": ("22-07,12-13",),
+    "pause-when": ("gpu-busy", "cpu-busy"),
 }
-LIMITS: dict[str, tuple[str, ...]] = {"max-disk": ("2.5",), "max-up": ("0.3",), "max-down": ("4",)}
+LIMITS: dict[str, tuple[str, ...]] = {"max-disk": ("2.5",), "max-up": ("300kB",), "max-down": ("32Mbit",)}
 EXPECTED = PeerOptions(
     Path("/a/home"),
     Path("/a/me.key"),
     NodeConfig(("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"), ("/ip4/1.2.3.4/tcp/3", "/dns4/example.org/tcp/3")),
     LocalOptions("cuda:1", 3, True, True, "/a/model", ("/texts/*.txt", "/more/texts")),
     2,
+    7_500_000_000,
+    Hours.parse("22-07,12-13"),
+    ("gpu-busy", "cpu-busy"),
 )
 ALL = GIVEN | LIMITS | {"archive": ()}
 
@@ -115,7 +122,7 @@ def test_what_the_volunteer_decides_arrives(
     [(_, _, given)] = handed.began
     assert given == {
         "config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity,
-        "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0),
+        "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0), "name": "",
     }  # fmt: skip
 
 
@@ -155,7 +162,34 @@ def test_an_archive_has_no_disk_limit(program: Program, handed: Handed, command:
     assert not handed.began
 
 
-@pytest.mark.parametrize("flag", ["--max-disk", "--max-up", "--max-down"])
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--max-up", "5", "give a number and its unit"), ("--max-down", "5kbit", "at least 80kbit"),
+        ("--hours", "22", "no range of hours"), ("--hours", "7-7", "for the whole day leave the hours out"),
+        ("--batch-size", "0", "a whole number from 1 on, or auto"), ("--batch-size", "Auto", "or auto"),
+        ("--name", "n" * 33, "at most 32 characters"), ("--name", "a\x1b[1m", "can't be shown (0x1b)"),
+        ("--pause-when", "bored", "gpu-busy"), ("--max-memory", "0", "0.1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_explained(program: Program, handed: Handed, flag: str, value: str, words: str) -> None:
+    ended = program("join", INVITE, flag, value)
+    assert ended.code == 2
+    assert flag in ended.errors
+    assert words in " ".join(ended.errors.split())
+    assert not handed.began
+
+
+def test_a_batch_size_can_be_found_out_and_a_name_given(
+    program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PTRAIN_NAME", " Otto's laptop ")
+    program("join", INVITE, "--batch-size", "auto")
+    assert handed.options.local.batch_size is None
+    assert [given["name"] for _, _, given in handed.began] == ["Otto's laptop"]
+
+
+@pytest.mark.parametrize("flag", ["--max-disk", "--max-up", "--max-down", "--max-memory"])
 @pytest.mark.parametrize("value", ["0", "-1", "lots", "nan"])
 def test_a_limit_is_a_positive_number(program: Program, handed: Handed, flag: str, value: str) -> None:
     ended = program("join", INVITE, flag, value)

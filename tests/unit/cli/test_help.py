@@ -19,7 +19,7 @@ VARIABLES = {
 }  # fmt: skip
 NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
 HIDING = {"NO_LISTEN", "NO_LAN"}
-LIMITS = {"MAX_DISK", "MAX_UP", "MAX_DOWN", "ARCHIVE"}
+LIMITS = {"MAX_DISK", "MAX_UP", "MAX_DOWN", "MAX_MEMORY", "ARCHIVE", "HOURS", "PAUSE_WHEN", "NAME"}
 
 
 def test_there_are_these_commands() -> None:

@@ -196,3 +196,41 @@ def test_an_old_state_brings_back_nothing_that_has_moved_on(monkeypatch: pytest.
     assert all(torch.equal(tensor, expected[name]) for name, tensor in second.model.named_parameters())
     assert all(lane.residual is None and not lane.tokens for lane in second.diloco._lanes)
     assert not second.exchange.offers
+
+
+# Pausing -----------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_pause_in_which_nothing_happened_training_goes_on_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady, pausing = Trained(monkeypatch), Trained(monkeypatch)
+    for peer in (steady, pausing):
+        peer.train(5)
+    pausing.diloco.pause()
+    assert pausing.diloco.vitals.phase == "paused"
+    assert pausing.diloco.vitals.tokens_per_second == 0
+    pausing.diloco.rest(0.0)
+    pausing.diloco.resume()
+    assert pausing.diloco.vitals.phase == "training"
+    for peer in (steady, pausing):
+        peer.exchange.commit(peer.exchange.offers[0][1])
+        peer.train(3)
+    assert set(pausing.exchange.offers) == set(steady.exchange.offers)
+    for mine, theirs in zip(steady.model.parameters(), pausing.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_what_the_others_have_changed_during_a_pause_is_taken_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Trained(monkeypatch)
+    peer.train(5)
+    local = {name: tensor.clone() for name, tensor in peer.model.named_parameters()}
+    peer.diloco.pause()
+    peer.exchange.commit(peer.exchange.offers[0][1])  # of the one fragment, not of the other
+    peer.diloco.resume()
+    expected = peer.diloco.global_parameters()
+    kept = [name for name, tensor in peer.model.named_parameters() if torch.equal(tensor, local[name])]
+    taken = [name for name, tensor in peer.model.named_parameters() if torch.equal(tensor, expected[name])]
+    assert kept
+    assert taken
+    assert sorted(kept + taken) == sorted(local)
+    peer.train(4)
+    assert max(height for height, _ in peer.exchange.offers) > 2

@@ -33,6 +33,8 @@ ROLLED_BACK = events.RolledBack(commits=3, old="1" * 64, new="2" * 64, tokens=6_
 EVALUATED = events.Evaluated(height=9, loss=1.98765)
 REPLAYING = events.Replaying(records_done=250, records_total=1000, seconds=2.0)
 MARKED = events.Marked(number=3, records=6150, state=STATE)
+PAUSED = events.Paused(reason="outside its hours", until="2026-11-21T22:00")
+WENT_ON = events.WentOn(seconds=3725.0)
 WARNED = events.Warned(text="the held-out text [here] is another one")
 STOPPED = events.Stopped(
     reason="stopped", height=9, commit=COMMIT, state=STATE, steps=130, seconds=33.3, folder="/home/runs/x",
@@ -41,8 +43,8 @@ STOPPED = events.Stopped(
 )  # fmt: skip
 
 ALL = (
-    PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED, WARNED,
-    STOPPED,
+    PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED, PAUSED,
+    WENT_ON, WARNED, STOPPED,
 )  # fmt: skip
 
 
@@ -52,6 +54,6 @@ def presence(author: str, **fields: Any) -> Presence:
         "device": "cpu, 2 threads", "addresses": (), "reachability": "unknown", "height": 12, "commit": bytes(32),
         "state": bytes.fromhex(STATE), "weight": 1, "steps": 345, "tokens": 6789, "tokens_per_second": 4321.0,
         "loss": 2.345, "eval_height": 8, "eval_loss": 2.222, "held_out": bytes(32), "snapshots": (),
-        "bytes_sent": 7_654_321, "taken_back": 0,
+        "bytes_sent": 7_654_321, "taken_back": 0, "name": "", "max_up": 0, "max_down": 0,
     }  # fmt: skip
     return Presence(**(given | fields))

@@ -19,6 +19,7 @@ from tests.unit.monitor.samples import (
     EVALUATED,
     FETCHING,
     MARKED,
+    PAUSED,
     PEERS,
     PREPARING,
     PROGRESS,
@@ -28,6 +29,7 @@ from tests.unit.monitor.samples import (
     STATE,
     STOPPED,
     WARNED,
+    WENT_ON,
     presence,
 )
 
@@ -42,6 +44,13 @@ def plain(*emitted: events.Event) -> list[str]:
 
 def test_there_is_a_sample_of_every_kind_of_event() -> None:
     assert sorted(event.name for event in ALL) == sorted({kind.name for kind in events.Event.__subclasses__()})
+
+
+def test_nothing_that_is_shown_moves_the_cursor() -> None:
+    """Whatever a remote peer has put into an error's text."""
+    assert plain(dataclasses.replace(WARNED, text="refused: \x1b[2J\x9b1A\rgotcha")) == [
+        "warning: refused: \ufffd[2J\ufffd1A\ufffdgotcha"
+    ]
 
 
 # JSON lines --------------------------------------------------------------------------------------------------------
@@ -105,6 +114,11 @@ def test_progress_is_printed_every_ten_seconds() -> None:
 def test_replaying_says_how_long_it_takes() -> None:
     assert plain(REPLAYING) == ["applying records: 250 of 1,000, 6 s left"]
     assert plain(dataclasses.replace(REPLAYING, records_done=0)) == ["applying records: 0 of 1,000, 0 s left"]
+    assert plain(PAUSED) == ["paused until 2026-11-21 22:00: outside its hours"]
+    assert plain(dataclasses.replace(PAUSED, reason="others use the GPU (40%)", until=None)) == [
+        "paused while others use the GPU (40%)"
+    ]
+    assert plain(WENT_ON) == ["going on after a pause of 1 h 2 min"]
     assert plain(MARKED) == [f"mark 3: 6,150 records, state {STATE[:8]}"]
 
 
@@ -120,8 +134,8 @@ def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
 def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
     first, *rest = plain(STOPPED)
     assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s, sent 2.0 MB contribution, 900 B gossip"
-    assert rest == ["go on with:", "  p2ptrain peer /home/runs/x"]
-    assert len(plain(dataclasses.replace(STOPPED, resume=""))) == 1
+    assert rest == ["not used: 3 × malformed", "go on with:", "  p2ptrain peer /home/runs/x"]
+    assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 1
 
 
 def test_an_event_without_words_is_a_mistake() -> None:

@@ -41,6 +41,18 @@ def test_what_was_taken_back_has_a_column_if_somebody_took_something_back() -> N
     assert [line.split("│")[-2].strip() for line in table.splitlines() if STATE[:8] in line] == ["0", "17"]
 
 
+def test_names_and_limits_have_columns_if_somebody_has_one() -> None:
+    table = rendered([presence(peer) for peer in PEERS])
+    assert "name" not in table
+    assert "limit" not in table
+    limited = presence(PEERS[1], name="Otto's [red]laptop[/red]", max_up=625_000, max_down=10_000)
+    table = rendered([presence(PEERS[0]), limited])
+    assert "↑ 5 Mbit/s ↓ 80 kbit/s" in table
+    assert "Otto's [red]laptop[/red]" in table, "brackets are no markup"
+    assert 'name="Otto\'s [red]laptop[/red]" ' in peers_lines([limited])[0]
+    assert " limit=↑5Mbit/s↓80kbit/s " in peers_lines([limited])[0]
+
+
 def test_what_is_not_known_yet_is_a_dash() -> None:
     table = rendered([presence(PEERS[0], loss=None, eval_height=0, eval_loss=None)])
     assert table.count("–") == 2
@@ -54,8 +66,8 @@ def test_lines_hold_the_same_for_a_pipe_with_the_whole_peer_id() -> None:
     lines = peers_lines([presence(peer) for peer in reversed(PEERS)])
     assert [line.split()[0] for line in lines] == PEERS
     assert lines[0].split(maxsplit=1)[1] == (
-        f"phase=training height=12 state={STATE[:8]} steps=345 tokens/s=4321 loss=2.345 held_out=2.222 sent=7654321 "
-        "taken_back=0 version=0.1.0 reach=unknown device='cpu, 2 threads'"
+        f"name='' phase=training height=12 state={STATE[:8]} steps=345 tokens/s=4321 loss=2.345 held_out=2.222 "
+        "sent=7654321 limit=none taken_back=0 version=0.1.0 reach=unknown device='cpu, 2 threads'"
     )
 
 

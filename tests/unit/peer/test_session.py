@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,11 +16,14 @@ import torch
 from p2ptrain.errors import DataError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
-from p2ptrain.peer import PeerOptions, run_peer
+from p2ptrain.peer import PeerOptions, loop, run_peer
 from p2ptrain.peer.diloco_loop import DiLoCoLoop, make_optimizer
 from p2ptrain.peer.export import export_run
+from p2ptrain.peer.hours import Hours
+from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.provenance import check_export
 from p2ptrain.peer.session import _log_to, accounts
+from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import LoraSection
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Identity, NodeConfig
@@ -202,3 +206,50 @@ def test_weight_decay_is_for_matrices_and_frozen_parameters_are_left_out(corpus:
 def test_a_model_of_one_kind_of_parameters_has_one_group(corpus: Path) -> None:
     [group] = make_optimizer(torch.nn.Linear(2, 2, bias=False), spec_of(corpus).method).param_groups
     assert group["weight_decay"] == 0.1
+
+
+# Pauses and limits -------------------------------------------------------------------------------------------------
+
+
+class Evening(Notebook):
+    """Its volunteer's hours end with the first news of training, and come again when the pause has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = datetime(2026, 11, 21, 6)
+        self.pauses = Pauses(Hours.parse("22-07"), time_of_day=lambda: self.time)
+
+    def emit(self, event: events.Event) -> None:
+        super().emit(event)
+        if isinstance(event, events.Committed | events.Progress) and not self.all(events.Paused):
+            self.time = datetime(2026, 11, 21, 12)
+        if isinstance(event, events.Paused):
+            self.time = datetime(2026, 11, 21, 22)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"total_steps": 24, "warmup_steps": 0},
+        {"name": "spsa", "lr": 1e-3, "epsilon": 1e-2, "clip": 8.0, "total_records": 400},
+    ],
+    ids=["diloco", "spsa"],
+)
+def test_a_peer_trains_in_its_hours_alone_and_finishes_its_run(
+    tmp_path: Path, corpus: Path, method: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(loop, "PROGRESS_SECONDS", 0.1)
+    notes, spec = Evening(), spec_of(corpus, **({} if "name" in method else method))
+    if "name" in method:
+        spec = RunSpec.model_validate({**spec.model_dump(), "method": method})
+    run_peer(
+        lambda: Run.found(spec, config=LOOPBACK, home=tmp_path, name="night owl"), options_in(tmp_path), notes,
+        notes.pauses,
+    )  # fmt: skip
+    [paused], [went_on] = notes.all(events.Paused), notes.all(events.WentOn)
+    assert (paused.reason, paused.until) == ("outside its hours", "2026-11-21T22:00")
+    assert went_on.seconds > 0
+    assert notes.all(events.Stopped)[0].reason == "the run is complete"
+    folder = Path(notes.all(events.Started)[0].folder)
+    assert (folder / "checkpoint.pt").exists()

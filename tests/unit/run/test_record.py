@@ -14,8 +14,11 @@ from pydantic import Field
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Record, SignedRecord, SigningKey, digest_of
 from p2ptrain.run.record import Count, DigestField, Number, PeerIdField, Text
+from p2ptrain.text import printable
 
 KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
+
+WORDS = st.text(max_size=200).map(lambda text: printable(text).replace("\n", " ").replace("\t", " "))
 
 
 class Inner(Record):
@@ -63,7 +66,7 @@ samples = st.builds(
     Sample,
     count=counts,
     number=numbers,
-    text=st.text(max_size=200),
+    text=WORDS,
     data=st.binary(max_size=100),
     digest_of_it=digests,
     peer=st.sampled_from([KEY.peer_id, OTHER_KEY.peer_id]),
@@ -72,7 +75,7 @@ samples = st.builds(
     inner=st.builds(Inner, count=counts, flag=st.booleans()),
 )
 letters = st.builds(
-    Letter, author=st.just(KEY.peer_id), to=st.just(OTHER_KEY.peer_id), text=st.text(max_size=200),
+    Letter, author=st.just(KEY.peer_id), to=st.just(OTHER_KEY.peer_id), text=WORDS,
     numbers=st.lists(counts, max_size=5).map(tuple),
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import accumulate
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from p2ptrain.run import CHUNK_BYTES, digest_of
 from p2ptrain.state import Blobs, Throttle, serve
 from p2ptrain.state import fetch as fetching
 from p2ptrain.state.fetch import Fetch
-from p2ptrain.state.throttle import BURST_SECONDS, CHUNK_SECONDS
+from p2ptrain.state.throttle import BURST_SECONDS, CHUNK_SECONDS, UNDERWAY_BYTES, count_the_rest
+from p2ptrain.swarm.wire import Carried
+from p2ptrain.swarm.wire import Wire as RealWire
 from tests.unit.state.samples import PEERS, bytes_of, run_in_no_time
 from tests.unit.state.wire import Wire, request_for
 
@@ -101,6 +104,98 @@ def test_so_many_streams_share_a_limit_that_each_gets_its_chunks_in_time(rate: f
     assert count == 1 or count * chunk / rate <= CHUNK_SECONDS * (1 + ALMOST)
     assert count == most or (count + 1) * chunk / rate >= CHUNK_SECONDS * (1 - ALMOST)
     assert Throttle(None).streams(most, chunk) == most
+
+
+# What moves without asking -----------------------------------------------------------------------------------------
+
+
+def test_what_nobody_asked_for_delays_what_is_asked_for() -> None:
+    async def scene() -> float:
+        throttle = Throttle(1000.0)
+        throttle.settle(2000)
+        await throttle.take(500)
+        return now()
+
+    assert run_in_no_time(scene()) == pytest.approx(2.5 - BURST_SECONDS)
+
+
+def test_what_was_granted_is_not_counted_again_when_it_moves() -> None:
+    """However much later than it was granted, within reason."""
+
+    async def scene() -> float:
+        throttle = Throttle(1000.0)
+        for _ in range(10):
+            await throttle.take(500)
+            throttle.settle(0)
+        throttle.settle(5000)
+        assert throttle.backlog <= BURST_SECONDS * (1 + ALMOST)
+        throttle.settle(100)
+        return throttle.backlog
+
+    assert run_in_no_time(scene()) == pytest.approx(BURST_SECONDS + 0.1)
+
+
+def test_what_was_granted_and_never_moves_is_no_credit_for_ever() -> None:
+    async def scene() -> float:
+        throttle = Throttle(1000.0)
+        await throttle.take(10 * UNDERWAY_BYTES)
+        throttle.settle(0)
+        throttle.settle(UNDERWAY_BYTES)
+        before = throttle.backlog
+        throttle.settle(1000)
+        return throttle.backlog - before
+
+    assert run_in_no_time(scene()) == pytest.approx(1.0)
+
+
+def test_what_is_given_back_may_be_taken_again() -> None:
+    async def scene() -> float:
+        throttle = Throttle(1000.0)
+        await throttle.take(2000)
+        throttle.give_back(1500)
+        await throttle.take(500)
+        return now()
+
+    assert run_in_no_time(scene()) == pytest.approx(2.0), "not the time that was spent waiting"
+
+
+class Gossip:
+    """A wire on which bulk comes when it was granted, and other things all the time."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.bulk, self.began = rate, 0, now()
+
+    def carried(self) -> Carried:
+        return Carried(self.bulk + int(self.rate * (now() - self.began)), 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_with_everything_counted_a_limit_holds_for_the_sum(share: float) -> None:
+    rate, seconds = 100_000.0, 60.0
+
+    async def scene() -> float:
+        wire, up = Gossip(share * rate), Throttle(rate)
+        counting = asyncio.create_task(count_the_rest(cast(RealWire, wire), up, Throttle(None)))
+        while now() < seconds:
+            await up.take(30_000)
+            wire.bulk += 30_000
+        counting.cancel()
+        return wire.carried().up / now()
+
+    assert 0.95 * rate <= run_in_no_time(scene()) <= 1.05 * rate
+
+
+def test_if_gossip_alone_is_too_much_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        wire, up = Gossip(3000.0), Throttle(1000.0)
+        counting = asyncio.create_task(count_the_rest(cast(RealWire, wire), up, Throttle(None)))
+        await asyncio.sleep(60)
+        counting.cancel()
+
+    run_in_no_time(scene())
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "gossip and calls alone take more than --max-up allows"
+    ]
 
 
 # Where it is used --------------------------------------------------------------------------------------------------

@@ -20,6 +20,6 @@ def presence_of(key: SigningKey = KEYS[0], **changes: Any) -> Presence:
         "addresses": ("/ip4/127.0.0.1/tcp/1/p2p/" + key.peer_id,), "reachability": "loopback", "height": 3,
         "commit": digest_of(b"commit"), "state": digest_of(b"state"), "weight": 10, "steps": 20, "tokens": 30,
         "tokens_per_second": 4.5, "loss": None, "eval_height": 0, "eval_loss": None, "held_out": NO_DIGEST,
-        "snapshots": (), "bytes_sent": 0, "taken_back": 0,
+        "snapshots": (), "bytes_sent": 0, "taken_back": 0, "name": "", "max_up": 0, "max_down": 0,
     }  # fmt: skip
     return Presence(author=key.peer_id, **(fields | changes)).signed(key)

@@ -127,6 +127,9 @@ FULLEST = presence_of(
     eval_height=2**53 - 1,
     bytes_sent=2**53 - 1,
     taken_back=2**53 - 1,
+    name="\U0001f9a6" * 32,
+    max_up=2**53 - 1,
+    max_down=2**53 - 1,
 )
 
 
@@ -144,6 +147,7 @@ def test_the_fullest_heartbeat_fits_into_gossip() -> None:
     ("field", "value"),
     [
         ("phase", "sleeping"), ("reachability", "moon"), ("session", bytes(7)), ("addresses", ("/a",) * 9),
+        ("name", "n" * 33), ("name", "\x1b[2J"), ("device", "a\nb"), ("version", "\u202e"), ("max_up", -1),
         ("snapshots", ((1, bytes(32)),) * 9), ("loss", float("nan")), ("tokens_per_second", float("inf")), ("beat", -1),
     ],
 )  # fmt: skip

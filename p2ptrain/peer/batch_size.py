@@ -1,0 +1,79 @@
+"""`--batch-size auto`: the largest batch that fits into this machine's memory and makes training faster."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from p2ptrain.errors import MemoryLimitError
+from p2ptrain.peer.memory import ON_DEVICE, ON_HOST, Memory
+from p2ptrain.tasks import Task
+from p2ptrain.tasks.batch import find_batch_size, is_out_of_memory
+
+
+class Prober:
+    """Tries batches as the method will: with gradients, or without.
+
+    What the method will take beside them is not there yet, and is left free: on a GPU by taking it meanwhile, in main
+    memory by reckoning.
+    """
+
+    def __init__(self, task: Task, method: str, memory: Memory) -> None:
+        self._task, self._memory = task, memory
+        self._with_gradients = method == "diloco"
+        trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
+        on_gpu = task.device.type == "cuda"
+        later = trained * ON_DEVICE[method]
+        self._reserve = trained * ON_HOST[method] + (0 if on_gpu else later)
+        self._ballast = torch.empty(later if on_gpu else 0, dtype=torch.uint8, device=task.device)
+        self._grown = 0.0
+        """Bytes that the last batch took at its peak."""
+
+    def measure(self, size: int) -> float | None:
+        """See `find_batch_size`. A batch is not tried if, by what half of it took, it would not fit."""
+        on_host = self._task.device.type != "cuda"
+        if on_host and 2 * self._grown + self._reserve > self._memory.room():
+            return None
+        before = self._memory.used()
+        self._memory.forget_peak()
+        try:
+            self._step(size)  # compiles, and takes what is taken once
+            began = time.perf_counter()
+            self._step(size)
+            seconds = time.perf_counter() - began
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            self._task.model.zero_grad(set_to_none=True)
+            peak = self._memory.used()
+            self._memory.make_room()
+        self._grown = max(self._grown, peak - before)
+        return seconds
+
+    def _step(self, size: int) -> None:
+        rows = self._task.longest(size)
+        with torch.set_grad_enabled(self._with_gradients):
+            loss = self._task.loss_on(rows)
+            if self._with_gradients:
+                loss.backward()  # type: ignore[no-untyped-call]
+            loss.item()
+
+
+def choose_batch_size(task: Task, method: str, memory: Memory) -> int:
+    """Find the batch size and set it.
+
+    Raises:
+        MemoryLimitError: not even one row fits.
+    """
+    found = find_batch_size(Prober(task, method, memory).measure)
+    if not found:
+        raise MemoryLimitError(
+            "there is no memory for a batch of one row",
+            f"the model takes {memory.used() / 1e9:.1f} GB already",
+            "raise --max-memory, close other programs, or join a run with a smaller model or shorter sequences",
+        )
+    task.batch_size = found
+    return found

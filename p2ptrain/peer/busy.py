@@ -1,0 +1,123 @@
+"""What other processes do on this machine: probes for `--pause-when`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import psutil
+import torch
+
+from p2ptrain.errors import DataError, SpecError
+from p2ptrain.peer.pausing import Probe
+
+GPU_SHARE = 10
+"""Per cent of a GPU's time that others may take; a desktop that is looked at takes less."""
+CPU_SHARE = 25
+"""Per cent of all cores' time that others may take."""
+
+log = logging.getLogger(__name__)
+
+
+def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]:
+    """Of 'gpu-busy' and 'cpu-busy', those that were asked for.
+
+    Raises:
+        SpecError: this peer's device is no NVIDIA GPU.
+        DataError: its driver can't be asked.
+    """
+    opened: dict[str, Probe] = {}
+    for cause in causes:
+        opened[cause] = GpuProbe(device) if cause == "gpu-busy" else CpuProbe()
+    return opened
+
+
+class GpuProbe:
+    """Other processes' share of this peer's GPU, as NVIDIA's driver counts it."""
+
+    def __init__(self, device: torch.device) -> None:
+        if device.type != "cuda" or torch.version.cuda is None:
+            raise SpecError(
+                "--pause-when gpu-busy: this peer does not train on an NVIDIA GPU",
+                f"its device is {device.type}",
+                "leave it out, or use --pause-when cpu-busy",
+            )
+        try:
+            import pynvml
+        except ModuleNotFoundError:
+            raise DataError(
+                "--pause-when gpu-busy needs NVIDIA's management library",
+                "the package nvidia-ml-py is not installed",
+                'pip install "p2ptrain[gpu]"',
+            ) from None
+        self._nvml: Any = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            torch.zeros(1, device=device)  # from now on this process is in the driver's list
+            seen = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(self._gpu)}
+        except pynvml.NVMLError as error:
+            raise DataError("--pause-when gpu-busy: NVIDIA's driver can't be asked", str(error)) from None
+        if os.getpid() not in seen:
+            raise DataError(
+                "--pause-when gpu-busy: this process can't be told from others on the GPU",
+                "the driver does not list it by its own number, as happens in containers",
+                "run the container with the host's process ids (--pid=host), or leave it out",
+            )
+        self._since = 0
+
+    def __call__(self) -> str:
+        try:
+            samples = self._nvml.nvmlDeviceGetProcessUtilization(self._gpu, self._since)
+        except self._nvml.NVMLError_NotFound:
+            return ""  # nobody did anything since
+        except self._nvml.NVMLError as error:
+            log.warning("NVIDIA's driver does not say who uses the GPU: %s", error)
+            return ""
+        self._since = max((sample.timeStamp for sample in samples), default=self._since)
+        return gpu_use([(sample.pid, sample.smUtil) for sample in samples], os.getpid())
+
+
+def gpu_use(samples: Iterable[tuple[int, int]], own: int) -> str:
+    """Of (process, per cent of the GPU's time) what is not this process's, in words; nothing if that is little."""
+    most: dict[int, int] = {}
+    for process, share in samples:
+        if process != own and 0 <= share <= 100:
+            most[process] = max(most.get(process, 0), share)
+    return f"others use the GPU ({min(100, sum(most.values()))}%)" if sum(most.values()) >= GPU_SHARE else ""
+
+
+class CpuProbe:
+    """Other processes' share of all cores since the last look."""
+
+    def __init__(self) -> None:
+        self._own = psutil.Process()
+        self._before = self._times()
+
+    def __call__(self) -> str:
+        now = self._times()
+        total, idle, own = (new - old for new, old in zip(now, self._before, strict=True))
+        self._before = now
+        return cpu_use(total, idle, own)
+
+    def _times(self) -> tuple[float, float, float]:
+        """Seconds of all cores together: in all, idle, and this peer's, p2pd's included."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
+        own = 0.0
+        for process in (self._own, *self._own.children()):
+            try:
+                used = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            own += used.user + used.system
+        return sum(times) - guests, idle, own
+
+
+def cpu_use(total: float, idle: float, own: float) -> str:
+    """What others took of all cores' time, in words; nothing if that is little."""
+    share = 100 * max(0.0, total - idle - own) / total if total > 0 else 0.0
+    return f"others use the CPU ({share:.0f}%)" if share >= CPU_SHARE else ""

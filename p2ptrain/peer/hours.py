@@ -1,0 +1,58 @@
+"""The hours of the day in which a volunteer lets a peer train: 22-07, or 22:30-7,12-13. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+DAY = 24 * 60
+_RANGE = re.compile(r"(\d{1,2})(?::(\d\d))?-(\d{1,2})(?::(\d\d))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Times of day on this machine's clock. A range whose end comes before its start goes past midnight."""
+
+    ranges: tuple[tuple[int, int], ...]
+    """(first minute, minute after the last) of a day."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read FROM-TO, or several of them with commas between.
+
+        Raises:
+            ValueError: says what is wrong.
+        """
+        return cls(tuple(_range(part.strip()) for part in text.split(",")))
+
+    def allow(self, now: datetime) -> bool:
+        """Whether the peer may train at this local time."""
+        minute = now.hour * 60 + now.minute
+        return any(
+            start <= minute < stop if start < stop else minute >= start or minute < stop for start, stop in self.ranges
+        )
+
+    def next_start(self, now: datetime) -> datetime:
+        """When it may, next; asked while it may not."""
+        minute = now.hour * 60 + now.minute
+        ahead = min((start - minute) % DAY for start, _ in self.ranges)
+        return now.replace(second=0, microsecond=0) + timedelta(minutes=ahead)
+
+
+def _range(text: str) -> tuple[int, int]:
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no range of hours: write FROM-TO, e.g. 22-07 or 22:30-7, with commas between")
+    start, stop = (_minute(*found.group(at, at + 1)) for at in (1, 3))
+    if start == stop:
+        raise ValueError(f"{text!r} is empty: it begins when it ends; for the whole day leave the hours out")
+    return start % DAY, stop
+
+
+def _minute(hour: str, minute: str | None) -> int:
+    whole = int(hour) * 60 + int(minute or 0)
+    if whole > DAY or int(minute or 0) > 59:
+        raise ValueError(f"there is no {hour}:{minute or '00'} on a clock that goes from 0:00 to 24:00")
+    return whole

@@ -1,0 +1,137 @@
+"""How much memory a peer takes: before the model is loaded by reckoning, while it trains by looking."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+
+from p2ptrain.errors import MemoryLimitError
+from p2ptrain.run import RunSpec
+from p2ptrain.tasks import LocalOptions
+from p2ptrain.tasks.local import open_device
+from p2ptrain.tasks.model import count_parameters
+
+TIGHT, FULL = 0.90, 0.97
+"""Shares of the limit from which on the peer makes room, and from which on it stops."""
+
+PROGRAM_BYTES = 700e6
+"""The peer without a model: Python, torch, transformers, p2pd and the network."""
+WEIGHT_BYTES = 4
+ON_DEVICE = {"diloco": 12, "spsa": 8}
+"""For each trained parameter, beside its weight: gradient and two moments; master weight and a working copy."""
+ON_HOST = {"diloco": 75, "spsa": 30}
+"""And in main memory: θ, momentum, their next version, contributions and the checkpoint; snapshots of the master
+weights. Measured, at the peak; see docs/limits.md."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a run takes here at least, with a batch of next to nothing."""
+
+    host: int
+    gpu: int
+
+
+def need_of(method: str, parameters: int, trained: int, on_gpu: bool) -> Need:
+    """For a model of so many parameters, of which so many are trained."""
+    device = WEIGHT_BYTES * parameters + ON_DEVICE[method] * trained
+    host = int(PROGRAM_BYTES) + ON_HOST[method] * trained
+    return Need(host, device) if on_gpu else Need(host + device, 0)
+
+
+def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) -> None:
+    """Refuse a run that can't stay below the limit.
+
+    Raises:
+        MemoryLimitError: with the numbers.
+    """
+    if limit is None:
+        return
+    device = open_device(local)
+    parameters, trained = count_parameters(spec, local.model)
+    need = need_of(spec.method.name, parameters, trained, device.type == "cuda")
+    for where, least in (("main memory", need.host), ("GPU memory", need.gpu)):
+        if least > FULL * limit:
+            raise MemoryLimitError(
+                f"this run takes about {least / 1e9:.1f} GB of {where}, and --max-memory allows {limit / 1e9:.1f}",
+                f"{parameters:,} parameters, {trained:,} of them trained with {spec.method.name}, before any batch",
+                f"give --max-memory {least / FULL / 1e9 + 0.1:.1f} or more, or join a run with a smaller model",
+            )
+    if device.type == "cuda":
+        in_all = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / in_all), device)
+
+
+class Memory:
+    """What this process takes, beside its limit.
+
+    Args:
+        limit: bytes of main memory, and as many of a GPU's; None: as much as there is.
+    """
+
+    def __init__(self, limit: int | None, device: torch.device) -> None:
+        self.limit, self._device = limit, device
+        self._process = psutil.Process()
+
+    def used(self) -> int:
+        """The most that was taken since the last `forget_peak`, of main memory or of the GPU's."""
+        host: int = max(_peak(), self._process.memory_info().rss) + sum(map(_rss, self._process.children()))
+        if self._device.type == "cuda":
+            return int(max(host, torch.cuda.max_memory_reserved(self._device)))
+        return host
+
+    def forget_peak(self) -> None:
+        """From now on another peak counts."""
+        if sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text("5")
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def room(self) -> float:
+        """Bytes that this process may still take of main memory."""
+        free: float = 0.8 * psutil.virtual_memory().available
+        if self.limit is None:
+            return free
+        return min(free, TIGHT * self.limit - _rss(self._process))
+
+    def state(self) -> Literal["fine", "tight", "full"]:
+        """Since the last time this was asked."""
+        if self.limit is None:
+            return "fine"
+        share = self.used() / self.limit
+        self.forget_peak()
+        return "full" if share >= FULL else "tight" if share >= TIGHT else "fine"
+
+    def make_room(self) -> None:
+        """Give back what is only kept for later: dead objects, torch's cache, the heap's free pages."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
+
+
+def _peak() -> int:
+    """The kernel's own account of this process's largest size; 0 where there is none that can be reset."""
+    if sys.platform != "linux":
+        return 0
+    lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

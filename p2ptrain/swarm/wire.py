@@ -1,0 +1,123 @@
+"""What p2pd's connections have carried, as the kernel counts it: gossip that is passed on, encryption, acknowledgements
+and retransmissions included, of which nothing is seen in this process.
+
+Linux only: `sock_diag(7)` tells of every TCP socket how many bytes and segments it has sent and received, and
+/proc/<pid>/fd which sockets are p2pd's. There are no such counters for QUIC.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+HEADER_BYTES = 52
+"""Of a segment: IPv4, TCP and its timestamps."""
+_SOCK_DIAG, _DIAG_BY_FAMILY, _INFO = 4, 20, 2
+_DUMP = 0x301
+"""NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH"""
+_ERROR, _DONE = 2, 3
+_MESSAGE = 72
+"""sizeof(struct inet_diag_msg)"""
+
+
+class Carried(NamedTuple):
+    """Bytes in packets."""
+
+    up: int
+    down: int
+
+    def __add__(self, other: tuple[object, ...]) -> Carried:
+        assert isinstance(other, Carried)
+        return Carried(self.up + other.up, self.down + other.down)
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One TCP connection in the kernel's words."""
+
+    inode: int
+    cookie: bytes
+    """The same for as long as the socket lives, and no other's."""
+    carried: Carried
+
+
+class Wire:
+    """The connections of one process.
+
+    Raises:
+        OSError: this system does not tell.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}/fd")
+        self._ended, self._open = Carried(0, 0), dict[bytes, Carried]()
+        if sys.platform != "linux":
+            raise OSError(f"{sys.platform} does not tell what a process's connections carry")
+        self.carried()
+
+    def carried(self) -> Carried:
+        """Since those connections were opened. A closed one counts as it was last seen: ask often."""
+        own = set(self._inodes())
+        seen = {found.cookie: found.carried for found in tcp_sockets() if found.inode in own}
+        for cookie in self._open.keys() - seen.keys():
+            self._ended += self._open[cookie]
+        self._open = seen
+        return sum(seen.values(), self._ended)
+
+    def _inodes(self) -> Iterator[int]:
+        for name in os.listdir(self._folder):  # noqa: PTH208  # a list, as the folder changes meanwhile
+            try:
+                target = os.readlink(self._folder / name)  # noqa: PTH115  # "socket:[…]" is no path
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if found := re.fullmatch(r"socket:\[(\d+)\]", target):
+                yield int(found[1])
+
+
+def tcp_sockets() -> Iterator[Socket]:
+    """Those of this network namespace, whosesoever."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = struct.pack("=BBBBI48x", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, 0xFFFFFFFF)
+            kernel.send(struct.pack("=LHHLL", 16 + len(request), _DIAG_BY_FAMILY, _DUMP, 1, 0) + request)
+            yield from _answers(kernel)
+
+
+def _answers(kernel: socket.socket) -> Iterator[Socket]:
+    while True:
+        data = kernel.recv(1 << 20)
+        at = 0
+        while at < len(data):
+            length, kind = struct.unpack_from("=LH", data, at)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                raise OSError(-struct.unpack_from("=i", data, at + 16)[0], "the kernel does not tell of TCP sockets")
+            if found := _read(data[at + 16 : at + length]):
+                yield found
+            at += (length + 3) & ~3
+
+
+def _read(message: bytes) -> Socket | None:
+    """One inet_diag_msg; None if there are no counters, as with sockets that are closed already."""
+    cookie, inode = message[44:52], struct.unpack_from("=I", message, 68)[0]
+    at = _MESSAGE
+    while at + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        if kind == _INFO and length >= 4 + 208:
+            info = message[at + 4 : at + length]
+            (received,) = struct.unpack_from("=Q", info, 128)
+            segments_out, segments_in = struct.unpack_from("=II", info, 136)
+            (sent,) = struct.unpack_from("=Q", info, 200)  # with what was sent again
+            return Socket(
+                inode, cookie, Carried(sent + segments_out * HEADER_BYTES, received + segments_in * HEADER_BYTES)
+            )
+        at += (max(length, 4) + 3) & ~3
+    return None

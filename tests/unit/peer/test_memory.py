@@ -1,0 +1,189 @@
+"""How much memory a peer may take: refused before loading, made room for, stopped before it is too much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from p2ptrain.errors import MemoryLimitError
+from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer import batch_size as choosing
+from p2ptrain.peer.batch_size import choose_batch_size
+from p2ptrain.peer.diloco_loop import DiLoCoLoop
+from p2ptrain.peer.memory import Memory, check_before_loading, need_of
+from p2ptrain.state.run import Run
+from p2ptrain.tasks import LocalOptions, Task, open_task
+from tests.unit.peer.samples import spec_of
+
+CPU = LocalOptions(device="cpu")
+
+
+def test_a_run_that_can_not_stay_below_the_limit_is_refused_with_numbers(corpus: Path) -> None:
+    with pytest.raises(
+        MemoryLimitError, match=r"takes about 0\.7 GB of main memory, and --max-memory allows 0\.2"
+    ) as no:
+        check_before_loading(spec_of(corpus), CPU, 200_000_000)
+    assert "parameters" in no.value.why
+    assert "--max-memory 0.8 or more" in no.value.next_step
+    check_before_loading(spec_of(corpus), CPU, 2_000_000_000)
+    check_before_loading(spec_of(corpus), CPU, None)
+
+
+def test_what_is_counted_is_what_would_be_loaded(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from p2ptrain.peer import memory
+
+    spec, asked = spec_of(corpus), list[tuple[Any, ...]]()
+    real = need_of
+    monkeypatch.setattr(memory, "need_of", lambda *given: asked.append(given) or real(*given))
+    check_before_loading(spec, CPU, 10**10)
+    model = open_task(spec, CPU).model
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert asked == [("diloco", count, count, False)]
+
+
+def test_a_gpu_takes_its_part_of_what_is_needed() -> None:
+    on_cpu, on_gpu = need_of("diloco", 10**9, 10**9, False), need_of("diloco", 10**9, 10**9, True)
+    assert on_cpu.gpu == 0
+    assert on_gpu.host + on_gpu.gpu == on_cpu.host
+    assert need_of("spsa", 10**9, 10**9, False).host < on_cpu.host
+    assert need_of("diloco", 10**9, 10**6, False).host < on_cpu.host / 5, "frozen weights take little"
+
+
+def test_the_peak_between_two_looks_counts_and_not_the_one_before() -> None:
+    memory = Memory(10**12, torch.device("cpu"))
+    memory.forget_peak()
+    before = memory.used()
+    big = np.ones(100_000_000, dtype=np.uint8)
+    del big
+    assert memory.used() >= before + 90_000_000
+    memory.forget_peak()
+    assert memory.used() < before + 50_000_000
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.5, "fine"), (0.93, "tight"), (0.99, "full"), (1.2, "full")])
+def test_a_limit_is_near_before_it_is_passed(share: float, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(10**9, torch.device("cpu"))
+    monkeypatch.setattr(memory, "used", lambda: int(share * 10**9))
+    assert memory.state() == state
+    assert Memory(None, torch.device("cpu")).state() == "fine"
+
+
+# Batches -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["diloco", "spsa"])
+def test_a_batch_size_is_found_that_works(method: str, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = open_task(spec_of(corpus), LocalOptions(device="cpu", batch_size=None))
+    task.load_data(0)
+    monkeypatch.setattr(choosing, "find_batch_size", lambda measure: max(n for n in (1, 4, 16) if measure(n)))
+    assert choose_batch_size(task, method, Memory(None, task.device)) == 16
+    assert len(task.batch(0)) == task.batch_size == 16
+    assert all(parameter.grad is None for parameter in task.model.parameters())
+
+
+def test_a_batch_that_would_pass_the_limit_is_not_tried(corpus: Path) -> None:
+    task = open_task(spec_of(corpus), LocalOptions(device="cpu", batch_size=None))
+    task.load_data(0)
+    rss = psutil.Process(os.getpid()).memory_info().rss
+    with pytest.raises(MemoryLimitError, match="no memory for a batch of one row"):
+        choose_batch_size(task, "diloco", Memory(rss // 2, task.device))
+
+
+class Trainer:
+    """A loop without a swarm, whose memory the test decides."""
+
+    def __init__(self, batch_size: int, used: Callable[[], int], limit: int | None = 1000) -> None:
+        self.told: list[Any] = []
+        self.emptied = 0
+        self.task = SimpleNamespace(
+            model=torch.nn.Linear(2, 2), device=torch.device("cpu"), batch_size=batch_size, data_state=lambda: None
+        )
+        self.memory = Memory(limit, torch.device("cpu"))
+        cast(Any, self.memory).used = used
+        cast(Any, self.memory).make_room = self._empty
+        run = SimpleNamespace(spec=SimpleNamespace(diloco=SimpleNamespace(weight_decay=0.0, lr=0.1, betas=(0.9, 0.9))))
+        self.loop = DiLoCoLoop(
+            cast(Run, run), cast(Task, self.task), cast(Reporter, SimpleNamespace(emit=self.told.append)),
+            lambda: False, memory=self.memory,
+        )  # fmt: skip
+
+    def _empty(self) -> None:
+        self.emptied += 1
+
+    def look(self) -> None:
+        self.loop._memory_looked = -100.0
+        self.loop._watch_memory()
+
+
+def test_when_memory_gets_tight_caches_and_batches_shrink_and_at_the_limit_the_peer_stops() -> None:
+    used = [500]
+    trainer = Trainer(8, lambda: used[0])
+    trainer.look()
+    assert not trainer.told
+    used[0] = 920
+    trainer.look()
+    assert trainer.task.batch_size == 4
+    assert trainer.emptied == 1
+    [warning] = trainer.told
+    assert "caches are emptied, batches are 4 now" in warning.text
+    trainer.look()
+    assert trainer.loop.given_up is None, "tight is not full"
+    used[0] = 980
+    trainer.look()
+    assert isinstance(trainer.loop.given_up, MemoryLimitError)
+    assert len(trainer.told) == 1
+
+
+def test_a_peak_that_goes_away_is_forgiven() -> None:
+    used = [990]
+    trainer = Trainer(1, lambda: used[0])
+    trainer.look()
+    assert trainer.loop.given_up is None
+    used[0] = 500
+    trainer.look()
+    used[0] = 990
+    trainer.look()
+    assert trainer.loop.given_up is None, "it may make room again"
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
+    trainer = Trainer(8, lambda: 0, None)
+    trainer.task.model.weight.grad = torch.ones(2, 2)
+
+    def step() -> None:
+        if trainer.task.batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore words")
+
+    assert [trainer.loop._fits(step) for _ in range(3)] == [False, False, True]
+    assert trainer.task.model.weight.grad is None, "half a gradient is none"
+    assert [event.text for event in trainer.told] == [
+        f"out of memory, batches are {size} now (CUDA out of memory. Tried to allocate 2 GiB)" for size in (4, 2)
+    ]
+    assert all(isinstance(event, events.Warned) for event in trainer.told)
+    assert trainer.loop.given_up is None
+
+
+def test_out_of_memory_with_one_row_ends_the_peer_in_order() -> None:
+    trainer = Trainer(1, lambda: 0, None)
+
+    def step() -> None:
+        raise MemoryError
+
+    assert not trainer.loop._fits(step)
+    assert isinstance(trainer.loop.given_up, MemoryLimitError)
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    def step() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Trainer(8, lambda: 0, None).loop._fits(step)
