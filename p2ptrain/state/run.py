@@ -209,7 +209,7 @@ class Run:
 
     def _count_on_the_wire(self) -> None:
         try:
-            wire = Wire(self.swarm.node.daemon_pid)
+            wire = Wire(self.swarm.node.daemon_pid, inside=self.swarm.is_local)
         except OSError as error:
             log.warning("the limits hold for weights and contributions alone, gossip comes on top: %s", error)
             return

@@ -100,6 +100,11 @@ class Swarm:
         return self._config.bootstrap
 
     @property
+    def is_local(self) -> bool:
+        """Whether nobody but this machine is meant."""
+        return self._config.local
+
+    @property
     def searches_lan(self) -> bool:
         """Whether this peer may look for others in the local network."""
         return self._config.searches_lan

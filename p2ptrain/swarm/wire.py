@@ -23,6 +23,7 @@ _SOCK_DIAG, _DIAG_BY_FAMILY, _INFO = 4, 20, 2
 _DUMP = 0x301
 """NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH"""
 _ERROR, _DONE = 2, 3
+_LOOPBACK, _MAPPED_LOOPBACK = bytes(15) + b"\x01", bytes(10) + b"\xff\xff\x7f"
 _MESSAGE = 72
 """sizeof(struct inet_diag_msg)"""
 
@@ -45,18 +46,24 @@ class Socket:
     inode: int
     cookie: bytes
     """The same for as long as the socket lives, and no other's."""
+    inside: bool
+    """Whether the other end is on this machine."""
     carried: Carried
 
 
 class Wire:
     """The connections of one process.
 
+    Args:
+        inside: whether those within this machine count. Ends of tunnels must not: what they carry is counted on the
+            connection to the relay.
+
     Raises:
         OSError: this system does not tell.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}/fd")
+    def __init__(self, pid: int, inside: bool) -> None:
+        self._folder, self._inside = Path(f"/proc/{pid}/fd"), inside
         self._ended, self._open = Carried(0, 0), dict[bytes, Carried]()
         if sys.platform != "linux":
             raise OSError(f"{sys.platform} does not tell what a process's connections carry")
@@ -65,7 +72,8 @@ class Wire:
     def carried(self) -> Carried:
         """Since those connections were opened. A closed one counts as it was last seen: ask often."""
         own = set(self._inodes())
-        seen = {found.cookie: found.carried for found in tcp_sockets() if found.inode in own}
+        counted = (found for found in tcp_sockets() if found.inode in own and (self._inside or not found.inside))
+        seen = {found.cookie: found.carried for found in counted}
         for cookie in self._open.keys() - seen.keys():
             self._ended += self._open[cookie]
         self._open = seen
@@ -108,6 +116,8 @@ def _answers(kernel: socket.socket) -> Iterator[Socket]:
 def _read(message: bytes) -> Socket | None:
     """One inet_diag_msg; None if there are no counters, as with sockets that are closed already."""
     cookie, inode = message[44:52], struct.unpack_from("=I", message, 68)[0]
+    there = message[24:28] if message[0] == socket.AF_INET else message[24:40]
+    inside = there[:1] == b"\x7f" if len(there) == 4 else there == _LOOPBACK or there[:13] == _MAPPED_LOOPBACK
     at = _MESSAGE
     while at + 4 <= len(message):
         length, kind = struct.unpack_from("=HH", message, at)
@@ -116,8 +126,7 @@ def _read(message: bytes) -> Socket | None:
             (received,) = struct.unpack_from("=Q", info, 128)
             segments_out, segments_in = struct.unpack_from("=II", info, 136)
             (sent,) = struct.unpack_from("=Q", info, 200)  # with what was sent again
-            return Socket(
-                inode, cookie, Carried(sent + segments_out * HEADER_BYTES, received + segments_in * HEADER_BYTES)
-            )
+            up, down = sent + segments_out * HEADER_BYTES, received + segments_in * HEADER_BYTES
+            return Socket(inode, cookie, inside, Carried(up, down))
         at += (max(length, 4) + 3) & ~3
     return None

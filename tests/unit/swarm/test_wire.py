@@ -42,7 +42,7 @@ def move(one: socket.socket, other: socket.socket, count: int) -> None:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_bytes_and_headers_count_in_both_directions(family: socket.AddressFamily) -> None:
-    wire = Wire(os.getpid())
+    wire = Wire(os.getpid(), inside=True)
     before = wire.carried()
     with connection(family) as (one, other):
         move(one, other, 300_000)
@@ -51,8 +51,17 @@ def test_bytes_and_headers_count_in_both_directions(family: socket.AddressFamily
             assert 300_000 + 30 * HEADER_BYTES <= carried <= 300_000 + 2000 * HEADER_BYTES
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_connections_within_the_machine_can_be_left_out(family: socket.AddressFamily) -> None:
+    wire = Wire(os.getpid(), inside=False)
+    before = wire.carried()
+    with connection(family) as (one, other):
+        move(one, other, 100_000)
+        assert wire.carried() == before
+
+
 def test_what_a_closed_connection_has_carried_still_counts() -> None:
-    wire = Wire(os.getpid())
+    wire = Wire(os.getpid(), inside=True)
     with connection() as (one, other):
         move(one, other, 100_000)
         during = wire.carried()
@@ -65,7 +74,7 @@ def test_what_a_closed_connection_has_carried_still_counts() -> None:
 def test_other_processes_connections_are_not_counted() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            wire = Wire(process.pid)
+            wire = Wire(process.pid, inside=True)
             with connection() as (one, other):
                 move(one, other, 100_000)
                 assert wire.carried() == (0, 0)
@@ -75,4 +84,4 @@ def test_other_processes_connections_are_not_counted() -> None:
 
 def test_a_process_that_is_not_there_has_no_account() -> None:
     with pytest.raises(OSError, match="No such file"):
-        Wire(2**22 + 1)
+        Wire(2**22 + 1, inside=True)
