@@ -123,7 +123,8 @@ class Peer:
             author=self._identity.peer_id, run=self._run, session=self._session, beat=self._beat, phase="training",
             version="simulated", device="none", addresses=addresses, reachability="loopback", height=0,
             commit=NO_DIGEST, state=NO_DIGEST, weight=0, steps=0, tokens=0, tokens_per_second=0.0, loss=None,
-            eval_height=0, eval_loss=None, held_out=NO_DIGEST, snapshots=(), bytes_sent=0, taken_back=0,
+            eval_height=0, eval_loss=None, held_out=NO_DIGEST, snapshots=(), bytes_sent=0, taken_back=0, name="",
+            max_up=0, max_down=0,
         ).signed(self._identity.key)  # fmt: skip
 
     async def close(self) -> None:

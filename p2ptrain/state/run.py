@@ -25,7 +25,7 @@ from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.throttle import Throttle, count_the_rest
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, lan, version
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, version
 from p2ptrain.swarm.addresses import is_relayed
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.wire import Wire
@@ -284,7 +284,11 @@ def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest) -> Swa
     try:
         return Swarm.start(key, config)
     except NetworkError as error:
-        found = lan.find(run) if config.searches_lan else ()
+        if not config.searches_lan:
+            raise
+        from p2ptrain.swarm import lan  # a bootstrap node spares the memory
+
+        found = lan.find(run)
         elsewhere = tuple(address for address in found if not address.endswith(key.peer_id))
         if not elsewhere:
             raise

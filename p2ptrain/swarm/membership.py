@@ -17,11 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import msgpack
-from zeroconf import Error as ZeroconfError
 
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
-from p2ptrain.swarm.lan import Lan
 from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, monotonic
 from p2ptrain.swarm.rpc import RateLimit
@@ -217,6 +215,10 @@ class Membership:
 
     async def _meet_in_lan(self) -> None:
         """Be found in the local network, and connect to whoever is found there."""
+        from zeroconf import Error as ZeroconfError  # a bootstrap node, which does not search, spares the memory
+
+        from p2ptrain.swarm.lan import Lan
+
         try:
             async with Lan(self.run) as lan:
                 await lan.advertise(self._swarm.peer_id, self._addresses)
