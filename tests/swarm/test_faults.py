@@ -84,7 +84,9 @@ def test_a_peer_whose_clock_is_an_hour_off_trains_with_the_rest(lab: Lab) -> Non
     third = lab.join(first, fault="clock_off")
     first.wait_for("commit", lambda event: third.id in event["contributors"])
     late = lab.join(third)
-    first.wait_for("commit", lambda event: late.id in event["contributors"])
+    told = first.wait_for("commit", lambda event: late.id in event["contributors"])
+    for peer in (second, third, late):
+        peer.wait_for_height(told["height"])
     assert_agreement(first, second, third, late)
 
 

@@ -33,6 +33,7 @@ def go_on(peer: Peer, lab: Lab) -> float:
     return float(peer.wait_for("resumed", timeout=60)["at"])
 
 
+@pytest.mark.long
 def test_rounds_go_on_without_a_peer_that_pauses_and_with_it_afterwards(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home), fault="steady")
     pausing = lab.join(first, "--name", "makes way", fault="steady+make_way")
