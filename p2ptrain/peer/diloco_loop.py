@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from blake3 import blake3
 
 from p2ptrain.diloco import Commit, Head, StreamingDiLoCo
-from p2ptrain.monitor import Reporter, events
+from p2ptrain.monitor import events
 from p2ptrain.peer.loop import Loop, Place
-from p2ptrain.peer.memory import Memory
-from p2ptrain.peer.pausing import NEVER, Pauses
 from p2ptrain.run import DiLoCoMethod
-from p2ptrain.state.run import Run
 from p2ptrain.swarm import Presence, Vitals, monotonic
-from p2ptrain.tasks import Task
 
 
 class DiLoCoLoop(Loop):
     """See `Loop`."""
 
     diloco: StreamingDiLoCo
-
-    def __init__(
-        self,
-        run: Run,
-        task: Task,
-        reporter: Reporter,
-        stop: Callable[[], bool],
-        pauses: Pauses = NEVER,
-        memory: Memory | None = None,
-    ) -> None:
-        super().__init__(run, task, reporter, stop, pauses, memory)
-        self._newest: tuple[Commit, Head] | None = None
-        self._optimizer = make_optimizer(task.model, run.spec.diloco)
-        self._saved_height = 0
-        self._loss = 0.0
+    _optimizer: torch.optim.AdamW
+    _newest: tuple[Commit, Head] | None = None
+    _saved_height = 0
+    _loss = 0.0
 
     def connect(self) -> None:
+        self._optimizer = make_optimizer(self._task.model, self._run.spec.diloco)
         self.diloco = StreamingDiLoCo(
             self._task.model,
             self._optimizer,

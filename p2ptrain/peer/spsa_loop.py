@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from p2ptrain.monitor import Reporter, events
+from p2ptrain.monitor import events
 from p2ptrain.peer.loop import Loop, Place
-from p2ptrain.peer.memory import Memory
-from p2ptrain.peer.pausing import NEVER, Pauses
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa import OneByteSPSA
 from p2ptrain.spsa.byte import rate, rate_step
-from p2ptrain.state.run import Run
 from p2ptrain.swarm import Presence, Vitals, monotonic
-from p2ptrain.tasks import Task
 
 SAVE_SECONDS = 60.0
 RECORDS_PER_HEIGHT = 32
@@ -25,19 +21,8 @@ class SPSALoop(Loop):
     """See `Loop`."""
 
     spsa: OneByteSPSA
-
-    def __init__(
-        self,
-        run: Run,
-        task: Task,
-        reporter: Reporter,
-        stop: Callable[[], bool],
-        pauses: Pauses = NEVER,
-        memory: Memory | None = None,
-    ) -> None:
-        super().__init__(run, task, reporter, stop, pauses, memory)
-        self._state = NO_DIGEST
-        self._evaluated = -1
+    _state = NO_DIGEST
+    _evaluated = -1
 
     def connect(self) -> None:
         self.spsa = OneByteSPSA(

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Self
@@ -29,18 +30,14 @@ class NamespaceError(RuntimeError):
     """`ip` could not do what was asked; the text is its own."""
 
 
-class Network:
-    """So many machines that reach one another until they are parted. Use it in a `with` block."""
+class _Namespaces(ABC):
+    """Namespaces of one test, built and removed as a whole."""
 
-    def __init__(self, machines: int) -> None:
-        own = f"{PREFIX}-{os.getpid()}"
-        self._hub = f"{own}-hub"
-        self._names = [f"{own}-{number}" for number in range(1, machines + 1)]
-        self.places = tuple(
-            Place(("ip", "netns", "exec", name), f"/ip4/{SUBNET}.{number}/tcp/0")
-            for number, name in enumerate(self._names, 1)
-        )
-        """Where peers can be started, one for each machine."""
+    def __init__(self, names: list[str]) -> None:
+        self._all = names
+
+    @abstractmethod
+    def _build(self) -> None: ...
 
     def __enter__(self) -> Self:
         sweep()
@@ -56,8 +53,23 @@ class Network:
 
     def close(self) -> None:
         """Remove everything, with the processes that still run in it."""
-        for name in (*self._names, self._hub):
+        for name in self._all:
             remove(name)
+
+
+class Network(_Namespaces):
+    """So many machines that reach one another until they are parted. Use it in a `with` block."""
+
+    def __init__(self, machines: int) -> None:
+        own = f"{PREFIX}-{os.getpid()}"
+        self._hub = f"{own}-hub"
+        self._names = [f"{own}-{number}" for number in range(1, machines + 1)]
+        self.places = tuple(
+            Place(("ip", "netns", "exec", name), f"/ip4/{SUBNET}.{number}/tcp/0")
+            for number, name in enumerate(self._names, 1)
+        )
+        """Where peers can be started, one for each machine."""
+        super().__init__([*self._names, self._hub])
 
     def part(self, *groups: Collection[int]) -> None:
         """From now on only machines of the same group reach one another; machines count from 0."""
@@ -99,7 +111,7 @@ class Network:
         ip_in(self._hub, *(f"link set port{machine} master bridge{bridge}" for machine in machines))
 
 
-class Islands:
+class Islands(_Namespaces):
     """Machines that reach nobody but one in the middle, each over a link of its own. Use it in a `with` block."""
 
     def __init__(self, machines: int) -> None:
@@ -111,23 +123,7 @@ class Islands:
             Place(("ip", "netns", "exec", name), f"/ip4/10.78.{number}.2/tcp/0")
             for number, name in enumerate(self._names, 1)
         )
-
-    def __enter__(self) -> Self:
-        sweep()
-        try:
-            self._build()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove everything, with the processes that still run in it."""
-        for name in (*self._names, self._middle):
-            remove(name)
+        super().__init__([*self._names, self._middle])
 
     def _build(self) -> None:
         ip("netns", "add", self._middle)
