@@ -86,6 +86,12 @@ class LedgerError(P2PTrainError):
     exit_code = 10
 
 
+class AccessError(P2PTrainError):
+    """The run is private, and this peer or key may not do that there."""
+
+    exit_code = 12
+
+
 class MemoryLimitError(P2PTrainError):
     """The memory that the volunteer allows, or that there is, does not suffice; what was trained is saved."""
 

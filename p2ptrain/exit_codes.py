@@ -177,6 +177,23 @@ EXIT_CODES = (
         ("See what is wrong in a run folder: p2ptrain verify RUN_DIR", "Ask for another peer's invite."),
     ),
     ExitCode(
+        12,
+        "not let in",
+        "The run is private and its members do not let this peer in, or not any more; or a key is not one of the run's "
+        "owners. A peer that was training has saved.",
+        (
+            "An owner has revoked this peer, or closed the invite before it was used.",
+            "The invite, and with it the membership, has ended.",
+            "The link names a private run and holds no key, or is for another peer.",
+            "This machine's clock is off by more than an hour.",
+        ),
+        (
+            "Ask an owner of the run for a new invite: p2ptrain join INVITE",
+            "As an owner, see who is in and why not: p2ptrain members RUN_DIR",
+            "Give the owner's key file: --owner-key FILE",
+        ),
+    ),
+    ExitCode(
         15,
         "not enough memory",
         "The run takes more than `--max-memory` allows, or than there is with a batch of one row. A peer that was "

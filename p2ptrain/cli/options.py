@@ -48,7 +48,7 @@ def _hours(text: str) -> Hours:
 
 
 @_parser
-def _name(text: str) -> str:
+def parse_name(text: str) -> str:
     return check_name(text)
 
 
@@ -73,6 +73,12 @@ Home = Annotated[
 IdentityFile = Annotated[
     Path | None,
     typer.Option("--identity", envvar="P2PTRAIN_IDENTITY", help="Key file of this peer [default: the next free one]."),
+]
+OwnerKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--owner-key", envvar="P2PTRAIN_OWNER_KEY", help="Key file of an owner of the run [default: the folder's own]."
+    ),
 ]
 Listen = Annotated[
     list[str] | None,
@@ -154,7 +160,7 @@ PauseWhen = Annotated[
     typer.Option(envvar="P2PTRAIN_PAUSE_WHEN", help="Pause while other processes use the GPU or the CPU; repeatable."),
 ]
 Name = Annotated[
-    str, typer.Option(envvar="P2PTRAIN_NAME", parser=_name, metavar="TEXT", help="What tables call this peer.")
+    str, typer.Option(envvar="P2PTRAIN_NAME", parser=parse_name, metavar="TEXT", help="What tables call this peer.")
 ]
 Archive = Annotated[
     bool,

@@ -14,6 +14,9 @@ def peer(
     bootstrap: Annotated[
         str | None, typer.Option(envvar="P2PTRAIN_BOOTSTRAP", help="Invite of a swarm to start the run in.")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Start a run that only those take part in whom you invite.")
+    ] = False,
     home: o.Home = None,
     identity: o.IdentityFile = None,
     listen: o.Listen = None,
@@ -57,6 +60,8 @@ def peer(
     def begin() -> Run:
         if Path(run).is_dir() and run not in recipes():
             return Run.resume(Path(run), config=network, identity=identity, limits=limits, name=name)
-        return Run.found(run, config=network, home=given.home, identity=identity, limits=limits, name=name)
+        return Run.found(
+            run, config=network, home=given.home, identity=identity, limits=limits, name=name, private=private
+        )
 
     run_peer(begin, given, make_reporter(json_lines))

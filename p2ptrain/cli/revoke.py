@@ -11,14 +11,15 @@ from p2ptrain.cli import options as o
 
 
 def revoke(
-    run_dir: Annotated[Path, typer.Argument(help="The founder's folder of a one-byte run.")],
-    peer: Annotated[str, typer.Argument(help="Peer id, or its ending.")],
+    run_dir: Annotated[Path, typer.Argument(help="An owner's folder of a private run, or of a one-byte run.")],
+    peer: Annotated[str, typer.Argument(help="Peer id, its ending, or the label of its invite.")],
     keep: Annotated[
-        int | None, typer.Option(min=0, help="Records of the peer that stay, its first ones [default: all so far].")
+        int | None,
+        typer.Option(min=0, help="Records of the peer that stay in a one-byte run, its first ones [default: all]."),
     ] = None,
-    identity: o.IdentityFile = None,
+    owner_key: o.OwnerKey = None,
 ) -> None:
-    """Take back, on every peer, what a peer has said, and refuse what it will say."""
+    """Shut a peer out of a private run; take back, on every peer, what it has said in a one-byte run."""
     from p2ptrain.peer.revoke import revoke as run
 
-    print(run(run_dir, peer, keep, identity))
+    print(run(run_dir, peer, keep, owner_key))

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import NO_DIGEST, Digest, PeerId
 from p2ptrain.run.record import Count, DigestField, SignedRecord
 
 MAX_CONTRIBUTIONS = 128
@@ -80,6 +80,11 @@ class Commit(SignedRecord):
         for contribution in self.contributions:
             contribution.check_signature()
         return self.check_signature()
+
+    @property
+    def signers(self) -> set[PeerId]:
+        """The leader and the contributors."""
+        return {PeerId(self.author), *(PeerId(contribution.author) for contribution in self.contributions)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,13 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], thrott
     await rpc.serve_stream(METHOD, CommitsRequest, answer)
 
 
+def check_commit(commit: Commit, membership: Membership) -> Commit:
+    """Raises MalformedError unless all of it is signed, by members of the run of now or before."""
+    if not all(map(membership.knows, commit.signers)):
+        raise MalformedError("a commit is signed by somebody who was never a member")
+    return commit.check_signatures()
+
+
 def parts_below(chain: Chain, position: Position, height: int) -> bool:
     """Whether the branch of a position is known to leave the chain's head's below this height."""
     theirs = {commit.height: commit.digest for commit in (*position.history, *position.above)}
@@ -208,6 +215,6 @@ class Joiner:
                 if commit.digest != tip or commit.run != self._membership.run or len(commits) >= COMMITS_PER_CALL:
                     log.warning("%s sent a commit that was not asked for", short_peer(peer))
                     raise MalformedError("a commit that was not asked for")
-                commits.append(commit.check_signatures())
+                commits.append(check_commit(commit, self._membership))
                 tip = Digest(commit.parent)
         return commits

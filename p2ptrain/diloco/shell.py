@@ -15,7 +15,7 @@ from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.join import Joiner, parts_below, serve_commits
+from p2ptrain.diloco.join import Joiner, check_commit, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
 from p2ptrain.diloco.replica import Position, Replica, StateGone
@@ -160,7 +160,7 @@ class Shell:
         elif kind == Commit.kind:
             commit = Commit.decode(data)
             if commit.run == self._run.id and self._has_begun and commit.digest not in self._rounds.chain:
-                self._feed(events.Committed(commit.check_signatures(), origin))
+                self._feed(events.Committed(check_commit(commit, self.membership), origin))
         elif kind == HoldingNews.kind:
             payloads = HoldingNews.decode(data).payloads
             self._feed(events.Holding(origin, tuple(Digest(payload) for payload in payloads)))

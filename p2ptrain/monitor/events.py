@@ -45,6 +45,7 @@ class Started(Event):
     run: str
     peer: str
     invite: str
+    """Empty of a private run: an owner makes those."""
     folder: str
     device: str
     parameters: int

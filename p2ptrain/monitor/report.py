@@ -165,6 +165,8 @@ def describe(event: Event) -> list[str]:
                 f"{event.parameters:,} parameters",
                 f"folder {event.folder}",
             ]
+            if not event.invite:
+                return [*lines, "a private run; an owner invites others with:", f"  p2ptrain invite {event.folder}"]
             return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
         case Training():
             return [f"training from height {event.height} ({event.state[:8]}) with {event.peers} other peers"]

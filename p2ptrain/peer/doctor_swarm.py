@@ -19,6 +19,7 @@ from p2ptrain.peer.session import contents
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.spec import FilesData
+from p2ptrain.state.members import door_for
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
@@ -56,7 +57,8 @@ def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         try:
-            swarm = stack.enter_context(Swarm.start(Identity.open(Path(folder) / "passing.key"), config))
+            identity = Identity.open(Path(folder) / "passing.key")
+            swarm = stack.enter_context(Swarm.start(identity, config, door_for(invite, identity, passing=True)))
         except P2PTrainError as error:
             yield failed("swarm", error)
             return

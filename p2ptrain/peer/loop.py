@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from p2ptrain.errors import MemoryLimitError
+from p2ptrain.errors import MemoryLimitError, P2PTrainError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.memory import Memory
 from p2ptrain.peer.pausing import NEVER, Pause, Pauses
@@ -56,13 +56,17 @@ class Loop(ABC):
         self._run, self._task, self._reporter, self._stop, self._pauses = run, task, reporter, stop, pauses
         self._memory = memory or Memory(None, task.device)
         self._memory_looked, self._made_room = 0.0, False
-        self.given_up: MemoryLimitError | None = None
-        """Why this peer stops by itself, with everything in order."""
+        self._short_of_memory: MemoryLimitError | None = None
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._fetch_began: tuple[float, int] | None = None
         self._batch = 0
         self._began = self._reported = self._saved = monotonic()
         self._saving_seconds = 0.0
+
+    @property
+    def given_up(self) -> P2PTrainError | None:
+        """Why this peer stops by itself, with everything in order: no memory, or no member of its run any more."""
+        return self._short_of_memory or self._run.swarm.door.expelled
 
     # What each method does in its own way ----------------------------------------------------------------------------
 
@@ -153,7 +157,7 @@ class Loop(ABC):
     def _look_up(self) -> bool:
         """Asked while training waits for others: tells what happens meanwhile, and whether to stop waiting."""
         self._tell_news()
-        return self._stop()
+        return self._stop() or self.given_up is not None
 
     def _tell_news(self) -> None:
         while not self._news.empty():
@@ -220,7 +224,7 @@ class Loop(ABC):
             self._reporter.emit(events.Warned(f"{told}: caches are emptied{self._halve()}"))
             self._memory.forget_peak()  # what was given back counts no more
         elif state == "full":
-            self.given_up = MemoryLimitError(
+            self._short_of_memory = MemoryLimitError(
                 told, "emptying caches did not help", "start the peer again with a higher --max-memory: it resumes"
             )
 
@@ -246,7 +250,7 @@ class Loop(ABC):
         if halved := self._halve():
             self._reporter.emit(events.Warned(f"out of memory{halved} ({reason})"))
         else:
-            self.given_up = MemoryLimitError(
+            self._short_of_memory = MemoryLimitError(
                 "out of memory with a batch of one row", reason, "close other programs, or join with more memory"
             )
         return False
@@ -264,7 +268,7 @@ class Loop(ABC):
         if self._task.device.type == "cuda":
             torch.cuda.empty_cache()
         told, began = Pause(""), monotonic()
-        while pause is not None and not self._stop() and not self.is_complete:
+        while pause is not None and not self._look_up() and not self.is_complete:
             if (pause.until, bool(told.reason)) != (told.until, True):
                 told = pause
                 until = None if pause.until is None else pause.until.isoformat(timespec="minutes")

@@ -1,79 +1,151 @@
-"""`p2ptrain revoke`: the founder of a one-byte run takes back what a peer has said."""
+"""`p2ptrain revoke`: an owner shuts a peer out of a private run, and takes back what it has said in a one-byte run."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
+import secrets
+import time
 from pathlib import Path
 
-from p2ptrain.errors import IdentityError, NetworkError, StorageError
-from p2ptrain.run import Digest, PeerId, SigningKey, short_peer
+from p2ptrain.errors import AccessError, StorageError
+from p2ptrain.peer.visiting import find_member, members_of, owner_key, tell_everyone, visit
+from p2ptrain.run import PeerId, SigningKey, SPSAMethod, short_peer
+from p2ptrain.run.access import Access, commitment
+from p2ptrain.run.certificate import KEY_BYTES, MOST_KEPT, Order
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import MOST_KEPT, Revocation
+from p2ptrain.spsa.batch import MOST_KEPT as MOST_KEPT_LOGS
+from p2ptrain.spsa.batch import Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
-from p2ptrain.state.contact import Contact
-from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.state.inviting import MadeInvites
+from p2ptrain.swarm import Swarm
+from p2ptrain.swarm.private_door import PrivateDoor
 
-DIRECTORY_SECONDS = 30.0
 
-
-def revoke(run_dir: Path, peer: str, keep: int | None, identity: Path | None) -> str:
-    """Sign the order and hand it to the run's peers, who pass it on; works beside the founder's running peer.
+def revoke(run_dir: Path, peer: str, keep: int | None, key_file: Path | None) -> str:
+    """Sign the orders and hand them to the run's peers, who pass them on; works beside a running peer.
 
     Args:
-        peer: a peer id, or the ending of one that this folder knows.
+        peer: a peer id, the ending of one that this folder knows, or the label of an invite.
         keep: how many of its records stay, in the order in which it said them; None: all that are here.
-        identity: the founder's key file; the folder's own if None.
+        key_file: an owner's key; the folder's own if None.
 
     Returns:
         One line that says what was done.
 
     Raises:
-        StorageError: no one-byte run's folder, no such peer in it, or too many of its logs to keep.
-        IdentityError: the key is not the founder's.
+        StorageError: no such peer in this folder, or too many of its logs to keep.
+        AccessError: the key is no owner's, or the run takes in anyone, again and again.
         NetworkError: no peer of the run took the order.
     """
     folder = RunFolder.open(run_dir, lock=False)
     try:
-        _ = folder.spec.spsa  # raises: another method
-        key = _founders_key(folder, identity)
-        past = Past(folder)
-        author = _author(past, peer)
-        logs = past.in_order({log: count for log, count in past.book.lengths().items() if log.author == author})
-        left, kept = keep, []
-        for log, count in logs.items():
-            stays = count if left is None else min(left, count)
-            left = None if left is None else left - stays
-            kept += [(log.session, stays)] if stays else []
-        if len(kept) > MOST_KEPT:
-            raise StorageError(
-                f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of {MOST_KEPT:,}",
-                "", "give the number of its first records that stay with --keep, e.g. --keep 0",
+        has_records = isinstance(folder.spec.method, SPSAMethod)
+        if not folder.spec.is_private and not has_records:
+            raise AccessError(
+                "a public run can't shut anybody out", "it takes in anyone: a peer would come back under another name",
+                "start a private one: p2ptrain peer RUN --private",
             )  # fmt: skip
-        order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
-        told = _hand_out(folder.contact, order)
-        stays, gone = sum(count for _, count in kept), sum(logs.values()) - sum(count for _, count in kept)
-        return (
-            f"{short_peer(author)} is revoked: {gone:,} of its records are taken back, {stays:,} stay; "
-            f"{told} peers were told and pass it on"
-        )
+        key = owner_key(folder, key_file)
+        past = Past(folder) if has_records else None
+        if folder.spec.is_private:
+            author = find_member(members_of(folder), peer).peer
+        else:
+            assert past is not None
+            author = _author(past, peer)
+        cut = _cut(folder, key, past, author, keep) if past is not None else None
+        told = [f"{short_peer(author)} is revoked"]
+        with visit(folder, key) as swarm:
+            if folder.spec.is_private:
+                count = _shut_out(swarm, key, (author,))
+            if cut is not None:
+                order, words = cut
+                count = tell_everyone(swarm, folder.run, lambda other: give_cut(swarm.rpc, other, order))
+                told.append(words)
+        return f"{': '.join(told)}; {count} peers were told and pass it on"
     finally:
         folder.close()
 
 
-def _founders_key(folder: RunFolder, given: Path | None) -> SigningKey:
-    path = given or Path(folder.contact.identity)
+def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
+    """Close an invite: who has come by it stays, nobody else comes.
+
+    Args:
+        label: the invite's, or the beginning of its key.
+
+    Raises:
+        StorageError: there is no such invite in the list, or there are several.
+        AccessError, NetworkError: as in `revoke`.
+    """
+    folder = RunFolder.open(run_dir, lock=False)
     try:
-        key = SigningKey.from_file_bytes(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise IdentityError(f"can't read the key {path}", str(error), "give the founder's with --identity") from None
-    if key.peer_id != folder.genesis.author:
-        raise IdentityError(
-            f"{path} is not the key of the run's founder", f"that is {folder.genesis.author}",
-            "only the founder revokes; give its key with --identity",
+        key, made = owner_key(folder, key_file), MadeInvites.read(folder.path).invites
+        found = [invite for invite in made if label and (invite.label == label or invite.key.startswith(label))]
+        if len(found) != 1:
+            known = ", ".join(f"{invite.key[:8]} {invite.label}".strip() for invite in found or made)
+            raise StorageError(
+                f"{label!r} names {'several' if found else 'none'} of the invites that were made here",
+                f"there are: {known or 'none'}", "give the beginning of its key",
+            )  # fmt: skip
+        with visit(folder, key) as swarm:
+            told = _shut_out(swarm, key, (), bytes.fromhex(found[0].key))
+        return f"the invite {label} is closed; {told} peers were told and pass it on"
+    finally:
+        folder.close()
+
+
+def _shut_out(swarm: Swarm, key: SigningKey, peers: tuple[PeerId, ...], *invites: bytes) -> int:
+    """How many members took the order. The peers' invites are closed, too: others came by them and stay."""
+    door = swarm.door
+    assert isinstance(door, PrivateDoor)
+
+    async def learn(peer: PeerId) -> None:
+        await door.pull(peer)
+
+    tell_everyone(swarm, door.access.run, learn)  # somebody may have come by these invites lately
+    secret = secrets.token_bytes(KEY_BYTES)
+    order = _order(door.access, key, peers, invites, secret)
+
+    async def give(peer: PeerId) -> None:
+        if peer not in peers:
+            await door.give(peer, order, secret)
+
+    return tell_everyone(swarm, door.access.run, give)
+
+
+def _order(
+    access: Access, key: SigningKey, peers: tuple[PeerId, ...], invites: tuple[bytes, ...], secret: bytes
+) -> Order:
+    closed = {*invites, *(invite for peer in peers for invite in access.invites_of(peer))}
+    kept = {peer for invite in closed for peer in access.came_by(invite)} - set(peers)
+    kept = {peer for peer in kept if access.order_against(peer) is None}
+    if len(kept) > MOST_KEPT:
+        raise StorageError(
+            f"{len(kept)} members came by the same invite", f"an order can name {MOST_KEPT} of them who stay",
+            "give them invites of their own first: p2ptrain invite RUN_DIR --renew PEER",
         )  # fmt: skip
-    return key
+    return Order(
+        author=key.peer_id, run=access.run, time=int(time.time()), peers=peers, closed=tuple(sorted(closed)),
+        kept=tuple(sorted(kept)), secret=commitment(secret),
+    ).signed(key)  # fmt: skip
+
+
+def _cut(folder: RunFolder, key: SigningKey, past: Past, author: PeerId, keep: int | None) -> tuple[Revocation, str]:
+    """The order that takes an author's records back, and what it does in words."""
+    logs = past.in_order({log: count for log, count in past.book.lengths().items() if log.author == author})
+    left, kept = keep, []
+    for log, count in logs.items():
+        stays = count if left is None else min(left, count)
+        left = None if left is None else left - stays
+        kept += [(log.session, stays)] if stays else []
+    if len(kept) > MOST_KEPT_LOGS:
+        raise StorageError(
+            f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of "
+            f"{MOST_KEPT_LOGS:,}",
+            "", "give the number of its first records that stay with --keep, e.g. --keep 0",
+        )  # fmt: skip
+    order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
+    stays, gone = sum(count for _, count in kept), sum(logs.values()) - sum(count for _, count in kept)
+    return order, f"{gone:,} of its records are taken back, {stays:,} stay"
 
 
 def _author(past: Past, ending: str) -> PeerId:
@@ -85,35 +157,3 @@ def _author(past: Past, ending: str) -> PeerId:
             f"there are: {known or 'none'}", "give a whole peer id",
         )  # fmt: skip
     return found.pop()
-
-
-def _hand_out(contact: Contact, order: Revocation) -> int:
-    """How many of the run's peers have taken the order, looked for with a passing identity."""
-    here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
-    known = (*here, *contact.peers)
-    if not known:
-        raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
-    with tempfile.TemporaryDirectory() as home:
-        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=known)
-        with Swarm.start(Identity.open(Path(home) / "passing.key"), config) as swarm:
-            return swarm.run(_tell(swarm, order), 2 * DIRECTORY_SECONDS)
-
-
-async def _tell(swarm: Swarm, order: Revocation) -> int:
-    problem = "nobody is there"
-
-    async def tell(peer: PeerId, presence: Presence) -> bool:
-        nonlocal problem
-        try:
-            await swarm.node.connect(peer, presence.addresses)
-            await give_cut(swarm.rpc, peer, order)
-        except (NetworkError, RpcError) as error:
-            problem = str(error)
-            return False
-        return True
-
-    peers = await swarm.directory.peers(Digest(order.run))
-    told = sum(await asyncio.gather(*(tell(peer, presence) for peer, presence in peers.items())))
-    if not told:
-        raise NetworkError("no peer of the run took the order", problem, "start a peer of the run and try again")
-    return told

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from p2ptrain.errors import TrainingError
+from p2ptrain.errors import AccessError, TrainingError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
@@ -90,14 +90,15 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         reporter.emit(_training(trainer))
         try:
             trainer.train()
+            trainer.finish(FINISH_SECONDS if trainer.is_complete else 0.0)
         except TrainingError:
             log.exception("training can't go on")
             run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer may be on the way to the same end
             raise
-        complete = trainer.is_complete
-        trainer.finish(FINISH_SECONDS if complete else 0.0)
+        except AccessError:
+            pass  # this peer has given up, see below
         trainer.save()
-        _say_goodbye(run, trainer, reporter, complete)
+        _say_goodbye(run, trainer, reporter)
         if trainer.given_up is not None:
             raise trainer.given_up
 
@@ -132,7 +133,7 @@ def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
             run_name=run.spec.run.name,
             run=run.id.hex(),
             peer=run.swarm.peer_id,
-            invite=str(run.invite()),
+            invite="" if run.spec.is_private else str(run.invite()),
             folder=str(run.folder.path),
             device=device,
             parameters=sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad),
@@ -156,19 +157,20 @@ def _training(trainer: Loop) -> events.Training:
     return events.Training(place.height, place.commit.hex(), place.state.hex(), len(list(trainer.others)))
 
 
-def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool) -> None:
+def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter) -> None:
     place = trainer.place
     folder = str(run.folder.path)
+    complete, shut_out = trainer.is_complete, isinstance(trainer.given_up, AccessError)
     reporter.emit(
         events.Stopped(
-            reason="the run is complete" if complete else "stopped",
+            reason="the run is complete" if complete else "shut out" if shut_out else "stopped",
             height=place.height,
             commit=place.commit.hex(),
             state=place.state.hex(),
             steps=trainer.vitals.steps,
             seconds=round(trainer.seconds, 3),
             folder=folder,
-            resume="" if complete else f"p2ptrain peer {shlex.quote(folder)}",
+            resume="" if complete or shut_out else f"p2ptrain peer {shlex.quote(folder)}",
             sent=accounts(run),
             refused=dict(trainer.refused),
         )

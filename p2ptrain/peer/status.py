@@ -12,6 +12,7 @@ from rich.console import Console
 from p2ptrain.errors import InviteError
 from p2ptrain.monitor import peers_lines, peers_table
 from p2ptrain.run import Digest, PeerId, short
+from p2ptrain.state.members import door_for
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm
 
 
@@ -21,6 +22,7 @@ def show_status(invite: Invite, json_lines: bool) -> None:
     Raises:
         InviteError: the invite names no run.
         NetworkError: nobody there answers.
+        AccessError: the run is private, and the invite does not let anybody in any more.
     """
     if invite.run is None:
         raise InviteError(
@@ -44,7 +46,7 @@ def read_directory(invite: Invite, run: Digest) -> dict[PeerId, Presence]:
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity.open(Path(folder) / "observer.key")
         config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=invite.addresses)
-        with Swarm.start(identity, config) as swarm:
+        with Swarm.start(identity, config, door_for(invite, identity, passing=True)) as swarm:
             return swarm.run(swarm.directory.peers(run), 30.0)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from p2ptrain.run.digest import Digest
+from p2ptrain.run.digest import NO_DIGEST, Digest
 from p2ptrain.run.keys import SigningKey
 from p2ptrain.run.record import DigestField, SignedRecord, Text
 from p2ptrain.run.spec import PROTOCOL, RunSpec
@@ -31,9 +31,19 @@ class Genesis(SignedRecord):
     """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
     nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
     software: Text
+    seal: DigestField = Field(NO_DIGEST, exclude_if=lambda seal: seal == NO_DIGEST)
+    """Of a private run: commitment to the secret that the key of its gossip begins with (`access`)."""
 
     @classmethod
-    def found(cls, spec: RunSpec, base: Digest, held_out: Digest, software: str, founder: SigningKey) -> Self:
+    def found(
+        cls,
+        spec: RunSpec,
+        base: Digest,
+        held_out: Digest,
+        software: str,
+        founder: SigningKey,
+        seal: Digest = NO_DIGEST,
+    ) -> Self:
         """Sign a new run into being."""
         return cls(
             author=founder.peer_id,
@@ -42,4 +52,5 @@ class Genesis(SignedRecord):
             held_out=held_out,
             nonce=secrets.token_bytes(16),
             software=software,
+            seal=seal,
         ).signed(founder)

@@ -102,6 +102,20 @@ class SignedRecord(Record):
         return self
 
 
+def kind_of(data: bytes) -> str:
+    """The kind of an encoded record, without decoding the rest; raises MalformedError if it is none."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    try:
+        unpacker.read_array_header()
+        kind = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):
+        kind = None
+    if not isinstance(kind, str) or len(kind) > 40:
+        raise MalformedError("a message is no record")
+    return kind
+
+
 def _pack(kind: str, fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb([kind, fields])
     return packed

@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 from p2ptrain.errors import SpecError
 from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.method import DiLoCoMethod, Method, SPSAMethod
+from p2ptrain.run.record import PeerIdField
 from p2ptrain.run.section import PositiveInt, Section
 from p2ptrain.run.task import LanguageModelling, TaskSection
 
@@ -31,7 +32,7 @@ Patterns = Annotated[
 def _is_left_out(value: Any) -> bool:
     """Fields that came after the first runs are no part of the canonical form unless they say something: those runs
     keep their ids."""
-    return value in ((), None, LanguageModelling())
+    return value in ((), None, "public", LanguageModelling())
 
 
 class RunSection(Section):
@@ -200,6 +201,18 @@ class SwarmSection(Section):
     min_peers: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Peers that must be ready before the first inner step of the run."
     )
+    access: Literal["public", "private"] = Field(
+        "public",
+        description="'public': whoever has an invite. 'private': those whom an owner invites (p2ptrain invite), with "
+        "everything between peers closed to others.",
+        exclude_if=_is_left_out,
+    )
+    owners: Annotated[tuple[PeerIdField, ...], Field(max_length=16, strict=False)] = Field(
+        (),
+        description="Who invites and revokes: peer ids of keys that `p2ptrain keygen` makes and that need not be on a "
+        "machine that trains. Left out: the founder.",
+        exclude_if=_is_left_out,
+    )
 
 
 class RunSpec(Section):
@@ -256,6 +269,14 @@ class RunSpec(Section):
     @property
     def digest(self) -> Digest:
         return digest_of(self.canonical())
+
+    @property
+    def is_private(self) -> bool:
+        return self.swarm.access == "private"
+
+    def made_private(self) -> Self:
+        """The same run, for those alone whom its owners invite."""
+        return self.model_copy(update={"swarm": self.swarm.model_copy(update={"access": "private"})})
 
     @property
     def diloco(self) -> DiLoCoMethod:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
 from p2ptrain.run import Digest, PeerId, short, short_peer
+from p2ptrain.run.access import owners_of
 from p2ptrain.spsa.archive import Archive, take_cut
 from p2ptrain.spsa.batch import Mark
 from p2ptrain.spsa.logbook import Logbook
@@ -46,7 +47,7 @@ class Past:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self.archive = folder, Archive(folder.ledger)
-        self.book = Logbook(folder.run, PeerId(folder.genesis.author))
+        self.book = Logbook(folder.run, owners_of(folder.genesis, folder.spec))
         for log in sorted(folder.ledger.logs.lengths()):
             start = self.archive.take_into(self.book, log)
             if start is not None:

@@ -53,8 +53,8 @@ class _Chain:
 class Logbook:
     """The logs of one run, as far as this peer knows them."""
 
-    def __init__(self, run: Digest, founder: PeerId) -> None:
-        self._run, self._founder = run, founder
+    def __init__(self, run: Digest, owners: frozenset[PeerId]) -> None:
+        self._run, self._owners = run, owners
         self._chains: dict[Log, _Chain] = {}
         self._cuts: dict[Log, int] = {}
         self._revocations: dict[PeerId, list[Revocation]] = defaultdict(list)
@@ -131,10 +131,10 @@ class Logbook:
         """Follow an order; False if it has been known.
 
         Raises:
-            MalformedError: it is not the founder's, or about another run.
+            MalformedError: it is not an owner's, or about another run.
         """
-        if order.run != self._run or order.author != self._founder:
-            raise MalformedError("a revocation is not the founder's")
+        if order.run != self._run or order.author not in self._owners:
+            raise MalformedError("a revocation is not an owner's")
         orders = self._revocations[PeerId(order.check_signature().revoked)]
         if order in orders:
             return False

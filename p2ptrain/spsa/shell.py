@@ -15,6 +15,7 @@ from typing import Any
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, short_peer
+from p2ptrain.run.access import owners_of
 from p2ptrain.spsa.archive import Archive, take_cut
 from p2ptrain.spsa.batch import Batch, Equivocation, Mark, Revocation
 from p2ptrain.spsa.join import Joiner
@@ -58,9 +59,9 @@ class Shell:
         tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self._run, self._report, self._show_view, self._tell = run, report, show, tell
-        self._swarm, self._founder = run.swarm, PeerId(run.folder.genesis.author)
+        self._swarm = run.swarm
         self.archive = Archive(run.folder.ledger)
-        self.book = Logbook(run.id, self._founder)
+        self.book = Logbook(run.id, owners_of(run.folder.genesis, run.spec))
         self.snapshots = Snapshots(run.folder, run.blobs, run.limits)
         self._workers = Workers()
         self.membership = Membership(self._swarm, run.id, self._vitals, lambda: b"", run.remembered_addresses)
@@ -302,6 +303,9 @@ class Shell:
                     self._take_cut(record)
                 summary = await ask_summary(self._swarm.rpc, peer, run)
                 for name, end in sorted(summary.items()):
+                    if not self.membership.knows(name.author):
+                        self.refused["not a member's"] += 1
+                        continue
                     start = self.book.missing(name, end.length, end.last)
                     if start is not None:
                         await self._pull_log(peer, name, start)

@@ -28,6 +28,8 @@ class Contact(BaseModel):
     """Path of its key file."""
     port: Annotated[int, Field(ge=0, lt=2**16)] = 0
     """That this peer listened at; 0 if none is known."""
+    addresses: Annotated[tuple[str, ...], Field(max_length=REMEMBERED_ADDRESSES)] = ()
+    """Where others could reach this peer, the likeliest first."""
     peers: Annotated[tuple[str, ...], Field(max_length=REMEMBERED_ADDRESSES)] = ()
     """Where others were reachable, the latest first."""
 

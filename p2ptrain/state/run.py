@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -16,17 +17,23 @@ from typing import Self
 import platformdirs
 
 from p2ptrain.errors import IdentityError, InviteError, MalformedError, NetworkError, StorageError
-from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
+from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
+from p2ptrain.run.access import Access, commitment
+from p2ptrain.run.certificate import KEY_BYTES
 from p2ptrain.run.spec import MAX_SPEC_BYTES
 from p2ptrain.state.blobs import Blobs
 from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
+from p2ptrain.state.inviting import MEMBER_DAYS, invite_member
 from p2ptrain.state.limits import NO_LIMITS, Limits
+from p2ptrain.state.members import MembersFile, door_for, remember_members
 from p2ptrain.state.throttle import Throttle, count_the_rest
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, version
 from p2ptrain.swarm.addresses import is_relayed
+from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.private_door import PrivateDoor
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.wire import Wire
 from p2ptrain.text import check_name, printable
@@ -77,12 +84,19 @@ class Run:
         identity: Path | None = None,
         limits: Limits = NO_LIMITS,
         name: str = "",
+        private: bool = False,
     ) -> Self:
-        """Begin a new run of a spec, a recipe's name or a TOML file; `name` is what tables call this peer."""
+        """Begin a new run of a spec, a recipe's name or a TOML file; `name` is what tables call this peer.
+
+        A private run is for those whom its owner invites, also if the spec does not say so.
+        """
         spec = load_spec(spec) if isinstance(spec, str) else spec
+        spec = spec.made_private() if private else spec
         home = home or default_home()
         config = config or NodeConfig()
-        return cls(Swarm.start(open_identity(home, identity, config), config), spec, home, None, limits, name)
+        key = open_identity(home, identity, config)
+        door = PrivateDoor(key.peer_id, None) if spec.is_private else Door()
+        return cls(Swarm.start(key, config, door), spec, home, None, limits, name)
 
     @classmethod
     def join(
@@ -98,8 +112,9 @@ class Run:
         """Take part in the run that an invite names.
 
         Raises:
-            InviteError: the invite names no run.
+            InviteError: the invite names no run, or is for another peer.
             NetworkError: nobody there answers, or knows the run.
+            AccessError: the run is private, and its members do not let this peer in.
         """
         invite = Invite.parse(invite) if isinstance(invite, str) else invite
         if invite.run is None:
@@ -110,10 +125,14 @@ class Run:
             )
         home = home or default_home()
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
-        swarm = _start_or_look_in_lan(open_identity(home, identity, config), config, invite.run)
+        key = open_identity(home, identity or _invited_identity(home, invite), config)
+        door = door_for(invite, key)
+        swarm = _start_or_look_in_lan(key, config, invite.run, door)
         try:
             genesis, spec = swarm.run(fetch_genesis(swarm, invite.run))
             folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
+            if isinstance(door, PrivateDoor):
+                remember_members(swarm, door, MembersFile.begin(folder.path, door.access, door.certificate))
             _note_contact(folder, swarm)
             return cls(swarm, spec, home, folder, limits, name)
         except BaseException:
@@ -141,7 +160,11 @@ class Run:
             contact = folder.contact
             key = _open_own_key(identity, contact, home, path.resolve().name)
             config = _at_the_same_port(config or NodeConfig(), contact.port)
-            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run)
+            members = MembersFile(folder.path, folder.genesis, folder.spec) if folder.spec.is_private else None
+            door = members.door(key.peer_id) if members else Door()
+            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run, door)
+            if members and isinstance(door, PrivateDoor):
+                remember_members(swarm, door, members)
             _note_contact(folder, swarm)
             return cls(swarm, folder.spec, home, folder, limits, name)
         except BaseException:
@@ -167,21 +190,38 @@ class Run:
     def establish(self, base: Digest, held_out: Digest) -> None:
         """Sign the genesis of a run that is being founded; nothing to do for one that exists."""
         if self._folder is None:
-            software = f"p2ptrain {version()}"
-            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key)
+            software, secret = f"p2ptrain {version()}", secrets.token_bytes(KEY_BYTES)
+            seal = commitment(secret) if self.spec.is_private else NO_DIGEST
+            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key, seal)
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
+            if isinstance(self.swarm.door, PrivateDoor):
+                access = Access.restore(genesis, self.spec, (), (secret,))
+                self.swarm.door.establish(access)
+                remember_members(self.swarm, self.swarm.door, MembersFile.begin(self._folder.path, access, None))
             _note_contact(self._folder, self.swarm)
             self._offer_records()
 
-    def invite(self) -> Invite:
-        """A link for others: this peer's own addresses; if nobody can reach it, where it found the swarm."""
-        addresses = self.swarm.addresses() or self.swarm.bootstrap
-        return Invite(self.id, tuple(addresses[:MAX_INVITED]))
+    def invite(self, label: str = "", days: float = MEMBER_DAYS, peer: PeerId | None = None) -> Invite:
+        """A link for others: this peer's own addresses; if nobody can reach it, where it found the swarm.
+
+        Args:
+            label: of a private run alone, as what follows: what lists call who comes by it.
+            days: how long the membership lasts.
+            peer: the only one that it is for; None: whoever has the link.
+
+        Raises:
+            AccessError: the run is private, and this peer no owner.
+        """
+        addresses = tuple((self.swarm.addresses() or self.swarm.bootstrap)[:MAX_INVITED])
+        if not self.spec.is_private:
+            return Invite(self.id, addresses)
+        return invite_member(self.folder, self.swarm.key, addresses, label, days, peer)
 
     def remember_peers(self, peers: list[Presence]) -> None:
         """Note where others are reachable, for the next start; where they were before comes last."""
         known = self.folder.contact
-        met = known.met(address for seen in peers for address in seen.addresses)
+        own = tuple(self.swarm.addresses()[:MAX_INVITED])
+        met = known.met(address for seen in peers for address in seen.addresses).model_copy(update={"addresses": own})
         if met != known:
             met.write(self.folder.path)
 
@@ -221,15 +261,28 @@ class Run:
             self.blobs.hold(self.spec.canonical(), "record")
 
 
+def _invited_identity(home: Path, invite: Invite) -> Path | None:
+    """The key file here of the one peer that an invite is for; None if it is for anyone."""
+    peer = invite.ticket.invitation.peer if invite.ticket else ""
+    try:
+        return Identity.find(home / "identities", peer) if peer else None
+    except IdentityError as error:
+        raise InviteError(
+            "this invite is for another peer", error.what, "give that peer's key with --identity"
+        ) from None
+
+
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     """For the next start: then what others remember of this peer, and its invite, still hold."""
-    direct = [address for address in swarm.addresses() if not is_relayed(address)]
+    own = swarm.addresses()
+    direct = [address for address in own if not is_relayed(address)]
     ports = [address.split("/tcp/")[1].split("/")[0] for address in direct if "/tcp/" in address]
     known = folder.contact.met(swarm.bootstrap)
     noted = {
         "peer": swarm.peer_id,
         "identity": str(swarm.identity_path.resolve()),
         "port": int(ports[0]) if ports else known.port,
+        "addresses": tuple(own[:MAX_INVITED]),
     }
     known.model_copy(update=noted).write(folder.path)
 
@@ -279,10 +332,10 @@ def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
     return replace(config, listen=same)
 
 
-def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest) -> Swarm:
+def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest, door: Door) -> Swarm:
     """Join the peers whose addresses are known; if none of them is there any more, those in the local network."""
     try:
-        return Swarm.start(key, config)
+        return Swarm.start(key, config, door)
     except NetworkError as error:
         if not config.searches_lan:
             raise
@@ -293,26 +346,30 @@ def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest) -> Swa
         if not elsewhere:
             raise
         log.warning("%s; taking those that the local network offers", error.what)
-        return Swarm.start(Identity.open(key.path), replace(config, bootstrap=elsewhere))
+        return Swarm.start(Identity.open(key.path), replace(config, bootstrap=elsewhere), door)
 
 
-def _start_or_go_alone(key: Identity, config: NodeConfig, remembered: tuple[str, ...], run: Digest) -> Swarm:
+def _start_or_go_alone(
+    key: Identity, config: NodeConfig, remembered: tuple[str, ...], run: Digest, door: Door
+) -> Swarm:
     """Rejoin the peers of last time; if none of them is there any more, start anew and let them come."""
     bootstrap = (*config.bootstrap, *remembered)
     elsewhere = tuple(address for address in bootstrap if not address.endswith(key.peer_id))
     if elsewhere:
         try:
-            return _start_or_look_in_lan(key, replace(config, bootstrap=elsewhere), run)
+            return _start_or_look_in_lan(key, replace(config, bootstrap=elsewhere), run, door)
         except NetworkError as error:
             if config.bootstrap:
                 raise
             log.warning("none of the peers of last time answers; going on alone until somebody joins (%s)", error.what)
             key = Identity.open(key.path)
-    return Swarm.start(key, config)
+    return Swarm.start(key, config, door)
 
 
 async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     """The run's genesis and spec, from whoever of its peers hands them out."""
+    if isinstance(swarm.door, PrivateDoor):  # who opened has told
+        return swarm.door.access.genesis, swarm.door.access.spec
     fetcher = Fetcher(swarm.rpc, Blobs())
     peers = await swarm.directory.peers(run)
     for peer, presence in peers.items():

@@ -80,15 +80,20 @@ def likeliest_first(addresses: Iterable[str]) -> list[str]:
 
 
 class AddressBook:
-    """Where peers say that they are reached, of those that use relays; forgets what is oldest."""
+    """Where peers say that they are reached; forgets what is oldest.
 
-    def __init__(self) -> None:
+    Args:
+        of_all: remember also those that use no relays.
+    """
+
+    def __init__(self, of_all: bool = False) -> None:
+        self._of_all = of_all
         self._known: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """The peer's addresses of now; nothing to remember if none is relayed."""
+        """The peer's addresses of now."""
         self._known.pop(peer, None)
-        if any(map(is_relayed, addresses)):
+        if any(map(is_relayed, addresses)) or (self._of_all and addresses):
             self._known[peer] = tuple(addresses)
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)

@@ -7,7 +7,6 @@ subkey names, for the run that its key names. So nobody can list, overwrite or d
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -20,7 +19,6 @@ from hivemind.p2p import PeerID
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.swarm import clock
-from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
 
@@ -37,16 +35,13 @@ class Directory:
         self._dht = dht
 
     @classmethod
-    async def join(cls, node: Node, bootstrap: Iterable[str], hidden: bool = False) -> Directory:
-        """Join the DHT of the peers at `bootstrap`, or start one. A hidden node, one that others can't reach, asks
-        and stores there, but nothing is kept with it.
+    async def join(cls, node: Node, first: set[PeerId], hidden: bool = False) -> Directory:
+        """Join the DHT of these peers, or start one. A hidden node, one that others can't reach, asks and stores there,
+        but nothing is kept with it.
 
         Raises:
             NetworkError: none of them answers as a DHT node.
         """
-        first = set(by_peer(bootstrap))
-        if first:
-            first |= await node.connected()  # with the relays on the way: hidden peers do not answer
         addresses = [f"/p2p/{peer}" for peer in first]
         try:
             dht = await DHTNode.create(

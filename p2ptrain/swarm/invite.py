@@ -1,31 +1,52 @@
 """Invites: one link that is all a newcomer needs.
 
-    p2ptrain://1.<base64url of: payload ‖ first 4 bytes of BLAKE3(payload)>
+    p2ptrain://<version>.<base64url of: payload ‖ first 4 bytes of BLAKE3(payload)>
 
-The number before the dot is the version of the link. The payload is msgpack: the run id (empty for a bootstrap node
-that trains nothing) and, for each peer that gives a first address, its public key and its libp2p addresses.
+The payload is msgpack. Version 1, of a public run: the run id (empty for a bootstrap node that trains nothing) and, for
+each peer that gives a first address, its public key and its libp2p addresses. Version 2, of a private run, has a third
+part: the owner's invitation and its private key. Whoever has such a link can join, so it is sent like a password.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import msgpack
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from p2ptrain.errors import InviteError
+from p2ptrain.errors import InviteError, MalformedError
 from p2ptrain.run import Digest
+from p2ptrain.run.certificate import KEY_BYTES, Certificate, Invitation
 from p2ptrain.run.digest import DIGEST_BYTES
-from p2ptrain.run.keys import PeerId, peer_id_from_bytes, peer_id_to_bytes
+from p2ptrain.run.keys import PeerId, peer_id_from_bytes, peer_id_from_key, peer_id_to_bytes, public_bytes_of
 
 SCHEME = "p2ptrain://"
-VERSION = "1"
+PUBLIC, PRIVATE = "1", "2"
 MAX_LINK = 4096
 MAX_ADDRESSES = 16
 _NEXT = "copy the whole link again, or ask for a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What lets a newcomer into a private run."""
+
+    invitation: Invitation
+    seed: bytes = field(repr=False)
+    """The private half of the invitation's key."""
+
+    def certificate(self, peer: PeerId) -> Certificate:
+        """Raises InviteError if the invite is for another peer."""
+        if self.invitation.peer not in ("", peer):
+            raise InviteError(
+                "this invite is for another peer", f"it is for {self.invitation.peer}, this one is {peer}",
+                "use that peer's key file with --identity, or ask for an invite of your own",
+            )  # fmt: skip
+        return Certificate.of(self.invitation, self.seed, peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +56,20 @@ class Invite:
     run: Digest | None
     addresses: tuple[str, ...]
     """libp2p multiaddrs that end in /p2p/<peer id>."""
+    ticket: Ticket | None = None
+    """Of a private run."""
 
     def __str__(self) -> str:
         peers: dict[bytes, list[str]] = {}
         for address in self.addresses[:MAX_ADDRESSES]:
             place, _, peer = address.rpartition("/p2p/")
             peers.setdefault(peer_id_to_bytes(PeerId(peer)), []).append(place)
-        payload: bytes = msgpack.packb([self.run or b"", list(peers.items())])
-        return f"{SCHEME}{VERSION}.{base64.urlsafe_b64encode(payload + _checksum(payload)).decode().rstrip('=')}"
+        fields: list[Any] = [self.run or b"", list(peers.items())]
+        if self.ticket is not None:
+            fields.append(_packed(self.ticket))
+        payload: bytes = msgpack.packb(fields)
+        version = PUBLIC if self.ticket is None else PRIVATE
+        return f"{SCHEME}{version}.{base64.urlsafe_b64encode(payload + _checksum(payload)).decode().rstrip('=')}"
 
     @classmethod
     def parse(cls, link: str) -> Self:
@@ -55,26 +82,50 @@ class Invite:
         if not link.startswith(SCHEME) or len(link) > MAX_LINK:
             raise InviteError("this is not an invite", f"an invite begins with {SCHEME}", _NEXT)
         version, dot, text = link.removeprefix(SCHEME).partition(".")
-        if version != VERSION and dot:
+        if version not in (PUBLIC, PRIVATE) and dot:
             raise InviteError(
                 f"the invite is of version {version[:20]!r}",
-                f"this p2ptrain reads version {VERSION}",
-                "update p2ptrain" if version.isdecimal() and int(version) > int(VERSION) else _NEXT,
+                f"this p2ptrain reads versions {PUBLIC} and {PRIVATE}",
+                "update p2ptrain" if version.isdecimal() and int(version) > int(PRIVATE) else _NEXT,
             )
         try:
             data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             payload, checksum = data[:-4], data[-4:]
             if not dot or checksum != _checksum(payload):
                 raise ValueError("its checksum does not match")
-            run, peers = msgpack.unpackb(payload, use_list=False)
+            run, peers, *more = msgpack.unpackb(payload, use_list=False)
             if not isinstance(run, bytes) or len(run) not in (0, DIGEST_BYTES):
                 raise ValueError("its run id is malformed")
             addresses = tuple(f"{place}/p2p/{peer_id_from_bytes(peer)}" for peer, places in peers for place in places)
-        except (ValueError, TypeError, binascii.Error, msgpack.UnpackException) as error:
+            if len(more) != (version == PRIVATE):
+                raise ValueError("it has another number of parts than its version")
+            ticket = _unpacked(run, more[0]) if more else None
+        except (ValueError, TypeError, binascii.Error, msgpack.UnpackException, MalformedError) as error:
             raise InviteError("the invite is damaged", str(error)[:200], _NEXT) from None
         if not 0 < len(addresses) <= MAX_ADDRESSES or not all(address.startswith("/") for address in addresses):
             raise InviteError("the invite is damaged", "it holds no usable address", _NEXT)
-        return cls(Digest(run) if run else None, addresses)
+        return cls(Digest(run) if run else None, addresses, ticket)
+
+
+def _packed(ticket: Ticket) -> tuple[bytes, bytes, str, int, bytes, bytes]:
+    """Without what the link says elsewhere, or what follows from the rest."""
+    invitation = ticket.invitation
+    peer = public_bytes_of(invitation.peer) if invitation.peer else b""
+    owner = public_bytes_of(invitation.author)
+    return owner, ticket.seed, invitation.label, invitation.expires, peer, invitation.signature
+
+
+def _unpacked(run: bytes, packed: Any) -> Ticket:
+    """Raises ValueError, TypeError or MalformedError."""
+    owner, seed, label, expires, peer, signature = packed
+    if not all(isinstance(part, bytes) for part in (owner, seed, peer)) or len(owner) != KEY_BYTES:
+        raise ValueError("its key is malformed")
+    bearer = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    invitation = Invitation(
+        author=peer_id_from_key(owner), run=run, bearer=bearer, label=label, expires=expires,
+        peer=peer_id_from_key(peer) if peer else "", signature=signature,
+    )  # fmt: skip
+    return Ticket(invitation.check_signature(), seed)
 
 
 def _checksum(payload: bytes) -> bytes:

@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-import msgpack
-
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
+from p2ptrain.run.record import kind_of
 from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, monotonic
-from p2ptrain.swarm.rpc import RateLimit
+from p2ptrain.swarm.rpc import RateLimit, RpcError
 from p2ptrain.swarm.swarm import Swarm, version
 
 ANNOUNCE_SECONDS = 20.0
@@ -96,7 +95,7 @@ class Membership:
         acquaintances: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """`acquaintances`: addresses of peers that were there once, to try while nobody is."""
-        self._swarm, self.run = swarm, run
+        self._swarm, self._door, self.run = swarm, swarm.door, run
         self._describe, self._news, self._acquaintances = describe, news, acquaintances
         self._topic = f"p2ptrain/{PROTOCOL}/{run.hex()}"
         self._table = PeerTable(monotonic())
@@ -113,6 +112,7 @@ class Membership:
     async def start(self) -> None:
         """Begin to listen and to speak."""
         self._addresses = tuple(await self._swarm.node.addresses())
+        self._door.publish_with(self._publish)
         for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
             self._tasks.append(self._swarm.spawn(work()))
         if self._swarm.searches_lan:
@@ -125,13 +125,17 @@ class Membership:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             presence = self._presence(leaving=True)
-            await asyncio.wait_for(self._publish(Heartbeat(presence=presence, news=b"")), 2.0)
+            await asyncio.wait_for(self._publish(Heartbeat(presence=presence, news=b"").encoded), 2.0)
             await asyncio.wait_for(self._swarm.directory.announce(presence), 2.0)
 
     @property
     def live(self) -> Mapping[PeerId, Presence]:
         """The other peers that are alive."""
         return self._live
+
+    def knows(self, author: PeerId) -> bool:
+        """Whether what somebody has signed may be part of the run: in a private one a member's, of now or before."""
+        return author == self._swarm.peer_id or self._door.knows(author)
 
     async def directory(self) -> dict[PeerId, Presence]:
         """The run's peers as the DHT knows them, without this one."""
@@ -141,13 +145,13 @@ class Membership:
     async def publish(self, record: Message) -> None:
         """Say something to all peers of the run; it may get lost, so the news should repeat what matters."""
         try:
-            await self._publish(record)
+            await self._publish(record.encoded)
         except (OSError, ControlError, asyncio.IncompleteReadError) as error:
             log.warning("a %s could not be published: %s", record.kind, error)
 
     async def beat(self) -> None:
         """Send a heartbeat now."""
-        await self.publish(Heartbeat(presence=self._presence(), news=self._news()))
+        await self.publish(Heartbeat(presence=self._presence(), news=self._news(), papers=self._door.summary))
 
     def presence(self) -> Presence:
         """What this peer would say of itself now."""
@@ -155,8 +159,10 @@ class Membership:
 
     # On the network thread -----------------------------------------------------------------------------------------
 
-    async def _publish(self, record: Message) -> None:
-        await self._swarm.node.publish(self._topic, record.encoded)
+    async def _publish(self, message: bytes) -> None:
+        data = self._door.seal(self._topic, message)
+        if data is not None:
+            await self._swarm.node.publish(self._topic, data)
 
     def _presence(self, leaving: bool = False) -> Presence:
         self._beat += 1
@@ -233,36 +239,47 @@ class Membership:
             return False
         try:
             await self._swarm.node.connect(peer, addresses)
-        except NetworkError as error:
+            await self._door.meet(peer)
+        except (NetworkError, RpcError) as error:
             log.debug("%s", error)
             return False
         return True
 
     async def _listen(self) -> None:
         async for message in self._swarm.node.subscribe(self._topic):
-            if message.origin == self._swarm.peer_id:
-                continue
-            if not self._limit.allows(message.origin):
-                self.dropped["too many messages"] += 1
-                continue
-            try:
-                self._take(message)
-            except MalformedError as error:
-                log.debug("dropped a message of %s: %s", message.origin, error)
-                self.dropped["malformed"] += 1
+            if message.origin != self._swarm.peer_id:
+                self._hear(message)
 
-    def _take(self, message: Gossip) -> None:
-        kind = _kind_of(message.data)
+    def _hear(self, message: Gossip) -> None:
+        origin = message.origin
+        if self._door.refusal(origin):
+            self.dropped["not a member's"] += 1
+            return
+        if not self._limit.allows(origin):
+            self.dropped["too many messages"] += 1
+            return
+        try:
+            self._take(origin, self._door.unseal(self._topic, origin, message.data))
+        except MalformedError as error:
+            log.debug("dropped a message of %s: %s", origin, error)
+            self.dropped["malformed"] += 1
+
+    def _take(self, origin: PeerId, data: bytes) -> None:
+        kind = kind_of(data)
+        if kind in self._door.kinds:
+            self._door.hear(data)
+            return
         if kind != Heartbeat.kind:
             if self.listener is not None:
-                self.listener.message(message.origin, kind, message.data)
+                self.listener.message(origin, kind, data)
             return
-        heartbeat = Heartbeat.decode(message.data)
+        heartbeat = Heartbeat.decode(data)
         presence = heartbeat.presence
-        if presence.author != message.origin or presence.run != self.run:
+        if presence.author != origin or presence.run != self.run:
             raise MalformedError("a heartbeat speaks for somebody else")
         self._table.hear(presence, monotonic())
-        self._swarm.node.book.learn(message.origin, presence.addresses)
+        self._swarm.node.book.learn(origin, presence.addresses)
+        self._door.compare(origin, heartbeat.papers)
         if self.listener is not None:
             self.listener.heard(presence, heartbeat.news)
         self._look()
@@ -276,22 +293,8 @@ class Membership:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:
-        live = self._table.live(monotonic())
+        live = {peer: seen for peer, seen in self._table.live(monotonic()).items() if not self._door.refusal(peer)}
         before = {(peer, presence.phase) for peer, presence in self._live.items()}
         self._live = live
         if self.listener is not None and before != {(peer, presence.phase) for peer, presence in live.items()}:
             self.listener.peers_changed(live)
-
-
-def _kind_of(data: bytes) -> str:
-    """The kind of an encoded record, without decoding the rest."""
-    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
-    unpacker.feed(data)
-    try:
-        unpacker.read_array_header()
-        kind = unpacker.unpack()
-    except (ValueError, msgpack.UnpackException):
-        kind = None
-    if not isinstance(kind, str) or len(kind) > 40:
-        raise MalformedError("a message is no record")
-    return kind

@@ -17,20 +17,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from hivemind.p2p import P2P, PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, read_pbmsg_safe, write_pbmsg
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, P2PHandlerError, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
+from p2ptrain.run.access import STRANGER
 from p2ptrain.run.keys import peer_id_from_bytes
+from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.relay import Relay, RelayLimits, Tunnels
+from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
-MAX_GOSSIP_BYTES = 64 * 1024
+MAX_GOSSIP_BYTES = MAX_RECORD_BYTES + OVERHEAD
 DIAL_TIMEOUT = 15.0
 HEAD_START = 4.0
 """Seconds that a direct connection has before a relay is asked."""
@@ -102,9 +106,10 @@ class Gossip:
 
 
 class _Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
-    """hivemind's P2P with gossip and a session of its own."""
+    """hivemind's P2P with gossip, a session of its own, and the door before the calls of its DHT."""
 
     _more_flags: tuple[tuple[str, str], ...] = ()
+    _door: Door
 
     @classmethod
     def _make_process_args(cls, *args: Any, **kwargs: Any) -> list[str]:
@@ -113,11 +118,32 @@ class _Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
         flags: list[str] = P2P._make_process_args(*args, **{**kwargs, "pubsub": 1, **dict(cls._more_flags)})
         return [sys.executable, "-S", "-E", "-c", own_session, *flags]
 
+    async def add_protobuf_handler(self, name: str, handler: Any, *args: Any, **kwargs: Any) -> None:
+        async def answer(request: Any, context: Any) -> Any:
+            if refusal := self._door.refusal(PeerId(context.remote_id.to_base58())):
+                raise PermissionError(refusal)
+            return await handler(request, context)
+
+        await super().add_protobuf_handler(name, answer, *args, **kwargs)
+
+    async def call_protobuf_handler(self, peer_id: PeerID, *args: Any, **kwargs: Any) -> Any:
+        peer = PeerId(peer_id.to_base58())
+        await self._door.meet(peer)
+        try:
+            return await super().call_protobuf_handler(peer_id, *args, **kwargs)
+        except P2PHandlerError as error:
+            if STRANGER not in str(error):
+                raise
+            await self._door.meet(peer, again=True)
+            return await super().call_protobuf_handler(peer_id, *args, **kwargs)
+
 
 class Node:
     """A running node. Make it with `start`, on the loop that will use it."""
 
-    def __init__(self, daemon: P2P, peer_id: PeerId, sockets: SocketFolder, config: NodeConfig) -> None:
+    def __init__(
+        self, daemon: P2P, peer_id: PeerId, sockets: SocketFolder, config: NodeConfig, book: at.AddressBook
+    ) -> None:
         self._daemon, self.peer_id, self._sockets, self._config = daemon, peer_id, sockets, config
         self.sent: Counter[str] = Counter()
         """Bytes that entered streams and gossip, by what they were for."""
@@ -125,12 +151,12 @@ class Node:
         """Relays through which others reach this peer, and where these are."""
         self.relay: Relay | None = None
         self._tunnels = Tunnels(self)
-        self.book = at.AddressBook()
-        """Peers that are reached through relays: `open_stream` connects to them by itself."""
+        self.book = book
+        """Peers that p2pd can't find by itself: `open_stream` connects to them."""
         self._dialling: dict[PeerId, asyncio.Task[None]] = {}
 
     @classmethod
-    async def start(cls, identity: Identity, config: NodeConfig) -> Node:
+    async def start(cls, identity: Identity, config: NodeConfig, door: Door) -> Node:
         """Start p2pd and connect to the swarm.
 
         Raises:
@@ -139,7 +165,7 @@ class Node:
         for address in config.binds:
             check_port(address)
         sockets = SocketFolder.make()
-        own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": config.daemon_flags}
+        own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": config.daemon_flags, "_door": door}
         daemon_type: Any = type("Daemon", (_Daemon,), own)
         try:
             daemon = await daemon_type.create(
@@ -148,7 +174,8 @@ class Node:
                 identity_path=str(identity.path),
                 check_if_identity_free=False,  # our lock does that; hivemind's check knows RSA keys only
                 use_relay=False,  # `relay.py` says why
-                dht_mode="client" if config.no_listen else "server",  # of p2pd's own; a client's addresses are not told
+                # Of p2pd's own, which answers whoever asks where peers are; a client's addresses are not told.
+                dht_mode="client" if config.no_listen or door.is_private else "server",
                 nat_port_map=not config.local and not config.no_listen,
             )
         except (P2PDaemonError, OSError, ValueError) as error:
@@ -161,7 +188,7 @@ class Node:
         except BaseException:
             sockets.remove()
             raise
-        node = cls(daemon, identity.peer_id, sockets, config)
+        node = cls(daemon, identity.peer_id, sockets, config, at.AddressBook(of_all=door.is_private))
         try:
             await node._tunnels.start()
             if config.relay:
@@ -305,6 +332,12 @@ class Node:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {seconds:.0f} s") from None
         except (ControlError, ValueError) as error:  # ValueError: no multiaddr
             raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close all connections with a peer, if there are any. It may open others."""
+        request = p2pd_pb2.DisconnectRequest(peer=PeerID.from_base58(peer).to_bytes())
+        async with self._control(type=p2pd_pb2.Request.DISCONNECT, disconnect=request):
+            pass
 
     async def _dial(self, bootstrap: Sequence[str]) -> None:
         peers = at.by_peer(bootstrap)

@@ -82,6 +82,8 @@ class Heartbeat(Record):
 
     presence: Presence
     news: Annotated[bytes, Field(max_length=MAX_NEWS_BYTES)]
+    papers: Annotated[bytes, Field(max_length=8)] = Field(b"", exclude_if=lambda papers: not papers)
+    """Of a private run: the door's summary of who is in it."""
 
 
 @dataclass(slots=True)

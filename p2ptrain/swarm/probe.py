@@ -188,7 +188,8 @@ async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> Di
         RpcError: it did not, or answers what was not asked.
     """
     ports = tuple(port for port in dict.fromkeys(ports) if is_dialled(port))[:PORTS_PER_CALL]
-    answer = await rpc.call(peer, DIAL_BACK, DialBack(ports=ports), DialBackAnswer, 2 * KNOCK_SECONDS)
+    request = DialBack(ports=ports)  # of a relay, too, which belongs to no run
+    answer = await rpc.call(peer, DIAL_BACK, request, DialBackAnswer, 2 * KNOCK_SECONDS, of_member=False)
     if not set(answer.reached) <= set(ports):
         raise RpcError(peer, DIAL_BACK, "malformed", "it tells of other ports than those that were asked for")
     return answer

@@ -16,6 +16,7 @@ import time
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
 from p2ptrain.swarm.addresses import CIRCUIT, address_parts, by_peer, is_loopback, is_relayed
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import ControlError, Node, NodeConfig
 from p2ptrain.swarm.presence import Reachability
 from p2ptrain.swarm.probe import DialBackAnswer, ask_to_dial_back
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 class Reach:
     """What others have found of this peer."""
 
-    def __init__(self, node: Node, rpc: Rpc, config: NodeConfig) -> None:
-        self._node, self._rpc, self._config = node, rpc, config
+    def __init__(self, node: Node, rpc: Rpc, config: NodeConfig, door: Door) -> None:
+        self._node, self._rpc, self._config, self._door = node, rpc, config, door
         self._bootstrap = {
             peer: [address for address in addresses if CIRCUIT not in address]
             for peer, addresses in by_peer(config.bootstrap).items()
@@ -63,7 +64,7 @@ class Reach:
             return
         connected = await self._node.connected()
         candidates = [peer for peer in self._candidates() if peer in connected]
-        others = [peer for peer in sorted(connected) if peer not in candidates]
+        others = [peer for peer in sorted(connected) if peer not in candidates and not self._door.refusal(peer)]
         asked = [*candidates, *others[: max(0, ASKED_AT_ONCE - len(candidates))]]
         own = [address for address in await self._node.addresses() if not (is_relayed(address) or is_loopback(address))]
         places = [parts for address in own if (parts := address_parts(address)) and parts[1] == "tcp"]

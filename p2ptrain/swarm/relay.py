@@ -191,7 +191,7 @@ class Tunnels:
         return True
 
     async def _arrive(self, relay: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if relay not in self._node.relays or self._arrived >= INCOMING:
+        if not self._is_from_relay(relay) or self._arrived >= INCOMING:
             return
         self._arrived += 1
         try:
@@ -202,6 +202,10 @@ class Tunnels:
                 own[1].close()
         finally:
             self._arrived -= 1
+
+    def _is_from_relay(self, peer: PeerId) -> bool:
+        """Whether this peer has chosen that one to lead others here."""
+        return peer in self._node.relays
 
 
 @contextlib.asynccontextmanager

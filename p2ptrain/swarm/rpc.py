@@ -5,7 +5,7 @@
 
 hivemind's own calls read whatever length the other side announces and carry protobufs; here every length is bounded
 before it is read, every call has a timeout, and whoever asks too much is told so. `remote_id` comes from the
-transport's handshake, so a handler knows who is asking.
+transport's handshake, so a handler knows who is asking; the door (`door.py`) says whether it is answered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Literal, TypeVar
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import PROTOCOL, PeerId, Record
+from p2ptrain.run.access import STRANGER
 from p2ptrain.run.digest import Buffer
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import ControlError, Node
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -71,8 +73,8 @@ class RateLimit:
 class Rpc:
     """Both sides of typed calls over one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, door: Door) -> None:
+        self._node, self._door = node, door
         self._limit = RateLimit(RATE, BURST)
         self._running: Counter[PeerId] = Counter()
 
@@ -84,13 +86,15 @@ class Rpc:
         request_type: type[Request],
         handler: Callable[[PeerId, Request], Awaitable[Record]],
         versioned: bool = True,
+        open_to_all: bool = False,
     ) -> None:
-        """Answer calls of `method` with one record each."""
+        """Answer calls of `method` with one record each; those of peers that the door refuses, too, if it is open to
+        all."""
 
         async def answer(peer: PeerId, request: Request) -> AsyncIterator[Buffer]:
             yield (await handler(peer, request)).encoded
 
-        await self.serve_stream(method, request_type, answer, versioned)
+        await self.serve_stream(method, request_type, answer, versioned, open_to_all)
 
     async def serve_stream(
         self,
@@ -98,16 +102,20 @@ class Rpc:
         request_type: type[Request],
         handler: Callable[[PeerId, Request], AsyncIterator[Buffer]],
         versioned: bool = True,
+        open_to_all: bool = False,
     ) -> None:
         """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`."""
 
         async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # Whatever the answer is, the request is read: a stream that is closed with something unread is reset, and
             # the answer may be lost with it.
+            refusal = "" if open_to_all else self._door.refusal(peer)
             if self._running[peer] >= CALLS_PER_PEER or self._running.total() >= CALLS_IN_ALL:
+                refusal = refusal or "too many calls at once"
+            if refusal:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(_read_request(reader, request_type.max_bytes), REFUSE_TIMEOUT)
-                await self._write(writer, method, _ERROR, b"too many calls at once")
+                await self._write(writer, method, _ERROR, refusal.encode()[:500])
                 return
             self._running[peer] += 1
             try:
@@ -144,16 +152,22 @@ class Rpc:
         response_type: type[Response],
         timeout: float = IDLE_TIMEOUT,
         versioned: bool = True,
+        of_member: bool = True,
     ) -> Response:
         """Call a method that answers with one record.
+
+        Args:
+            of_member: only if the door says that the peer belongs to the run; it is introduced to first.
 
         Raises:
             RpcError: in every case but success.
         """
 
         async def first_frame() -> bytes:
-            async for frame in self.stream(peer, method, request, response_type.max_bytes, versioned):
-                return frame
+            frames = self.stream(peer, method, request, response_type.max_bytes, versioned, of_member)
+            async with contextlib.aclosing(frames):
+                async for frame in frames:
+                    return frame
             raise RpcError(peer, method, "broken off", "an empty answer")
 
         try:
@@ -164,13 +178,35 @@ class Rpc:
             raise RpcError(peer, method, "malformed", error.brief) from None
 
     async def stream(
-        self, peer: PeerId, method: str, request: Record, max_frame: int = MAX_FRAME_BYTES, versioned: bool = True
+        self,
+        peer: PeerId,
+        method: str,
+        request: Record,
+        max_frame: int = MAX_FRAME_BYTES,
+        versioned: bool = True,
+        of_member: bool = True,
     ) -> AsyncGenerator[bytes, None]:
         """Call a method that answers with frames; leave the iterator early to break the call off.
 
         Raises:
             RpcError: if the stream does not come to its regular end.
         """
+        if of_member:
+            await self._door.meet(peer)
+        for again in (False, True):
+            try:
+                async with contextlib.aclosing(self._ask(peer, method, request, max_frame, versioned)) as frames:
+                    async for frame in frames:
+                        yield frame
+                return
+            except RpcError as error:
+                if not of_member or again or error.detail != STRANGER:
+                    raise
+                await self._door.meet(peer, again=True)  # it has forgotten this peer, e.g. by a restart
+
+    async def _ask(
+        self, peer: PeerId, method: str, request: Record, max_frame: int, versioned: bool
+    ) -> AsyncGenerator[bytes, None]:
         try:
             opening = self._node.open_stream(peer, _protocol(method, versioned))
             reader, writer = await asyncio.wait_for(opening.__aenter__(), OPEN_TIMEOUT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import logging
 import threading
@@ -19,11 +20,14 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from p2ptrain.errors import NetworkError
+from p2ptrain.errors import AccessError, NetworkError, StorageError
 from p2ptrain.run import PROTOCOL, PeerId, Record, SigningKey
+from p2ptrain.run.access import STRANGER
 from p2ptrain.run.record import Count, Number, Text
 from p2ptrain.swarm import clock
+from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.directory import Directory
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.node import Node, NodeConfig
 from p2ptrain.swarm.probe import Probes
@@ -59,8 +63,8 @@ class HelloAnswer(Record):
 class Swarm:
     """A running node and the thread that it lives on. Use `start`, and `close` or a `with` block."""
 
-    def __init__(self, identity: Identity, config: NodeConfig) -> None:
-        self._identity, self._config = identity, config
+    def __init__(self, identity: Identity, config: NodeConfig, door: Door) -> None:
+        self._identity, self._config, self.door = identity, config, door
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop_forever, name="p2ptrain-network", daemon=True)
         self._closed = False
@@ -72,13 +76,17 @@ class Swarm:
         self.directory: Directory
 
     @classmethod
-    def start(cls, identity: Identity, config: NodeConfig | None = None) -> Self:
+    def start(cls, identity: Identity, config: NodeConfig | None = None, door: Door | None = None) -> Self:
         """Start p2pd and join the swarm at `config.bootstrap`, or start a swarm of one.
+
+        Args:
+            door: who may talk with this peer; None: everyone.
 
         Raises:
             NetworkError: this machine can't listen, nobody answers, or who answers speaks another protocol.
+            AccessError: the swarm is private, and this peer is not let in.
         """
-        swarm = cls(identity, config or NodeConfig())
+        swarm = cls(identity, config or NodeConfig(), door or Door())
         swarm._thread.start()
         try:
             swarm.run(swarm._start(), START_TIMEOUT)
@@ -143,9 +151,10 @@ class Swarm:
             self._failure = self._failure or error
 
     def check(self) -> None:
-        """Raise what made background work fail, if anything has; called by whoever trains or waits."""
-        if self._failure is not None:
-            raise self._failure
+        """Raise what made background work fail, or why this peer is no member any more; called by whoever trains or
+        waits."""
+        if failure := self._failure or self.door.expelled:
+            raise failure
 
     def addresses(self) -> list[str]:
         """Where others can reach this peer."""
@@ -180,17 +189,22 @@ class Swarm:
         self.loop.close()
 
     async def _start(self) -> None:
-        self.node = await Node.start(self._identity, self._config)
-        self.rpc = Rpc(self.node)
+        self.node = await Node.start(self._identity, self._config, self.door)
+        self.rpc = Rpc(self.node, self.door)
+        await self.door.attach(self.node, self.rpc)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
         self.probes = Probes(self.node, self._config)
         await self.probes.serve(self.rpc)
-        await self._greet({PeerId(address.rpartition("/p2p/")[2]) for address in self._config.bootstrap})
-        self.reach = Reach(self.node, self.rpc, self._config)
+        first = await self.door.enter(set(by_peer(self._config.bootstrap)))
+        await self._greet(first)
+        self.reach = Reach(self.node, self.rpc, self._config, self.door)
         await self.reach.ask()
         hidden = self.reach.verdict in ("relayed", "outgoing only")
-        self.directory = await Directory.join(self.node, self._config.bootstrap, hidden)
+        if first and not self.door.is_private:
+            first |= await self.node.connected()  # with the relays on the way: hidden peers do not answer
+        self.directory = await Directory.join(self.node, first, hidden)
         self.spawn(self.reach.keep())
+        self.spawn(self.door.keep())
         self.spawn(self._watch_daemon())
 
     async def _watch_daemon(self) -> None:
@@ -198,6 +212,8 @@ class Swarm:
         raise NetworkError("the connection to the swarm is lost", reason, "start the peer again: it resumes")
 
     async def _stop(self) -> None:
+        with contextlib.suppress(StorageError):  # full disks are told of by what matters more
+            await self.door.save()
         if hasattr(self, "directory"):
             await self.directory.close()
         if hasattr(self, "node"):
@@ -228,6 +244,10 @@ class Swarm:
             failure = next(answer for answer in answers if isinstance(answer, BaseException))
             if not isinstance(failure, RpcError):
                 raise failure
+            if failure.detail == STRANGER:
+                raise AccessError(
+                    "this run is private", "the invite holds no key", "ask an owner of the run for an invite of yours"
+                )
             foreign = failure.reason in ("unknown method", "malformed")
             raise NetworkError(
                 "who answers at the swarm's address is no p2ptrain peer" if foreign else "the swarm does not answer",

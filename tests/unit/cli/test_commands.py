@@ -123,7 +123,14 @@ def test_what_the_volunteer_decides_arrives(
     assert given == {
         "config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity,
         "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0), "name": "",
+        **({"private": False} if command[0] == "peer" else {}),
     }  # fmt: skip
+
+
+def test_a_run_that_is_founded_can_be_private(program: Program, handed: Handed) -> None:
+    assert program("peer", "demo", "--private").code == 0
+    [(way, _, given)] = handed.began
+    assert (way, given["private"]) == ("found", True)
 
 
 @pytest.mark.parametrize("way", ["join", "found", "resume"])

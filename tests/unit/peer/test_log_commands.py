@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from p2ptrain.errors import LedgerError, P2PTrainError, SpecError, StorageError
+from p2ptrain.errors import AccessError, LedgerError, P2PTrainError, SpecError, StorageError
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.peer.export import export_run
 from p2ptrain.peer.history import history
@@ -168,14 +168,14 @@ def test_a_damaged_log_is_not_replayed(written: Written) -> None:
         replay(written.folder.path, (), None, None, None)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [lambda path: replay(path, (), None, None, None), lambda path: revoke(path, ONE, None, None)],
-    ids=["replay", "revoke"],
-)
-def test_a_run_of_another_method_is_refused(other_method: Path, command: Callable[[Path], object]) -> None:
+def test_a_run_of_another_method_is_not_replayed(other_method: Path) -> None:
     with pytest.raises(SpecError, match="does not train by one-byte SPSA"):
-        command(other_method)
+        replay(other_method, (), None, None, None)
+
+
+def test_nobody_is_revoked_in_a_public_run_without_records(other_method: Path) -> None:
+    with pytest.raises(AccessError, match="a public run can't shut anybody out"):
+        revoke(other_method, ONE, None, None)
 
 
 # History -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.run import RunSpec, digest_of
 from p2ptrain.state import Rollback
 from p2ptrain.state.run import Run
+from p2ptrain.swarm.door import Door
 from p2ptrain.tasks import Task
 
 SPEC = RunSpec.custom("tests", inner_steps=4, fragments=2, snapshot_every=8)
@@ -30,7 +31,8 @@ class Peer:
         monkeypatch.setattr(loop, "write_whole", lambda path, data: None)
         reporter = SimpleNamespace(emit=self.told.append)
         task = SimpleNamespace(model=torch.nn.Linear(2, 2), data_state=lambda: None, device=torch.device("cpu"))
-        run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None))
+        swarm = SimpleNamespace(door=Door())
+        run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None), swarm=swarm)
         self.trainer = DiLoCoLoop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)
         self.trainer.diloco = cast(Any, SimpleNamespace(height=0, state_dict=dict))
 

@@ -20,6 +20,7 @@ from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.memory import Memory, check_before_loading, need_of
 from p2ptrain.state.run import Run
+from p2ptrain.swarm.door import Door
 from p2ptrain.tasks import LocalOptions, Task, open_task
 from tests.unit.peer.samples import spec_of
 
@@ -109,7 +110,8 @@ class Trainer:
         self.memory = Memory(limit, torch.device("cpu"))
         cast(Any, self.memory).used = used
         cast(Any, self.memory).make_room = self._empty
-        run = SimpleNamespace(spec=SimpleNamespace(diloco=SimpleNamespace(weight_decay=0.0, lr=0.1, betas=(0.9, 0.9))))
+        method = SimpleNamespace(weight_decay=0.0, lr=0.1, betas=(0.9, 0.9))
+        run = SimpleNamespace(spec=SimpleNamespace(diloco=method), swarm=SimpleNamespace(door=Door()))
         self.loop = DiLoCoLoop(
             cast(Run, run), cast(Task, self.task), cast(Reporter, SimpleNamespace(emit=self.told.append)),
             lambda: False, memory=self.memory,

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from p2ptrain.errors import IdentityError, NetworkError, StorageError
+from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
 from p2ptrain.peer import revoke as revoking
-from p2ptrain.peer.revoke import _tell, revoke
-from p2ptrain.run import PeerId, Record
+from p2ptrain.peer.revoke import revoke
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.batch import MOST_KEPT, Revocation
-from p2ptrain.spsa.reconcile import Taken
+from p2ptrain.spsa.reconcile import GivenCut
 from p2ptrain.state.contact import Contact
-from p2ptrain.swarm import RpcError
 from tests.unit.diloco.samples import KEY_OF, PEERS
+from tests.unit.peer.others import Others
 from tests.unit.spsa.folders import Written
 from tests.unit.spsa.samples import FOUNDER, Author
-from tests.unit.swarm.people import presence_of
 
 ONE, OTHER = PEERS[1], PEERS[2]
 """One has said 15 records and, in another log, 8; the other one 20."""
@@ -46,14 +43,17 @@ def founders(written: Written, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
-    """Those that were handed out, to two peers."""
+    """Those that were handed out, each to two peers."""
     given: list[Revocation] = []
+    others = Others(PEERS[:2])
 
-    def hand_out(_contact: Contact, signed: Revocation) -> int:
-        given.append(signed)
-        return 2
+    def note(request: GivenCut) -> None:
+        order = Revocation.decode(request.record)
+        if order not in given:
+            given.append(order)
 
-    monkeypatch.setattr(revoking, "_hand_out", hand_out)
+    monkeypatch.setattr(others, "note", note)
+    monkeypatch.setattr(revoking, "visit", lambda folder, key: contextlib.nullcontext(others))
     return given
 
 
@@ -93,9 +93,9 @@ def test_only_the_founder_s_key_revokes(
 ) -> None:
     stranger = tmp_path / "stranger.key"
     stranger.write_bytes(KEY_OF[ONE].to_file_bytes())
-    with pytest.raises(IdentityError, match="is not the key of the run's founder") as refusal:
+    with pytest.raises(AccessError, match="only an owner of the run can do that") as refusal:
         revoke(written.folder.path, OTHER, None, stranger)
-    assert refusal.value.why == f"that is {FOUNDER}"
+    assert refusal.value.why == f"{ONE} is none; owners: {FOUNDER}"
     stranger.write_bytes(b"no key")
     for path in (stranger, tmp_path / "missing.key"):
         with pytest.raises(IdentityError, match="can't read the key"):
@@ -118,7 +118,7 @@ def test_an_order_that_nobody_can_be_told_of_is_refused(written: Written) -> Non
 def test_an_author_of_very_many_logs_can_be_revoked_with_what_to_keep(
     written: Written, orders: list[Revocation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revoking, "MOST_KEPT", 1)
+    monkeypatch.setattr(revoking, "MOST_KEPT_LOGS", 1)
     with pytest.raises(StorageError, match="in 2 logs, and an order can keep those of 1"):
         revoke(written.folder.path, ONE, None, None)
     revoke(written.folder.path, ONE, 15, None)
@@ -130,59 +130,3 @@ def test_an_order_names_as_many_logs_as_it_may() -> None:
     made = Revocation(author=FOUNDER, run=bytes(32), revoked=ONE, kept=kept).signed(KEY_OF[FOUNDER])
     assert Revocation.decode(made.encoded) == made
     assert len(made.encoded) < 48 * 1024, "as long as what somebody may bring"
-
-
-# Telling -------------------------------------------------------------------------------------------------------------
-
-
-class Others:
-    """A swarm in which some peers are not there any more, and some do not take the order."""
-
-    def __init__(self, peers: list[PeerId], gone: list[PeerId], unwilling: list[PeerId]) -> None:
-        self._peers, self._gone, self._unwilling = peers, gone, unwilling
-        self.taken: list[PeerId] = []
-        self._arrived = 0
-        self._everyone = asyncio.Event()
-        self.directory = self.node = self.rpc = self
-
-    async def peers(self, _run: bytes) -> dict[PeerId, Any]:
-        return {peer: presence_of(KEY_OF[peer]) for peer in self._peers}
-
-    async def connect(self, peer: PeerId, _addresses: Any) -> None:
-        self._arrived += 1
-        if self._arrived == len(self._peers):
-            self._everyone.set()
-        await self._everyone.wait()  # whoever is slow keeps nobody waiting
-        if peer in self._gone:
-            raise NetworkError(f"can't connect to {peer}")
-
-    async def call(self, peer: PeerId, method: str, _request: Record, _answer: type[Record]) -> Taken:
-        if peer in self._unwilling:
-            raise RpcError(peer, method, "refused", "not today")
-        self.taken.append(peer)
-        return Taken()
-
-
-def tell(others: Others) -> int:
-    order = Revocation(author=FOUNDER, run=bytes(32), revoked=ONE, kept=()).signed(KEY_OF[FOUNDER])
-    return asyncio.run(asyncio.wait_for(_tell(cast(Any, others), order), 10))
-
-
-def test_everyone_who_is_there_is_told() -> None:
-    others = Others(PEERS[:4], gone=PEERS[:1], unwilling=PEERS[1:2])
-    assert tell(others) == 2
-    assert sorted(others.taken) == PEERS[2:4]
-
-
-@pytest.mark.parametrize(
-    ("others", "why"),
-    [
-        (Others([], [], []), "nobody is there"),
-        (Others(PEERS[:1], PEERS[:1], []), "can't connect to"),
-        (Others(PEERS[:1], [], PEERS[:1]), "not today"),
-    ],
-)
-def test_an_order_that_nobody_takes_is_no_success(others: Others, why: str) -> None:
-    with pytest.raises(NetworkError, match="no peer of the run took the order") as failure:
-        tell(others)
-    assert why in failure.value.why

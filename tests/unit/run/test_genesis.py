@@ -34,7 +34,13 @@ def test_one_spec_founded_twice_makes_two_runs() -> None:
     assert found().digest != found().digest
 
 
-CHANGES = {"spec": HELD_OUT, "base": HELD_OUT, "held_out": BASE, "nonce": bytes(16), "software": "other"}
+def test_a_public_run_s_genesis_says_nothing_of_a_seal() -> None:
+    """Runs from before there were private ones keep their ids."""
+    assert b"seal" not in found().encoded
+    assert b"seal" in Genesis.found(SPEC, BASE, HELD_OUT, "p2ptrain test", FOUNDER, seal=BASE).encoded
+
+
+CHANGES = {"spec": HELD_OUT, "base": HELD_OUT, "held_out": BASE, "nonce": bytes(16), "software": "other", "seal": BASE}
 
 
 @pytest.mark.parametrize("field", CHANGES)

@@ -23,6 +23,8 @@ RICH: dict[str, Any] = {
     "eval.every": 4,
     "limits.norm_bound": 2.5,
     "swarm.min_peers": 2,
+    "swarm.access": "private",
+    "swarm.owners": ["12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"],
 }
 
 
@@ -108,6 +110,8 @@ OTHER_VALUES: dict[str, Any] = {
     "limits.norm_bound": 2.0,
     "limits.rollback_depth": 16,
     "swarm.min_peers": 2,
+    "swarm.access": "private",
+    "swarm.owners": ["12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"],
 }
 
 

@@ -45,7 +45,7 @@ class Author:
 
 
 def book(*batches: Batch, run: Digest = RUN) -> Logbook:
-    found = Logbook(run, FOUNDER)
+    found = Logbook(run, frozenset({FOUNDER}))
     add(found, batches)
     return found
 

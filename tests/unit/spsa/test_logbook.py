@@ -131,7 +131,7 @@ def test_what_a_disk_has_changed_is_given_back_with_all_that_follows() -> None:
     author, another = Author(PEERS[1]), Author(PEERS[2])
     said = talk(author, 3, 2, 4)
     harmed = [said[0], replace(said[1], codes=codes(1, 1)), said[2], *talk(another, 2)]
-    found = Logbook(RUN, FOUNDER)
+    found = Logbook(RUN, frozenset({FOUNDER}))
     assert list(found.restore(harmed)) == harmed[1:3]
     assert found.standing() == {author.log: 3, another.log: 2}
 

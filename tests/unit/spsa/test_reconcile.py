@@ -255,7 +255,7 @@ def test_a_cut_that_nobody_signed_is_refused_in_words(told: Told) -> None:
         with pytest.raises(RpcError) as failure:
             told.give(bad)
         assert failure.value.reason == "refused"
-        assert "founder's" in failure.value.detail or "not signed" in failure.value.detail
+        assert "owner's" in failure.value.detail or "not signed" in failure.value.detail
     assert told.taken == []
     assert told.book.standing() == {author.log: 3}
 

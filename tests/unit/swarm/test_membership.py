@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record, digest_of
+from p2ptrain.run.record import kind_of
 from p2ptrain.swarm import Membership, Phase, Presence, Swarm, Vitals, membership, presence
-from p2ptrain.swarm.membership import _kind_of
 from p2ptrain.swarm.presence import Heartbeat
 from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.conftest import Swarms, eventually
@@ -27,9 +27,9 @@ from tests.unit.swarm.people import KEYS, RUN, presence_of
 
 def test_a_records_kind_is_read_from_its_first_bytes() -> None:
     heartbeat = Heartbeat(presence=presence_of(), news=bytes(1000))
-    assert _kind_of(heartbeat.encoded) == Heartbeat.kind
-    assert _kind_of(heartbeat.encoded[:20]) == Heartbeat.kind
-    assert _kind_of(msgpack.packb(["commit/1", {}])) == "commit/1"
+    assert kind_of(heartbeat.encoded) == Heartbeat.kind
+    assert kind_of(heartbeat.encoded[:20]) == Heartbeat.kind
+    assert kind_of(msgpack.packb(["commit/1", {}])) == "commit/1"
 
 
 NO_RECORDS = {
@@ -54,13 +54,13 @@ NO_RECORDS = {
 @pytest.mark.parametrize("data", NO_RECORDS.values(), ids=NO_RECORDS)
 def test_what_is_no_record_has_no_kind(data: bytes) -> None:
     with pytest.raises(MalformedError, match="no record"):
-        _kind_of(data)
+        kind_of(data)
 
 
 @given(st.binary())
 def test_random_bytes_have_a_short_kind_or_none(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
-        assert len(_kind_of(data)) <= 40
+        assert len(kind_of(data)) <= 40
 
 
 # Between real peers --------------------------------------------------------------------------------------------------

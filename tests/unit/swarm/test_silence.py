@@ -14,6 +14,7 @@ import pytest
 
 from p2ptrain.run import PeerId
 from p2ptrain.swarm import Identity, NodeConfig, Rpc, RpcError, Swarm, rpc
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.rpc import MAX_FRAME_BYTES
 from tests.unit.swarm.calls import Ask, Pair, Told, count, echo, failure_of, frames_of, serve_one_and_wait
@@ -101,14 +102,14 @@ def frail(pair: Pair, tmp_path: Path, gate: asyncio.Event) -> Iterator[tuple[Nod
     """A node that answers 'last' with one frame and then falls silent, and a peer that is connected to it."""
     host, asking = pair
     identity = Identity.open(tmp_path / "1.key")
-    node = host.run(Node.start(identity, NodeConfig((LOOPBACK,), bootstrap=tuple(asking.addresses()))))
+    node = host.run(Node.start(identity, NodeConfig((LOOPBACK,), bootstrap=tuple(asking.addresses())), Door()))
 
     async def last_words(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
         yield b"one"
         await gate.wait()
 
     try:
-        host.run(Rpc(node).serve_stream("last", Ask, last_words))
+        host.run(Rpc(node, Door()).serve_stream("last", Ask, last_words))
         yield node, asking
     finally:
         host.run(node.close())

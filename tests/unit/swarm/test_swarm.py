@@ -17,6 +17,7 @@ from hivemind.proto import p2pd_pb2
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PROTOCOL, PeerId
 from p2ptrain.swarm import MAX_GOSSIP_BYTES, Identity, NodeConfig, Swarm, clock, rpc
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Gossip, Node
 from p2ptrain.swarm.rpc import Rpc
 from p2ptrain.swarm.sockets import check_port
@@ -117,7 +118,7 @@ def test_another_peer_at_the_address_is_told(swarms: Swarms, pair: Pair) -> None
 
 def test_a_libp2p_node_of_other_software_is_told(swarms: Swarms, pair: Pair) -> None:
     identity, (host, _) = swarms.identity(), pair
-    foreign = host.run(Node.start(identity, NodeConfig(listen=(LOOPBACK,))))
+    foreign = host.run(Node.start(identity, NodeConfig(listen=(LOOPBACK,)), Door()))
     try:
         refusal = refusal_of(swarms.identity(), *host.run(foreign.addresses()))
     finally:
@@ -157,8 +158,8 @@ def test_a_swarm_that_does_not_answer_is_told(swarms: Swarms, monkeypatch: pytes
 
 class WithoutDirectory(Swarm):
     async def _start(self) -> None:
-        self.node = await Node.start(self._identity, self._config)
-        self.rpc = Rpc(self.node)
+        self.node = await Node.start(self._identity, self._config, self.door)
+        self.rpc = Rpc(self.node, self.door)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
 
 

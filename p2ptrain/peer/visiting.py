@@ -1,0 +1,119 @@
+"""What owners' commands do beside a running peer: they read its folder and go into its swarm for a moment, under a
+passing identity of their own. Nobody is asked to remember it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from p2ptrain.errors import IdentityError, NetworkError, StorageError
+from p2ptrain.run import Digest, PeerId, SigningKey
+from p2ptrain.run.access import Access, Member
+from p2ptrain.run.certificate import certify
+from p2ptrain.state import RunFolder
+from p2ptrain.state.inviting import check_owner
+from p2ptrain.state.members import MembersFile
+from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.private_door import Pass, PrivateDoor
+
+VISIT_SECONDS = 3600
+CALL_SECONDS = 60.0
+
+
+def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
+    """The key of one of the run's owners; the folder's own peer's if none is given.
+
+    Raises:
+        IdentityError: it can't be read.
+        AccessError: it is no owner's.
+    """
+    path = given or Path(folder.contact.identity or "unknown.key")
+    try:
+        key = SigningKey.from_file_bytes(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise IdentityError(f"can't read the key {path}", str(error), "give an owner's with --owner-key") from None
+    check_owner(folder, key)
+    return key
+
+
+def members_of(folder: RunFolder) -> Access:
+    """Who is in a private run, as its peer has it on disk; raises AccessError."""
+    return MembersFile(folder.path, folder.genesis, folder.spec).access
+
+
+def find_member(access: Access, text: str) -> Member:
+    """By a peer id, its ending, or the label of the invite.
+
+    Raises:
+        StorageError: that names nobody, or several.
+    """
+    members = access.members(time.time())
+    found = [each for each in members if text and (each.peer.endswith(text) or each.label == text)]
+    if len(found) != 1:
+        shown = found or members
+        raise StorageError(
+            f"{text!r} names {'nobody' if not found else 'several members'} of the run",
+            "there are: " + ", ".join(f"{each.peer[-6:]} {each.label}".strip() for each in shown),
+            "give a whole peer id",
+        )
+    return found[0]
+
+
+@contextlib.contextmanager
+def visit(folder: RunFolder, owner: SigningKey) -> Iterator[Swarm]:
+    """The run's swarm.
+
+    Raises:
+        NetworkError: none of the peers that the folder knows answers.
+    """
+    contact = folder.contact
+    here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
+    known = (*here, *contact.peers)
+    if not known:
+        raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
+    with tempfile.TemporaryDirectory() as home:
+        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=known)
+        identity = Identity.open(Path(home) / "passing.key")
+        with Swarm.start(identity, config, _door(folder, owner, identity.peer_id)) as swarm:
+            yield swarm
+
+
+def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
+    if not folder.spec.is_private:
+        return Door()
+    certificate = certify(owner, folder.run, "an owner's visit", int(time.time()) + VISIT_SECONDS, me)
+    return PrivateDoor(me, Pass(folder.run, certificate, passing=True), members_of(folder))
+
+
+def tell_everyone(swarm: Swarm, run: Digest, tell: Callable[[PeerId], Awaitable[None]]) -> int:
+    """Call `tell` for each peer of the run; how many were told.
+
+    Raises:
+        NetworkError: none was.
+    """
+    return swarm.run(_tell_everyone(swarm, run, tell), CALL_SECONDS)
+
+
+async def _tell_everyone(swarm: Swarm, run: Digest, tell: Callable[[PeerId], Awaitable[None]]) -> int:
+    problem = "nobody is there"
+
+    async def tell_one(peer: PeerId, presence: Presence) -> bool:
+        nonlocal problem
+        try:
+            await swarm.node.connect(peer, presence.addresses)
+            await tell(peer)
+        except (NetworkError, RpcError) as error:
+            problem = str(error)
+            return False
+        return True
+
+    peers = await swarm.directory.peers(run)
+    told = sum(await asyncio.gather(*(tell_one(peer, presence) for peer, presence in peers.items())))
+    if not told:
+        raise NetworkError("no peer of the run took it", problem, "start a peer of the run and try again")
+    return told

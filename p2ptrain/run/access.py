@@ -1,0 +1,267 @@
+"""Who may take part in a private run, and the key of its gossip. Pure: no network, no files, no clock of its own.
+
+What is known are certificates and owners' orders, each signed, and the secrets that orders commit to. All of it only
+grows, in any order, so peers that have heard the same papers agree about everybody and on the key:
+
+    key = BLAKE3-derive-key("p2ptrain 2026 gossip key", run ‖ founding secret ‖ each order's secret, by commitment)
+
+Who is shut out by an order never gets that order's secret, and without it none of the keys that follow, also if two
+owners shut out two peers at the same moment.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from blake3 import blake3
+
+from p2ptrain.errors import MalformedError
+from p2ptrain.run.certificate import KEY_BYTES, Certificate, Order
+from p2ptrain.run.digest import Digest, digest_of
+from p2ptrain.run.genesis import Genesis
+from p2ptrain.run.keys import PeerId, short_peer
+from p2ptrain.run.record import kind_of
+from p2ptrain.run.spec import RunSpec
+
+TOLERANCE = 3600
+"""Seconds: by so much may clocks differ before a certificate counts as expired."""
+MOST_CERTIFICATES, MOST_ORDERS = 4096, 1024
+STRANGER = "introduce yourself"
+"""What a peer is told that has shown no certificate: with one, it may try again."""
+
+Paper = Certificate | Order
+Role = Literal["owner", "founder", "member"]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The gossip's key for as long as no further order is known."""
+
+    name: bytes
+    """8 bytes, the same for everyone who knows the same orders."""
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who is or was in the run, for lists."""
+
+    peer: PeerId
+    role: Role
+    label: str
+    """Of the invite."""
+    invited_by: str
+    """The owner's peer id; empty for owners and the founder."""
+    expires: int | None
+    refusal: str
+    """Why it is out; empty if it is in."""
+
+
+def commitment(secret: bytes) -> Digest:
+    """What an order or a genesis publishes of its secret."""
+    return Digest(blake3(secret, derive_key_context="p2ptrain 2026 access secret").digest())
+
+
+def owners_of(genesis: Genesis, spec: RunSpec) -> frozenset[PeerId]:
+    """Whose signature admits and shuts out: the founder's, unless the spec names others."""
+    return frozenset(PeerId(owner) for owner in spec.swarm.owners or (genesis.author,))
+
+
+class Access:
+    """The members of one run, as far as this peer knows."""
+
+    def __init__(self, genesis: Genesis, spec: RunSpec) -> None:
+        self.genesis, self.spec = genesis, spec
+        self.run, self.founder = genesis.digest, PeerId(genesis.author)
+        self.owners = owners_of(genesis, spec)
+        self._founding = Digest(genesis.seal)
+        self._papers: dict[Digest, Paper] = {}
+        self._certificates: dict[PeerId, list[Certificate]] = defaultdict(list)
+        self._shut_out: dict[PeerId, Order] = {}
+        self._closed: dict[bytes, list[Order]] = defaultdict(list)
+        self._secrets: dict[Digest, bytes] = {}
+        self._wanted = {self._founding}
+        """Commitments to all secrets that there are."""
+
+    # Learning --------------------------------------------------------------------------------------------------------
+
+    def take(self, paper: Paper) -> bool:
+        """Learn from a certificate or an order, whoever brings it; False if it has been known.
+
+        Raises:
+            MalformedError: it is not what it says, of another run, not an owner's, or one too many.
+        """
+        if paper.digest in self._papers:
+            return False
+        if isinstance(paper, Certificate):
+            self._check_owner(paper.invitation.run, paper.invitation.author)
+            if sum(map(len, self._certificates.values())) >= MOST_CERTIFICATES:
+                raise MalformedError("the run has too many certificates", str(MOST_CERTIFICATES))
+            self._certificates[PeerId(paper.check().peer)].append(paper)
+        else:
+            self._check_owner(paper.run, paper.author)
+            if len(self._wanted) > MOST_ORDERS:
+                raise MalformedError("the run has too many orders", str(MOST_ORDERS))
+            self._follow(paper.check_signature())
+        self._papers[paper.digest] = paper
+        return True
+
+    def _check_owner(self, run: bytes, author: str) -> None:
+        if run != self.run:
+            raise MalformedError("a paper is of another run")
+        if author not in self.owners:
+            raise MalformedError("a paper is not signed by an owner of the run", author)
+
+    def _follow(self, order: Order) -> None:
+        for peer in order.peers:
+            if peer not in self.owners:  # the genesis has made them owners, so no other owner can undo it
+                self._shut_out.setdefault(PeerId(peer), order)
+        for invite in order.closed:
+            self._closed[invite].append(order)
+        self._wanted.add(Digest(order.secret))
+
+    def take_secret(self, secret: bytes) -> bool:
+        """Learn what an order or the genesis has committed to; False if that was known, or nobody has."""
+        name = commitment(secret)
+        if name in self._secrets or name not in self._wanted or len(secret) != KEY_BYTES:
+            return False
+        self._secrets[name] = secret
+        return True
+
+    # Asking ----------------------------------------------------------------------------------------------------------
+
+    def refusal(self, peer: PeerId, now: float) -> str:
+        """Why a peer may not take part; empty if it may.
+
+        Args:
+            now: seconds since 1970.
+        """
+        if order := self._shut_out.get(peer):
+            return f"revoked by the owner {short_peer(order.author)} on {day(order.time)}"
+        if peer in self.owners or peer == self.founder:
+            return ""
+        reasons = [self.standing(certificate, now) for certificate in self._certificates.get(peer, ())]
+        return STRANGER if not reasons else min(reasons)
+
+    def judge(self, certificate: Certificate, now: float) -> str:
+        """Why this certificate lets nobody in, empty if it does; it need not be known here.
+
+        Raises:
+            MalformedError: it is not what it says, of another run, or not by an owner's invite.
+        """
+        self._check_owner(certificate.invitation.run, certificate.invitation.author)
+        return self.standing(certificate.check(), now)
+
+    def standing(self, certificate: Certificate, now: float) -> str:
+        """The same of a certificate that has been checked before."""
+        if order := self._shut_out.get(PeerId(certificate.peer)):
+            return f"revoked by the owner {short_peer(order.author)} on {day(order.time)}"
+        invitation = certificate.invitation
+        for order in self._closed.get(invitation.bearer, ()):
+            if certificate.peer not in order.kept:
+                owner = short_peer(order.author)
+                return f"its invite was closed by the owner {owner} on {day(order.time)}, before it came"
+        if now > invitation.expires + TOLERANCE:
+            return f"its invite has ended on {moment(invitation.expires)}, and here it is {moment(now)}"
+        return ""
+
+    def knows(self, peer: PeerId) -> bool:
+        """Whether a peer is or ever was a member: what it has signed may be part of the run's past."""
+        return peer in self._certificates or peer in self.owners or peer == self.founder
+
+    def certificate_of(self, peer: PeerId) -> Certificate | None:
+        """The one that holds for longest; None of owners, the founder and strangers."""
+        return max(self._certificates.get(peer, ()), key=lambda each: each.invitation.expires, default=None)
+
+    def order_against(self, peer: PeerId) -> Order | None:
+        """What shut a peer out, to be shown to it."""
+        if order := self._shut_out.get(peer):
+            return order
+        closed = (self._closed.get(each.invitation.bearer, ()) for each in self._certificates.get(peer, ()))
+        return next((order for orders in closed for order in orders if peer not in order.kept), None)
+
+    def came_by(self, invite: bytes) -> list[PeerId]:
+        """Who has a certificate by this invite."""
+        return [peer for peer, held in self._certificates.items() if any(c.invitation.bearer == invite for c in held)]
+
+    def invites_of(self, peer: PeerId) -> set[bytes]:
+        """The invites by which a peer has come."""
+        return {certificate.invitation.bearer for certificate in self._certificates.get(peer, ())}
+
+    def is_closed(self, invite: bytes) -> bool:
+        return bool(self._closed.get(invite))
+
+    def members(self, now: float) -> list[Member]:
+        """Everybody who is or was in the run: owners, the founder, then the others by label."""
+        found = []
+        for peer in sorted(self.owners | {self.founder} | self._certificates.keys()):
+            held = self.certificate_of(peer)
+            role: Role = "owner" if peer in self.owners else "founder" if peer == self.founder else "member"
+            label, by, expires = ("", "", None) if held is None or role != "member" else (
+                held.invitation.label, held.invitation.author, held.invitation.expires)  # fmt: skip
+            found.append(Member(peer, role, label, by, expires, self.refusal(peer, now)))
+        return sorted(found, key=lambda each: (["owner", "founder", "member"].index(each.role), each.label, each.peer))
+
+    # Telling ---------------------------------------------------------------------------------------------------------
+
+    def papers(self) -> Iterator[Paper]:
+        """All that are known, orders first."""
+        yield from sorted(self._papers.values(), key=lambda paper: isinstance(paper, Certificate))
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        return tuple(self._secrets.values())
+
+    @property
+    def digest(self) -> Digest:
+        """Equal on peers that know the same papers."""
+        return digest_of(b"".join(sorted(self._papers)))
+
+    @property
+    def lacks_secrets(self) -> bool:
+        return self._wanted != self._secrets.keys()
+
+    def epoch(self) -> Epoch | None:
+        """The newest key that the secrets known here make; None without the founding one.
+
+        An order whose secret is not known yet shuts out at once, but does not change this peer's key before it has the
+        secret: nobody could read it."""
+        if self._founding not in self._secrets:
+            return None
+        later = sorted(name for name in self._secrets if name != self._founding)
+        hasher = blake3(self.run + self._secrets[self._founding], derive_key_context="p2ptrain 2026 gossip key")
+        for name in later:
+            hasher.update(self._secrets[name])
+        return Epoch(digest_of(b"".join([self.run, *later]))[:8], hasher.digest())
+
+    @classmethod
+    def restore(cls, genesis: Genesis, spec: RunSpec, papers: Iterable[Paper], secrets: tuple[bytes, ...]) -> Self:
+        """From what a disk kept.
+
+        Raises:
+            MalformedError: one of the papers is damaged.
+        """
+        access = cls(genesis, spec)
+        for paper in papers:
+            access.take(paper)
+        for secret in secrets:
+            access.take_secret(secret)
+        return access
+
+
+def read_paper(data: bytes) -> Paper:
+    """Raises MalformedError if it is neither a certificate nor an order; `Access.take` checks its signatures."""
+    return Order.decode(data) if kind_of(data) == Order.kind else Certificate.decode(data)
+
+
+def day(seconds: float) -> str:
+    """A date as people write it, in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
+
+
+def moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

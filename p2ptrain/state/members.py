@@ -1,0 +1,123 @@
+"""What a peer of a private run keeps about who is in it: `members`, one file in the run folder.
+
+Papers and the gossip's secrets, this peer's own certificate, and a number that grows at each start. The folder is
+readable by its user alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field
+
+from p2ptrain.errors import AccessError, MalformedError
+from p2ptrain.run import Genesis, PeerId, Record, RunSpec
+from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, read_paper
+from p2ptrain.run.certificate import KEY_BYTES, Certificate
+from p2ptrain.run.record import Count
+from p2ptrain.state.files import write_whole
+from p2ptrain.swarm import Identity, Invite, Swarm
+from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.private_door import Pass, PrivateDoor
+
+FILE = "members"
+
+
+class Members(Record):
+    """The file."""
+
+    kind: ClassVar[str] = "members/1"
+    max_bytes: ClassVar[int] = 64 * 1024 * 1024
+
+    boot: Count
+    own: Annotated[bytes, Field(max_length=Certificate.max_bytes)]
+    """Empty: an owner, or the founder."""
+    papers: Annotated[tuple[bytes, ...], Field(max_length=MOST_CERTIFICATES + MOST_ORDERS)]
+    secrets: Annotated[
+        tuple[Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)], ...],
+        Field(max_length=MOST_ORDERS + 1),
+    ]
+
+
+class MembersFile:
+    """The file of one peer's run folder; any thread may save.
+
+    Raises:
+        AccessError: it is damaged or gone, and with it this peer's certificate.
+    """
+
+    def __init__(self, folder: Path, genesis: Genesis, spec: RunSpec) -> None:
+        self._path = folder / FILE
+        self._lock = threading.Lock()
+        try:
+            self._kept = Members.decode(self._path.read_bytes())
+            papers = map(read_paper, self._kept.papers)
+            self.access = Access.restore(genesis, spec, papers, self._kept.secrets)
+            self.own = Certificate.decode(self._kept.own) if self._kept.own else None
+        except (OSError, MalformedError) as error:
+            raise AccessError(
+                f"{self._path} can't be read", str(error),
+                "join the run again with an invite: that mends it",
+            ) from None  # fmt: skip
+
+    @property
+    def boot(self) -> int:
+        return self._kept.boot
+
+    @classmethod
+    def begin(cls, folder: Path, access: Access, own: Certificate | None) -> Self:
+        """Write the first one, of a founder or a newcomer; what an earlier one knew is learned."""
+        boot = 0
+        with contextlib.suppress(AccessError):
+            before = cls(folder, access.genesis, access.spec)
+            boot = before.boot
+            for paper in before.access.papers():
+                access.take(paper)
+            for secret in before.access.secrets:
+                access.take_secret(secret)
+        papers = tuple(paper.encoded for paper in access.papers())
+        kept = Members(boot=boot, own=own.encoded if own else b"", papers=papers, secrets=access.secrets)
+        write_whole(folder / FILE, kept.encoded)
+        return cls(folder, access.genesis, access.spec)
+
+    def door(self, me: PeerId) -> PrivateDoor:
+        """For a peer that was in the run before."""
+        return PrivateDoor(me, Pass(self.access.run, self.own), self.access)
+
+    def next_boot(self) -> int:
+        """A number larger than those of all starts before: also if an older copy of the folder was put back, or the
+        clock was."""
+        self._change(boot=max(self._kept.boot + 1, int(time.time())))
+        return self._kept.boot
+
+    def save(self, papers: tuple[bytes, ...], secrets: tuple[bytes, ...]) -> None:
+        """Keep these instead of those of before; raises StorageError."""
+        self._change(papers=papers, secrets=secrets)
+
+    def _change(self, **fields: object) -> None:
+        with self._lock:
+            kept = Members.model_validate(self._kept.model_dump() | fields)
+            if kept != self._kept:
+                write_whole(self._path, kept.encoded)
+                self._kept = kept
+
+
+def door_for(invite: Invite, key: Identity, passing: bool = False) -> Door:
+    """For a peer that comes by an invite; `passing`: only to look, or to give an order."""
+    if invite.ticket is None or invite.run is None:
+        return Door()
+    return PrivateDoor(key.peer_id, Pass(invite.run, invite.ticket.certificate(key.peer_id), passing))
+
+
+def remember_members(swarm: Swarm, door: PrivateDoor, file: MembersFile) -> None:
+    """Have the door of a running swarm keep in this file what it learns."""
+    boot = file.next_boot()
+
+    async def begin() -> None:
+        door.remember_with(boot, file.save)
+
+    swarm.run(begin())
