@@ -28,15 +28,17 @@ def invite(
     json_lines: o.Json = False,
 ) -> None:
     """Make a link with which others join a run; of a private run an owner makes, lists and revokes them."""
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
     from p2ptrain.peer import invite as inviting
-    from p2ptrain.peer.revoke import close_invite
 
     if sum((list_all, revoke is not None, renew is not None)) > 1:
         raise typer.BadParameter("give one of --list, --revoke and --renew")
     if list_all:
         inviting.show_invites(run_dir, json_lines)
     elif revoke is not None:
-        print(close_invite(run_dir, revoke, owner_key))
+        print(inviting.close_invite(run_dir, revoke, owner_key))
     elif renew is not None:
         print(inviting.renew(run_dir, renew, days, owner_key))
     else:

@@ -14,6 +14,9 @@ def members(
     run_dir: Annotated[Path, typer.Argument(help="A peer's folder of a private run.")], json_lines: o.Json = False
 ) -> None:
     """List who is in a private run, who was, by whose invite and until when."""
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.invite import show_members
 
     show_members(run_dir, json_lines)

@@ -20,6 +20,9 @@ def revoke(
     owner_key: o.OwnerKey = None,
 ) -> None:
     """Shut a peer out of a private run; take back, on every peer, what it has said in a one-byte run."""
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.revoke import revoke as run
 
     print(run(run_dir, peer, keep, owner_key))

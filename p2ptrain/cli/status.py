@@ -14,6 +14,9 @@ def status(
     json_lines: o.Json = False,
 ) -> None:
     """Show who trains in a run, from the swarm's presence records alone."""
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.status import show_status
     from p2ptrain.swarm import Invite
 

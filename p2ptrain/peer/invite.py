@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from p2ptrain.errors import AccessError, NetworkError
+from p2ptrain.errors import AccessError, NetworkError, StorageError
+from p2ptrain.peer.orders import shut_out
 from p2ptrain.peer.visiting import find_member, members_of, owner_key, tell_everyone, visit
 from p2ptrain.run import PeerId, short_peer
 from p2ptrain.run.access import Access, Member, day
@@ -77,6 +78,34 @@ def _peer_id(text: str) -> str:
         ) from None
 
 
+def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
+    """Close an invite: who has come by it stays, nobody else comes.
+
+    Args:
+        label: the invite's, or the beginning of its key.
+
+    Raises:
+        StorageError: there is no such invite in the list, or there are several.
+        AccessError: the key is no owner's.
+        NetworkError: no peer of the run took the order.
+    """
+    folder = RunFolder.open(run_dir, lock=False)
+    try:
+        key, made = owner_key(folder, key_file), MadeInvites.read(folder.path).invites
+        found = [invite for invite in made if label and (invite.label == label or invite.key.startswith(label))]
+        if len(found) != 1:
+            known = ", ".join(f"{invite.key[:8]} {invite.label}".strip() for invite in found or made)
+            raise StorageError(
+                f"{label!r} names {'several' if found else 'none'} of the invites that were made here",
+                f"there are: {known or 'none'}", "give the beginning of its key",
+            )  # fmt: skip
+        with visit(folder, key) as swarm:
+            told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
+        return f"the invite {label} is closed; {told} peers were told and pass it on"
+    finally:
+        folder.close()
+
+
 def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
     """Give a member more time, wherever it is; returns one line that says so.
 
@@ -98,7 +127,7 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
         with visit(folder, key) as swarm:
             door = swarm.door
             assert isinstance(door, PrivateDoor)
-            told = tell_everyone(swarm, folder.run, lambda other: door.give(other, certificate))
+            told = tell_everyone(swarm, folder.run, lambda other: door.papers.give(other, certificate))
         return f"{short_peer(member.peer)} is a member until {day(until)}; {told} peers were told and pass it on"
     finally:
         folder.close()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from pathlib import Path
 
 from p2ptrain.errors import AccessError, StorageError
+from p2ptrain.peer.orders import shut_out
 from p2ptrain.peer.visiting import find_member, members_of, owner_key, tell_everyone, visit
 from p2ptrain.run import PeerId, SigningKey, SPSAMethod, short_peer
-from p2ptrain.run.access import Access, commitment
-from p2ptrain.run.certificate import KEY_BYTES, MOST_KEPT, Order
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import MOST_KEPT as MOST_KEPT_LOGS
-from p2ptrain.spsa.batch import Revocation
+from p2ptrain.spsa.batch import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
-from p2ptrain.state.inviting import MadeInvites
-from p2ptrain.swarm import Swarm
-from p2ptrain.swarm.private_door import PrivateDoor
 
 
 def revoke(run_dir: Path, peer: str, keep: int | None, key_file: Path | None) -> str:
@@ -56,7 +49,7 @@ def revoke(run_dir: Path, peer: str, keep: int | None, key_file: Path | None) ->
         told = [f"{short_peer(author)} is revoked"]
         with visit(folder, key) as swarm:
             if folder.spec.is_private:
-                count = _shut_out(swarm, key, (author,))
+                count = shut_out(swarm, key, (author,))
             if cut is not None:
                 order, words = cut
                 count = tell_everyone(swarm, folder.run, lambda other: give_cut(swarm.rpc, other, order))
@@ -64,69 +57,6 @@ def revoke(run_dir: Path, peer: str, keep: int | None, key_file: Path | None) ->
         return f"{': '.join(told)}; {count} peers were told and pass it on"
     finally:
         folder.close()
-
-
-def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
-    """Close an invite: who has come by it stays, nobody else comes.
-
-    Args:
-        label: the invite's, or the beginning of its key.
-
-    Raises:
-        StorageError: there is no such invite in the list, or there are several.
-        AccessError, NetworkError: as in `revoke`.
-    """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
-        key, made = owner_key(folder, key_file), MadeInvites.read(folder.path).invites
-        found = [invite for invite in made if label and (invite.label == label or invite.key.startswith(label))]
-        if len(found) != 1:
-            known = ", ".join(f"{invite.key[:8]} {invite.label}".strip() for invite in found or made)
-            raise StorageError(
-                f"{label!r} names {'several' if found else 'none'} of the invites that were made here",
-                f"there are: {known or 'none'}", "give the beginning of its key",
-            )  # fmt: skip
-        with visit(folder, key) as swarm:
-            told = _shut_out(swarm, key, (), bytes.fromhex(found[0].key))
-        return f"the invite {label} is closed; {told} peers were told and pass it on"
-    finally:
-        folder.close()
-
-
-def _shut_out(swarm: Swarm, key: SigningKey, peers: tuple[PeerId, ...], *invites: bytes) -> int:
-    """How many members took the order. The peers' invites are closed, too: others came by them and stay."""
-    door = swarm.door
-    assert isinstance(door, PrivateDoor)
-
-    async def learn(peer: PeerId) -> None:
-        await door.pull(peer)
-
-    tell_everyone(swarm, door.access.run, learn)  # somebody may have come by these invites lately
-    secret = secrets.token_bytes(KEY_BYTES)
-    order = _order(door.access, key, peers, invites, secret)
-
-    async def give(peer: PeerId) -> None:
-        if peer not in peers:
-            await door.give(peer, order, secret)
-
-    return tell_everyone(swarm, door.access.run, give)
-
-
-def _order(
-    access: Access, key: SigningKey, peers: tuple[PeerId, ...], invites: tuple[bytes, ...], secret: bytes
-) -> Order:
-    closed = {*invites, *(invite for peer in peers for invite in access.invites_of(peer))}
-    kept = {peer for invite in closed for peer in access.came_by(invite)} - set(peers)
-    kept = {peer for peer in kept if access.order_against(peer) is None}
-    if len(kept) > MOST_KEPT:
-        raise StorageError(
-            f"{len(kept)} members came by the same invite", f"an order can name {MOST_KEPT} of them who stay",
-            "give them invites of their own first: p2ptrain invite RUN_DIR --renew PEER",
-        )  # fmt: skip
-    return Order(
-        author=key.peer_id, run=access.run, time=int(time.time()), peers=peers, closed=tuple(sorted(closed)),
-        kept=tuple(sorted(kept)), secret=commitment(secret),
-    ).signed(key)  # fmt: skip
 
 
 def _cut(folder: RunFolder, key: SigningKey, past: Past, author: PeerId, keep: int | None) -> tuple[Revocation, str]:
@@ -137,10 +67,10 @@ def _cut(folder: RunFolder, key: SigningKey, past: Past, author: PeerId, keep: i
         stays = count if left is None else min(left, count)
         left = None if left is None else left - stays
         kept += [(log.session, stays)] if stays else []
-    if len(kept) > MOST_KEPT_LOGS:
+    if len(kept) > MOST_KEPT:
         raise StorageError(
             f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of "
-            f"{MOST_KEPT_LOGS:,}",
+            f"{MOST_KEPT:,}",
             "", "give the number of its first records that stay with --keep, e.g. --keep 0",
         )  # fmt: skip
     order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)

@@ -60,7 +60,7 @@ class RunFolder:
         if _content(path / "genesis") != genesis.encoded or _content(path / "spec.json") != spec.canonical():
             _refuse_another(path, genesis)
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a private run keeps its secrets here
             except OSError as error:
                 raise StorageError(
                     f"can't make the run folder {path}", error.strerror or str(error), "choose another --home"

@@ -118,6 +118,6 @@ def remember_members(swarm: Swarm, door: PrivateDoor, file: MembersFile) -> None
     boot = file.next_boot()
 
     async def begin() -> None:
-        door.remember_with(boot, file.save)
+        door.papers.remember_with(boot, file.save)
 
     swarm.run(begin())

@@ -49,6 +49,7 @@ class Welcome(Record):
     order: Annotated[bytes, Field(max_length=MAX_ORDER)] = b""
     """The owner's order that shuts you out, as a proof."""
     certificate: CertificateBytes = b""
+    passing: bool = False
     genesis: Annotated[bytes, Field(max_length=MAX_GENESIS)] = b""
     spec: Annotated[bytes, Field(max_length=MAX_SPEC_BYTES)] = b""
     summary: Summary = b""

@@ -11,46 +11,37 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from p2ptrain.errors import AccessError, MalformedError, NetworkError
 from p2ptrain.run import Digest, Genesis, PeerId, short_peer, spec_from_canonical
 from p2ptrain.run.access import STRANGER, Access, Paper, read_paper
 from p2ptrain.run.certificate import Certificate, Order
-from p2ptrain.run.record import kind_of
 from p2ptrain.swarm import clock
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.introduction import (
     GIVE,
     INTRODUCE,
     PAPERS,
-    SUMMARY_BYTES,
     GivenPaper,
     Introduction,
     PapersRequest,
     PaperTaken,
-    Secret,
     Welcome,
 )
 from p2ptrain.swarm.node import ControlError, Node
+from p2ptrain.swarm.papers import Papers
 from p2ptrain.swarm.presence import monotonic
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
-from p2ptrain.swarm.seal import Seal, UnknownEpochError
 
 SWEEP_SECONDS = 2.0
 STRANGER_SECONDS = 10.0
 """How long a connection may stay open over which nobody has introduced itself."""
-DIFFERENT_SECONDS = 3.0
-"""How long another peer may know something else before it is asked for it: news are on their way."""
-PULL_SECONDS = 30.0
-MOST_PAPERS = 16_384
 MOST_PASSING = 64
 NO_SUCH_RUN = "this peer knows of no such run"
 
 log = logging.getLogger(__name__)
-Save = Callable[[tuple[bytes, ...], tuple[bytes, ...]], None]
 
 
 class NotLetIn(RpcError):
@@ -83,10 +74,8 @@ class PrivateDoor(Door):
 
     def __init__(self, me: PeerId, own: Pass | None, access: Access | None = None) -> None:
         self._me, self._own = me, own
-        self._save: Save | None = None
-        self._unsaved = False
-        self._seal: Seal | None = None
-        self.access: Access
+        self.papers: Papers
+        """From `has_begun` on."""
         self._node: Node
         self._rpc: Rpc
         self._met: set[PeerId] = set()
@@ -95,12 +84,9 @@ class PrivateDoor(Door):
         self._passing: OrderedDict[PeerId, Certificate] = OrderedDict()
         self._helpers: set[PeerId] = set()
         """Bootstrap nodes outside of the run: they relay and dial back, and know nothing."""
-        self._differs: dict[PeerId, float] = {}
         self._unknown_since: dict[PeerId, float] = {}
-        self._pulling = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
         self._each, self._total = RateLimit(1.0, 8), RateLimit(20.0, 100)  # two signatures are checked for each
-        self._publish: Callable[[bytes], Awaitable[None]] | None = None
         if access is not None:
             self._begin(access)
 
@@ -109,23 +95,23 @@ class PrivateDoor(Door):
         self._own = Pass(access.run)
         self._begin(access)
 
-    def remember_with(self, boot: int, save: Save) -> None:
-        """From now on what is learned is kept. Comes before anything is said to all peers of the run.
-
-        Args:
-            boot: larger at each start of this peer.
-            save: gets papers and secrets, encoded, on another thread.
-        """
-        assert self._seal is not None
-        self._seal.boot, self._save, self._unsaved = boot, save, True
-
     def _begin(self, access: Access) -> None:
-        self.access, self._seal = access, Seal(access.run, self._me)
-        self._use_newest_key()
+        self.papers = Papers(self._me, access, self._learned)
+        if hasattr(self, "_rpc"):
+            self.papers.ask_with(self._rpc)
 
     @property
     def has_begun(self) -> bool:
-        return self._seal is not None
+        """Whether this peer knows the run, and so its members."""
+        return hasattr(self, "papers")
+
+    @property
+    def access(self) -> Access:
+        return self.papers.access
+
+    @property
+    def _is_passing(self) -> bool:
+        return self._own is not None and self._own.passing
 
     @property
     def certificate(self) -> Certificate | None:
@@ -149,6 +135,8 @@ class PrivateDoor(Door):
     async def attach(self, node: Node, rpc: Rpc) -> None:
         self._node, self._rpc = node, rpc
         self._met, self._helpers = set(), set()  # of an attempt before, at other addresses
+        if self.has_begun:
+            self.papers.ask_with(rpc)
         await rpc.serve(INTRODUCE, Introduction, self._introduced, versioned=False, open_to_all=True)
         await rpc.serve_stream(PAPERS, PapersRequest, self._tell_papers)
         await rpc.serve(GIVE, GivenPaper, self._given)
@@ -159,7 +147,7 @@ class PrivateDoor(Door):
         if not self.has_begun or request.run != self.access.run:
             return Welcome(refusal=NO_SUCH_RUN)
         try:
-            refusal = self._judge(peer, request)
+            refusal = self._judge(peer, request.certificate, request.passing, tell=True)
         except MalformedError as error:
             refusal = f"not a valid certificate: {error.brief}"[:200]
         if refusal:
@@ -168,24 +156,29 @@ class PrivateDoor(Door):
         own = self.certificate
         founding = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
         return Welcome(
-            certificate=own.encoded if own else b"", genesis=founding[0], spec=founding[1], summary=self.summary
-        )
+            certificate=own.encoded if own else b"", passing=self._is_passing, genesis=founding[0], spec=founding[1],
+            summary=self.summary,
+        )  # fmt: skip
 
-    def _judge(self, peer: PeerId, request: Introduction) -> str:
-        """Why the certificate does not let its peer in, empty if it does; remembers who comes in."""
-        if request.certificate:
-            certificate = Certificate.decode(request.certificate)
+    def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
+        """Why the certificate that a peer shows does not let it in, empty if it does; remembers who comes in.
+
+        Raises:
+            MalformedError: it is no certificate, or another peer's.
+        """
+        if shown:
+            certificate = Certificate.decode(shown)
             if certificate.peer != peer:
                 raise MalformedError("it is another peer's")
             refusal = self.access.judge(certificate, clock.swarm_time())
             if refusal:
                 return refusal
-            if request.passing:
+            if passing:
                 self._passing[peer] = certificate
                 if len(self._passing) > MOST_PASSING:
                     self._passing.popitem(last=False)
-            elif self.access.take(certificate):
-                self._learned(certificate, tell=True)
+            else:
+                self.papers.learn(certificate, tell)
         return self.refusal(peer)
 
     # Whom to ask -----------------------------------------------------------------------------------------------------
@@ -239,7 +232,7 @@ class PrivateDoor(Door):
             raise RpcError(peer, INTRODUCE, "refused", "this peer is in no run")
         own = self.certificate
         request = Introduction(
-            run=self._own.run, certificate=own.encoded if own else b"", passing=self._own.passing,
+            run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing,
             new=not self.has_begun,
         )  # fmt: skip
         answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False)
@@ -254,14 +247,12 @@ class PrivateDoor(Door):
         """Raises MalformedError, or RpcError if one of the two is no member."""
         if answer.refusal:
             if answer.order and self.has_begun:
-                self._learn(Order.decode(answer.order), tell=False)
+                self.papers.learn(Order.decode(answer.order), tell=False)
             failure = RpcError if answer.refusal == NO_SUCH_RUN else NotLetIn
             raise failure(peer, INTRODUCE, "refused", answer.refusal)
         if not self.has_begun:
             self._take_founding(answer)
-        if answer.certificate and self.access.take(certificate := Certificate.decode(answer.certificate)):
-            self._learned(certificate, tell=False)
-        if refusal := self.refusal(peer):
+        if refusal := self._judge(peer, answer.certificate, answer.passing, tell=False):
             raise RpcError(peer, INTRODUCE, "refused", f"it is no member itself: {refusal}")
 
     def _take_founding(self, answer: Welcome) -> None:
@@ -271,137 +262,55 @@ class PrivateDoor(Door):
         if genesis.digest != self._own.run or genesis.spec != spec.digest:
             raise MalformedError("what was handed out is not the run that the invite names")
         access = Access(genesis, spec)
-        if self._own.certificate is not None and not self._own.passing:
+        if self._own.certificate is not None and not self._is_passing:
             access.take(self._own.certificate)
         self._begin(access)
 
-    # Telling each other ----------------------------------------------------------------------------------------------
+    # What is learned and told -----------------------------------------------------------------------------------------
 
-    async def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
-        if request.run == self.access.run:
-            for paper in list(self.access.papers()):
-                yield paper.encoded
-            for secret in self.access.secrets:
-                yield Secret(value=secret).encoded
-
-    async def _given(self, _peer: PeerId, request: GivenPaper) -> PaperTaken:
-        if request.run != self.access.run:
-            raise Refused("another run's")
-        self._learn(read_paper(request.paper), tell=True, secret=request.secret)
-        await self.save()  # who brings an order may be gone in a moment
-        return PaperTaken()
-
-    async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:
-        """Have a member take a paper and pass it on.
-
-        Raises:
-            RpcError: it does not.
-        """
-        given = GivenPaper(run=self.access.run, paper=paper.encoded, secret=secret)
-        await self._rpc.call(peer, GIVE, given, PaperTaken)
-
-    def compare(self, peer: PeerId, summary: bytes) -> None:
-        if not self.has_begun or (summary == self.summary and not self.access.lacks_secrets):
-            self._differs.pop(peer, None)
-            return
-        since = self._differs.setdefault(peer, monotonic())
-        if (monotonic() - since >= DIFFERENT_SECONDS or self.access.lacks_secrets) and not self._pulling:
-            self._pulling = True
-            self._differs.pop(peer)
-            self._spawn(self._pull_quietly(peer))
-
-    async def _pull_quietly(self, peer: PeerId) -> None:
-        try:
-            await self.pull(peer)
-        except RpcError as error:
-            log.info("%s could not be asked who is in the run: %s", short_peer(peer), error)
-        finally:
-            self._pulling = False
-
-    async def pull(self, peer: PeerId) -> None:
-        """Learn what a peer knows.
-
-        Raises:
-            RpcError: it does not say, or nonsense.
-        """
-        count = 0
-        try:
-            async with asyncio.timeout(PULL_SECONDS):
-                frames = self._rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run))
-                async with contextlib.aclosing(frames):
-                    async for frame in frames:
-                        count += 1
-                        if count > MOST_PAPERS:
-                            raise MalformedError("more papers than there can be")
-                        self._learn_from(frame)
-        except MalformedError as error:
-            raise RpcError(peer, PAPERS, "malformed", error.brief) from None
-        except TimeoutError:
-            raise RpcError(peer, PAPERS, "timeout", f"{PULL_SECONDS:.0f} s") from None
-
-    def _learn_from(self, frame: bytes) -> None:
-        if kind_of(frame) == Secret.kind:
-            if self.access.take_secret(Secret.decode(frame).value):
-                self._use_newest_key()
-                self._unsaved = True
-            return
-        self._learn(read_paper(frame), tell=False)
-
-    def _learn(self, paper: Paper, tell: bool, secret: bytes = b"") -> None:
-        if not self.access.take(paper):
-            return
-        if secret:
-            self.access.take_secret(secret)
-        self._learned(paper, tell)
-
-    def _learned(self, paper: Paper, tell: bool) -> None:
+    def _learned(self, paper: Paper) -> None:
         if isinstance(paper, Order):
             for peer in paper.peers:
                 log.warning("%s is revoked by the owner %s", short_peer(peer), short_peer(paper.author))
-            self._spawn(self._sweep())
-        self._unsaved = True
+            self._sweeping = asyncio.create_task(self._sweep())
         self._look_at_oneself()
-        self._spawn(self._pass_on(paper if tell else None))
-
-    async def _pass_on(self, paper: Paper | None) -> None:
-        if paper is not None and self._publish is not None:
-            await self._publish(paper.encoded)  # in the key of before: others have no newer one yet
-        self._use_newest_key()
-
-    def _use_newest_key(self) -> None:
-        epoch = self.access.epoch()
-        if epoch is not None and self._seal is not None:
-            self._seal.use(epoch, monotonic())
 
     def _look_at_oneself(self) -> None:
         refusal = self.refusal(self._me)
-        if refusal and self._own is not None and not self._own.passing and self.expelled is None:
+        if refusal and self._own is not None and not self._is_passing and self.expelled is None:
             self.expelled = not_let_in(refusal)
-
-    # Gossip ----------------------------------------------------------------------------------------------------------
 
     kinds = frozenset({Certificate.kind, Order.kind})
 
+    def hear(self, data: bytes) -> None:
+        self.papers.learn(read_paper(data), tell=False)
+
     def seal(self, topic: str, message: bytes) -> bytes | None:
-        return self._seal.seal(topic, message) if self._seal and self._seal.is_ready else None
+        return self.papers.seal(topic, message)
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
-        assert self._seal is not None
-        try:
-            return self._seal.open(topic, origin, data, monotonic())
-        except UnknownEpochError:
-            self.compare(origin, b"")
-            raise
-
-    def hear(self, data: bytes) -> None:
-        self._learn(read_paper(data), tell=False)
+        return self.papers.unseal(topic, origin, data)
 
     def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        self._publish = publish
+        self.papers.publish_with(publish)
 
     @property
     def summary(self) -> bytes:
-        return self.access.digest[:SUMMARY_BYTES]
+        return self.papers.summary
+
+    def compare(self, peer: PeerId, summary: bytes) -> None:
+        self.papers.compare(peer, summary)
+
+    async def save(self) -> None:
+        if self.has_begun:
+            await self.papers.save()
+
+    async def _tell_papers(self, peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
+        async for frame in self.papers.answer(peer, request):
+            yield frame
+
+    async def _given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
+        return await self.papers.given(peer, request)
 
     # Keeping it shut -------------------------------------------------------------------------------------------------
 
@@ -411,14 +320,7 @@ class PrivateDoor(Door):
             if self.has_begun:
                 self._look_at_oneself()
                 await self._sweep()
-                await self.save()
-
-    async def save(self) -> None:
-        """Write down what was learned; raises StorageError."""
-        if self._unsaved and self._save is not None:
-            self._unsaved = False
-            papers = tuple(paper.encoded for paper in self.access.papers())
-            await asyncio.to_thread(self._save, papers, self.access.secrets)
+                await self.papers.save()
 
     async def _sweep(self) -> None:
         """Hang up on who has no business here; it may call again, and gets no further."""
@@ -435,11 +337,6 @@ class PrivateDoor(Door):
                 elif refusal:
                     unknown[peer] = since
             self._unknown_since = unknown
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def not_let_in(refusal: str) -> AccessError:

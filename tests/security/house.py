@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2ptrain.diloco.join import serve_commits
-from p2ptrain.peer.revoke import _order
+from p2ptrain.peer.orders import make_order
 from p2ptrain.run import NO_DIGEST, PeerId, RunSpec, SigningKey
-from p2ptrain.run.certificate import Certificate, Invitation, make_invitation
+from p2ptrain.run.certificate import Certificate, Invitation, Order, make_invitation
 from p2ptrain.spsa import reconcile
 from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run
@@ -105,20 +105,24 @@ class House:
         """An owner's."""
         return make_invitation(self.key, self.owner.run.id, "", int(time.time() + days * DAY), peer)
 
+    def order(self, *peers: PeerId, invite: bytes | None = None) -> tuple[Order, bytes]:
+        """The owner's, with its secret."""
+        secret = secrets.token_bytes(32)
+        return make_order(self.owner.door.access, self.key, peers, (invite,) if invite else (), secret), secret
+
     def revoke(self, *peers: PeerId, invite: bytes | None = None) -> None:
         """On both peers, at once."""
-        secret = secrets.token_bytes(32)
-        order = _order(self.owner.door.access, self.key, peers, (invite,) if invite else (), secret)
+        order, secret = self.order(*peers, invite=invite)
 
         async def hear(door: PrivateDoor) -> None:
-            door._learn(order, tell=False, secret=secret)
+            door.papers.learn(order, tell=False, secret=secret)
 
         for resident in (self.owner, self.member):
             resident.run.swarm.run(hear(resident.door))
 
     def admit(self, certificate: Certificate) -> None:
         async def learn(door: PrivateDoor) -> None:
-            door._learn(certificate, tell=False)
+            door.papers.learn(certificate, tell=False)
 
         for resident in (self.owner, self.member):
             resident.run.swarm.run(learn(resident.door))

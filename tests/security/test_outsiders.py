@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.run import digest_of
+from p2ptrain.run import PeerId, digest_of
 from p2ptrain.run.access import TOLERANCE, Access
 from p2ptrain.run.certificate import Certificate, Invitation, make_invitation
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Gossip
+from p2ptrain.swarm.papers import Papers
 from p2ptrain.swarm.private_door import PrivateDoor
 from p2ptrain.swarm.relay import TUNNEL, Tunnels
 from p2ptrain.swarm.seal import Replays, Seal
@@ -250,9 +251,9 @@ def any_peer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates count whoever shows them."""
     real = PrivateDoor._judge
 
-    def judge(door: PrivateDoor, peer: str, request: Any) -> str:
+    def judge(door: PrivateDoor, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
         try:
-            return real(door, peer, request)  # type: ignore[arg-type]
+            return real(door, peer, shown, passing, tell)
         except MalformedError as error:
             return "" if "another peer's" in error.what else str(error)
 
@@ -384,7 +385,7 @@ def test_without_the_seal_s_own_check_strangers_are_heard(
 def test_without_a_new_key_a_revoked_member_would_read_on(
     house: House, outsider: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PrivateDoor, "_use_newest_key", lambda door: None)
+    monkeypatch.setattr(Papers, "_use_newest_key", lambda papers: None)
     assert opens_what_is_said_now(house, outsider())
 
 

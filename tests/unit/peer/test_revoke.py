@@ -118,7 +118,7 @@ def test_an_order_that_nobody_can_be_told_of_is_refused(written: Written) -> Non
 def test_an_author_of_very_many_logs_can_be_revoked_with_what_to_keep(
     written: Written, orders: list[Revocation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revoking, "MOST_KEPT_LOGS", 1)
+    monkeypatch.setattr(revoking, "MOST_KEPT", 1)
     with pytest.raises(StorageError, match="in 2 logs, and an order can keep those of 1"):
         revoke(written.folder.path, ONE, None, None)
     revoke(written.folder.path, ONE, 15, None)
