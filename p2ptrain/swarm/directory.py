@@ -6,6 +6,8 @@ subkey names, for the run that its key names. So nobody can list, overwrite or d
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -22,6 +24,7 @@ from p2ptrain.swarm import clock
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
 
+CLOSE_TIMEOUT = 3.0
 LIFETIME = 60.0
 LONGEST_LIFETIME = 3600.0
 
@@ -99,7 +102,10 @@ class Directory:
         return sum(len(value) if isinstance(value, DictionaryDHTValue) else 1 for value in stored)
 
     async def close(self) -> None:
-        await self._dht.shutdown()
+        """Leave. hivemind asks p2pd to take its calls back and waits for the answer, which never comes if p2pd has
+        ended."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dht.shutdown(), CLOSE_TIMEOUT)
 
 
 class _OnlyPresence(RecordValidatorBase):  # type: ignore[misc]  # hivemind is not typed

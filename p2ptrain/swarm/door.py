@@ -39,7 +39,7 @@ class Door:
     async def keep(self) -> None:
         """What has to be done for as long as the node runs."""
 
-    async def save(self) -> None:
+    def save(self) -> None:
         """Write down what was learned."""
 
     def refusal(self, peer: PeerId) -> str:

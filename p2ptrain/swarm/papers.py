@@ -63,16 +63,15 @@ class Papers:
 
         Args:
             boot: larger at each start of this peer.
-            save: gets papers and secrets, encoded, on another thread.
+            save: gets papers and secrets, encoded.
         """
         self._seal.boot, self._save, self._unsaved = boot, save, True
 
-    async def save(self) -> None:
-        """Write down what was learned; raises StorageError."""
+    def save(self) -> None:
+        """Write down what was learned, if anything was; raises StorageError. A few kilobytes, and rarely."""
         if self._unsaved and self._save is not None:
             self._unsaved = False
-            papers = tuple(paper.encoded for paper in self.access.papers())
-            await asyncio.to_thread(self._save, papers, self.access.secrets)
+            self._save(tuple(paper.encoded for paper in self.access.papers()), self.access.secrets)
 
     # Learning --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +167,7 @@ class Papers:
         if request.run != self.access.run:
             raise Refused("another run's")
         self.learn(read_paper(request.paper), tell=True, secret=request.secret)
-        await self.save()  # who brings an order may be gone in a moment
+        self.save()  # who brings an order may be gone in a moment
         return PaperTaken()
 
     async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:

@@ -36,8 +36,8 @@ from p2ptrain.swarm.presence import monotonic
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 
 SWEEP_SECONDS = 2.0
-STRANGER_SECONDS = 10.0
-"""How long a connection may stay open over which nobody has introduced itself."""
+HANG_UP_SECONDS = 10.0
+"""How long a connection with a peer stays open that is not let in."""
 MOST_PASSING = 64
 NO_SUCH_RUN = "this peer knows of no such run"
 
@@ -84,8 +84,7 @@ class PrivateDoor(Door):
         self._passing: OrderedDict[PeerId, Certificate] = OrderedDict()
         self._helpers: set[PeerId] = set()
         """Bootstrap nodes outside of the run: they relay and dial back, and know nothing."""
-        self._unknown_since: dict[PeerId, float] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        self._refused_since: dict[PeerId, float] = {}
         self._each, self._total = RateLimit(1.0, 8), RateLimit(20.0, 100)  # two signatures are checked for each
         if access is not None:
             self._begin(access)
@@ -235,7 +234,7 @@ class PrivateDoor(Door):
             run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing,
             new=not self.has_begun,
         )  # fmt: skip
-        answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False)
+        answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
         try:
             self._take_welcome(peer, answer)
         except MalformedError as error:
@@ -272,7 +271,6 @@ class PrivateDoor(Door):
         if isinstance(paper, Order):
             for peer in paper.peers:
                 log.warning("%s is revoked by the owner %s", short_peer(peer), short_peer(paper.author))
-            self._sweeping = asyncio.create_task(self._sweep())
         self._look_at_oneself()
 
     def _look_at_oneself(self) -> None:
@@ -301,9 +299,9 @@ class PrivateDoor(Door):
     def compare(self, peer: PeerId, summary: bytes) -> None:
         self.papers.compare(peer, summary)
 
-    async def save(self) -> None:
+    def save(self) -> None:
         if self.has_begun:
-            await self.papers.save()
+            self.papers.save()
 
     async def _tell_papers(self, peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
         async for frame in self.papers.answer(peer, request):
@@ -320,23 +318,21 @@ class PrivateDoor(Door):
             if self.has_begun:
                 self._look_at_oneself()
                 await self._sweep()
-                await self.papers.save()
+                self.papers.save()
 
     async def _sweep(self) -> None:
-        """Hang up on who has no business here; it may call again, and gets no further."""
+        """Hang up on who has had no business here for a while: until then it may introduce itself, and be told why it
+        is out. It can call again, and gets no further."""
         with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
             connected = await self._node.connected()
             helpers = self._helpers | self._node.relays.keys() | self._node.book.relays().keys()
-            now, unknown = monotonic(), dict[PeerId, float]()
-            for peer in connected - helpers:
-                refusal = self.refusal(peer)
-                since = self._unknown_since.get(peer, now)
-                if refusal and (refusal != STRANGER or now - since > STRANGER_SECONDS):
+            now = monotonic()
+            refused = {peer for peer in connected - helpers if self.refusal(peer)}
+            self._refused_since = {peer: self._refused_since.get(peer, now) for peer in refused}
+            for peer, since in list(self._refused_since.items()):
+                if now - since > HANG_UP_SECONDS:
                     self._met.discard(peer)
                     await self._node.disconnect(peer)
-                elif refusal:
-                    unknown[peer] = since
-            self._unknown_since = unknown
 
 
 def not_let_in(refusal: str) -> AccessError:

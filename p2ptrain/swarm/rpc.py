@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -34,6 +35,8 @@ RATE, BURST = 200.0, 400.0
 """Calls per second that one peer may make in the long run, and at once."""
 
 _DATA, _ERROR, _END = 0, 1, 2
+
+log = logging.getLogger(__name__)
 
 Request = TypeVar("Request", bound=Record)
 Response = TypeVar("Response", bound=Record)
@@ -153,11 +156,13 @@ class Rpc:
         timeout: float = IDLE_TIMEOUT,
         versioned: bool = True,
         of_member: bool = True,
+        tries: int = 1,
     ) -> Response:
         """Call a method that answers with one record.
 
         Args:
             of_member: only if the door says that the peer belongs to the run; it is introduced to first.
+            tries: how often a call may break off; only for what does no harm when it is asked twice.
 
         Raises:
             RpcError: in every case but success.
@@ -170,12 +175,18 @@ class Rpc:
                     return frame
             raise RpcError(peer, method, "broken off", "an empty answer")
 
-        try:
-            return response_type.decode(await asyncio.wait_for(first_frame(), timeout))
-        except TimeoutError:
-            raise RpcError(peer, method, "timeout", f"{timeout:.0f} s") from None
-        except MalformedError as error:
-            raise RpcError(peer, method, "malformed", error.brief) from None
+        while True:
+            tries -= 1
+            try:
+                return response_type.decode(await asyncio.wait_for(first_frame(), timeout))
+            except TimeoutError:
+                raise RpcError(peer, method, "timeout", f"{timeout:.0f} s") from None
+            except MalformedError as error:
+                raise RpcError(peer, method, "malformed", error.brief) from None
+            except RpcError as error:
+                if error.reason != "broken off" or not tries:
+                    raise
+                log.info("%s; asking again", error)
 
     async def stream(
         self,

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from p2ptrain.errors import AccessError, NetworkError, StorageError
+from p2ptrain.errors import AccessError, NetworkError, P2PTrainError, StorageError
 from p2ptrain.run import PROTOCOL, PeerId, Record, SigningKey
 from p2ptrain.run.access import STRANGER
 from p2ptrain.run.record import Count, Number, Text
@@ -147,7 +147,10 @@ class Swarm:
     def _notice_failure(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._closed:
-            log.error("background work failed", exc_info=error)
+            if isinstance(error, P2PTrainError):
+                log.error("%s", error.brief)
+            else:
+                log.error("background work failed", exc_info=error)
             self._failure = self._failure or error
 
     def check(self) -> None:
@@ -184,6 +187,7 @@ class Swarm:
 
     def _loop_forever(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(_note_failure)
         self.loop.run_forever()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
@@ -213,7 +217,7 @@ class Swarm:
 
     async def _stop(self) -> None:
         with contextlib.suppress(StorageError):  # full disks are told of by what matters more
-            await self.door.save()
+            self.door.save()
         if hasattr(self, "directory"):
             await self.directory.close()
         if hasattr(self, "node"):
@@ -236,7 +240,7 @@ class Swarm:
         if not peers:
             return
         asked = time.time()
-        calls = [self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False) for peer in peers]
+        calls = [self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3) for peer in peers]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         now = (asked + time.time()) / 2
         good = [answer for answer in answers if isinstance(answer, HelloAnswer)]
@@ -266,6 +270,12 @@ class Swarm:
         offset = clock.adopt([(answer.time, now) for answer in speakers])
         if abs(offset) > NOTABLE_CLOCK_ERROR:
             log.warning("this machine's clock differs from the swarm's by %.0f minutes", offset / 60)
+
+
+def _note_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Of work that nobody waits for. hivemind's own ends so when p2pd does, which is told elsewhere."""
+    error = context.get("exception")
+    log.log(logging.DEBUG if isinstance(error, OSError) else logging.ERROR, "%s", context["message"], exc_info=error)
 
 
 def version() -> str:

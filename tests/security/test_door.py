@@ -217,8 +217,8 @@ def test_a_looker_on_is_let_in_and_remembered_by_nobody(house: House, tmp_path: 
     before = house.owner.door.access.digest
     config = NodeConfig(listen=LOOPBACK.listen, bootstrap=link.addresses)
     with Swarm.start(identity, config, door_for(link, identity, passing=True)) as looker:
-        found = looker.run(looker.directory.peers(house.owner.run.id), 20.0)
-        assert house.owner.peer in found
+        # Those that have gone since are nodes of the directory for a while yet, and may hold the record.
+        eventually(lambda: house.owner.peer in looker.run(looker.directory.peers(house.owner.run.id), 20.0), 60)
     assert house.owner.door.access.digest == before
 
 

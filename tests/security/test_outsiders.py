@@ -172,7 +172,7 @@ def opens_what_is_said_now(house: House, them: Outsider) -> bool:
 def test_a_node_that_never_introduces_itself_is_hung_up_on(
     house: House, outsider: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p2ptrain.swarm.private_door.STRANGER_SECONDS", 1.0)
+    monkeypatch.setattr("p2ptrain.swarm.private_door.HANG_UP_SECONDS", 1.0)
     them, victim = outsider(), house.owner.run.swarm
     them.swarm.run(them.swarm.node.connect(victim.peer_id, victim.addresses()))
     assert victim.peer_id in them.swarm.run(them.swarm.node.connected())

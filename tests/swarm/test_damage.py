@@ -169,7 +169,8 @@ def told(peer: Peer) -> str:
 def assert_takes_part(peer: Peer, other: Peer, began: float) -> None:
     """Its work counts, and it has what the others have."""
     peer.wait_for("training", timeout=90)
-    other.wait_for("commit", lambda event: peer.id in event["contributors"], timeout=90, after=began)
+    listed = other.wait_for("commit", lambda event: peer.id in event["contributors"], timeout=90, after=began)
+    peer.wait_for_height(listed["height"])  # each says in its own time that it has applied it
     assert_agreement(peer, other)
     assert "Traceback" not in peer.errors
 
@@ -414,13 +415,13 @@ def test_a_joiner_that_is_killed_while_it_fetches_goes_on_where_it_was(lab: Lab)
     keeper = lab.found(first.folder)  # it offers what it saved when it was stopped, and nothing newer for a long time
     keeper.wait_for("progress")
 
-    joiner = lab.join(keeper, "--max-down", "2MB")
+    joiner = lab.join(keeper, "--max-down", "600kB")
     halfway = joiner.wait_for("fetching", lambda event: event["bytes_here"] > event["bytes_total"] / 2, timeout=90)
     joiner.signal(signal.SIGKILL)
     joiner.exit_code()
     sent = keeper.wait_for("progress", after=time.monotonic())["bytes_sent"]
     began = time.monotonic()
-    again = lab.join(keeper, "--max-down", "2MB")
+    again = lab.join(keeper, "--max-down", "600kB")
     whole = again.wait_for("fetching", lambda event: event["bytes_here"] == event["bytes_total"], timeout=90)
     sent = keeper.wait_for("progress", after=whole["at"])["bytes_sent"] - sent
     assert sent < whole["bytes_total"] - halfway["bytes_here"] + 1 * MB
