@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.errors import DataError, P2PTrainError
@@ -35,6 +34,7 @@ from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name
 from p2ptrain.tasks.tokenizer import ByteTokenizer, load_tokenizer
+from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
 from p2ptrain.units import size
 
@@ -125,11 +125,11 @@ def look_at(spec: RunSpec, local: LocalOptions) -> Contents:
     data, name = text_data(spec), tokenizer_name(spec, local.model)
     pretrained = None if spec.model.pretrained is None else local.model or spec.model.pretrained
     questions: list[Question] = []
-    if pretrained is not None and not Path(pretrained).is_dir():
+    if pretrained is not None and not is_folder(pretrained):
         questions.append(("model", pretrained, spec.model.revision))
-    if name not in ("bytes", pretrained) and not Path(name).is_dir():
+    if name not in ("bytes", pretrained) and not is_folder(name):
         questions.append(("model", name, None))
-    if isinstance(data, DatasetData) and not local.data and not Path(data.dataset).is_dir():
+    if isinstance(data, DatasetData) and not local.data and not is_folder(data.dataset):
         questions.append(("dataset", data.dataset, None))
     answers = ask_hub(questions)
     model = None if pretrained is None else model_source(pretrained, spec.model.revision, answers)

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from p2ptrain.errors import DataError
 from p2ptrain.run.spec import DatasetData
 from p2ptrain.tasks.documents import expand
+from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
 
 HUB_SECONDS, DISK_SECONDS = 4.0, 2.0
@@ -128,11 +129,15 @@ def repository_of(info: Any) -> Repository:
     tensors = getattr(info, "safetensors", None)
     return Repository(
         commit=info.sha,
-        files={file.rfilename: file.size for file in info.siblings or ()},
+        files={file.rfilename: _count(file.size) for file in info.siblings or ()},
         licence=_licence(card),
-        parameters=tensors.total if tensors else None,
+        parameters=_count(tensors.total) if tensors else None,
         card=card,
     )
+
+
+def _count(said: Any) -> int | None:
+    return said if isinstance(said, int) and said >= 0 else None
 
 
 def _licence(card: Mapping[str, Any]) -> str:
@@ -162,7 +167,7 @@ Chosen = Callable[[Mapping[str, int | None]], list[str]]
 
 
 def _source(name: str, revision: str | None, answers: Answers, chosen: Chosen) -> Source:
-    if Path(name).is_dir():
+    if is_folder(name):
         return _in_folder("folder", Path(name), chosen)
     told = answers.get(("model", name, revision), NO_ANSWER)
     if isinstance(told, str):
@@ -250,8 +255,8 @@ def _beginning(path: Path) -> str:
 
 def dataset_source(data: DatasetData, answers: Answers) -> Source:
     """A dataset of the hub, or a folder."""
-    folder = Path(data.dataset)
-    if folder.is_dir():
+    if is_folder(data.dataset):
+        folder = Path(data.dataset)
         (count,) = at_once([partial(_bytes_below, folder)], DISK_SECONDS)
         return Source("folder", count, at_most=True, licence=licence_in(folder), folder=folder)
     place: Place = "cache" if not data.streaming and _is_prepared(data) else "hub"
@@ -269,8 +274,7 @@ def download_of(card: Mapping[str, Any], subset: str | None) -> int | None:
     told = card.get("dataset_info")
     for part in told if isinstance(told, list) else [told]:
         if isinstance(part, dict) and part.get("config_name", "default") == (subset or "default"):
-            count = part.get("download_size")
-            return count if isinstance(count, int) else None
+            return _count(part.get("download_size"))
     return None
 
 

@@ -156,9 +156,11 @@ def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
     try:
         config = config_of(name, **fields)
         return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+    except (*LOADING_ERRORS, ZeroDivisionError) as error:
         raise SpecError(
-            f"model.config does not make a {name}", str(error).splitlines()[0], "correct the values in [model.config]"
+            f"model.config does not make a {name}",
+            (str(error) or type(error).__name__).splitlines()[0],
+            "correct the values in [model.config]",
         ) from None
 
 

@@ -56,6 +56,14 @@ def transformers_without_code() -> Any:
     return transformers
 
 
+def is_folder(name: str) -> bool:
+    """Whether a name that may also be one on the hub is that of a folder here."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long for a file's name, or in a place where nobody may look
+        return False
+
+
 def code_in(fields: Any) -> tuple[str, str] | None:
     """(dotted key, why) of something in a JSON value that has code fetched and run; None if there is nothing."""
     for key, name, value in _entries(fields):
@@ -112,7 +120,7 @@ def check_model(name: str, revision: str | None) -> None:
 
     config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
     _check_config("model", name, "config.json", config)
-    if (Path(name) / "custom_generate").is_dir():  # the hub's are never fetched
+    if is_folder(name) and is_folder(f"{name}/custom_generate"):  # the hub's are never fetched
         _refuse("model", name, "custom_generate holds Python files to run instead of transformers' own")
     if find_adapter_config_file(name, revision=revision or "main") is not None:
         raise DataError(
@@ -149,7 +157,7 @@ def check_dataset(name: str) -> None:
             f"it is a file format of the datasets library, which would read whatever lies in {Path.cwd()}",
             "name a dataset of the hub or a folder, or use data.source = 'files'",
         )
-    if name.endswith(".py") or (Path(name) / f"{Path(name).name}.py").is_file():
+    if name.endswith(".py") or (is_folder(name) and (Path(name) / f"{Path(name).resolve().name}.py").is_file()):
         refuse_script(name)
 
 
@@ -159,11 +167,11 @@ def check_files(name: str, files: Iterable[str]) -> None:
     Raises:
         DataError: one is neither on the hub nor in the dataset's folder, but e.g. another file of this machine.
     """
-    folder = Path(name)
+    folder = Path(name).resolve() if is_folder(name) else None
     for file in files:
         place = file.rpartition("::")[2]  # of an archive's member: the archive
-        if folder.is_dir():
-            inside = "://" not in place and Path(place).resolve().is_relative_to(folder.resolve())
+        if folder is not None:
+            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
         else:
             inside = place.startswith("hf://")
         if not inside:

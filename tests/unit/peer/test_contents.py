@@ -141,6 +141,8 @@ def test_a_run_that_can_not_be_loaded_can_be_told_of(tmp_path: Path) -> None:
     found = look_at(tiny_spec(pretrained=str(tmp_path)), HERE)
     assert (found.parameters, found.model.place) == (None, "folder")
     assert look_at(tiny_spec("lama"), HERE).parameters is None
+    name = {"source": "dataset", "dataset": "x" * 300, "tokenizer": "x" * 300}
+    assert look_at(tiny_spec(pretrained="y" * 300, data=name), HERE).parameters is None
     assert look_at(tiny_spec(data={"source": "files", "paths": ["/no/such"]}), HERE).data == Part(
         "/no/such", "files", unknown="no file matches '/no/such'"
     )

@@ -16,7 +16,6 @@ from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 from p2ptrain.peer.sources import (
     NO_ANSWER,
-    Repository,
     ask_hub,
     at_once,
     dataset_source,
@@ -178,8 +177,11 @@ def test_transformers_choice_of_weights_is_counted(files: list[str], loaded: lis
 
 
 def test_a_size_that_the_hub_does_not_say_is_unknown() -> None:
-    told = Repository(COMMIT, {"model.safetensors": None}, "", None, {})
-    assert model_source("a/b", None, {("model", "a/b", None): told}).bytes is None
+    for said in (None, "large", -1, 0.5):
+        files = [{"rfilename": "model.safetensors", "size": said}]
+        told = repository_of(ModelInfo(id="a/b", siblings=files, safetensors={"parameters": {}, "total": said}))
+        found = model_source("a/b", None, {("model", "a/b", None): told})
+        assert (found.bytes, found.parameters) == (None, None)
 
 
 # This machine --------------------------------------------------------------------------------------------------------
