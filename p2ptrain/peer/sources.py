@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from p2ptrain.errors import DataError
 from p2ptrain.run.spec import DatasetData
 from p2ptrain.tasks.documents import expand
 from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 HUB_SECONDS, DISK_SECONDS = 4.0, 2.0
 NO_ANSWER = "the hub did not answer"
@@ -99,22 +102,24 @@ def at_once(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
 
 def ask_hub(questions: Iterable[Question], seconds: float = HUB_SECONDS) -> Answers:
     """Ask for repositories, all at once; takes at most `seconds`."""
-    import huggingface_hub  # noqa: F401  (so that importing it takes none of the time)
-
     asked = list(dict.fromkeys(questions))
-    answers = at_once([partial(_ask, question, seconds) for question in asked], seconds)
+    if not asked:
+        return {}
+    from huggingface_hub import HfApi  # here, so that importing it takes none of the time
+
+    api = HfApi()
+    answers = at_once([partial(_ask, api, question, seconds) for question in asked], seconds)
     return {question: answer or NO_ANSWER for question, answer in zip(asked, answers, strict=True)}
 
 
-def _ask(question: Question, seconds: float) -> Repository | str:
-    from huggingface_hub import HfApi
+def _ask(api: HfApi, question: Question, seconds: float) -> Repository | str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     kind, name, revision = question
     try:
         if kind == "model":
-            return repository_of(HfApi().model_info(name, revision=revision, timeout=seconds, files_metadata=True))
-        return repository_of(HfApi().dataset_info(name, revision=revision, timeout=seconds, files_metadata=True))
+            return repository_of(api.model_info(name, revision=revision, timeout=seconds, files_metadata=True))
+        return repository_of(api.dataset_info(name, revision=revision, timeout=seconds, files_metadata=True))
     except HFValidationError:
         return "this is no name on the hub"
     except HfHubHTTPError as error:
