@@ -65,8 +65,8 @@ class Reviews(torch.nn.Module):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
-        self.encoder = AutoModel.from_pretrained(model, add_pooling_layer=False)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        self.encoder = AutoModel.from_pretrained(model, add_pooling_layer=False, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         with Path(data).open(newline="") as file:
             rows = {row["text"]: int(row["label"]) for row in csv.DictReader(file)}  # the same text counts once
         texts = sorted(rows, key=lambda text: blake3(text.encode()).digest())

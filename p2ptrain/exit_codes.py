@@ -113,12 +113,13 @@ EXIT_CODES = (
     ExitCode(
         7,
         "model or data can't be loaded",
-        "Model, tokenizer or data can't be loaded: missing files or columns, an incomplete model folder, no such "
-        "device, no compiler for `--compile`.",
+        "Model, tokenizer or data can't be loaded: missing files or columns, an incomplete model folder, too small a "
+        "disk, no such device, no compiler for `--compile`; or they would bring code with them, which is never run.",
         (
             "The run reads files that are not on this machine.",
             "The hub can't be reached, or the name there is another one.",
             "A package is missing, e.g. peft for runs with adapters.",
+            "The model, tokenizer or dataset wants code of its author's to be run (docs/safety.md).",
             "--device names a GPU that torch can't use.",
         ),
         (

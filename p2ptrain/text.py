@@ -32,6 +32,12 @@ def printable(text: str) -> str:
     return _CONTROL_IN_LINES.sub("\ufffd", text)
 
 
+def one_line(text: str, most: int) -> str:
+    """`printable`, and no longer than `most` characters, on one line: for words that stand beside others."""
+    flat = printable(" ".join(text[: 10 * most].split()))
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
 def check_name(text: str) -> str:
     """A peer's display name, without space around it.
 

@@ -7,7 +7,9 @@ with the fields below.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final, Literal
+
+NO_CODE: Final = "no code from the network is run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,56 @@ class Preparing(Event):
 
     name: ClassVar[str] = "preparing"
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A model, tokenizer or dataset that a peer is about to load."""
+
+    what: str
+    """Its name, path or kind, cleaned: these are strangers' words."""
+    place: Literal["hub", "cache", "folder", "files", "here"]
+    """Where it comes from: the hub; this machine's copy of what the hub had; a folder or files of this machine; made or
+    found here, without any of these."""
+    bytes: int | None = None
+    """To download, or on this disk; None: unknown."""
+    at_most: bool = False
+    """`bytes` counts more than will be loaded."""
+    streamed: bool = False
+    """It is read while training; `bytes` is all of it."""
+    licence: str = ""
+    """As its author says; empty: unknown."""
+    unknown: str = ""
+    """Why size and licence are unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading(Event):
+    """What this peer is about to load for its run, told before any of it is loaded: a person can still leave."""
+
+    name: ClassVar[str] = "loading"
+    run_name: str
+    run: str
+    """Empty for a run that begins here."""
+    founder: str
+    description: str
+    model: Part
+    tokenizer: Part | None
+    """None: the model's own."""
+    data: Part
+    parameters: int | None
+    """Of the model; None: unknown."""
+    parameters_at_least: bool
+    """The embedding of a vocabulary that is not here yet comes on top."""
+    trained: int | None
+    """Those that are trained and exchanged; None: unknown."""
+    method: Literal["diloco", "spsa"]
+    state_bytes: int | None
+    """Fetched from the run's peers, at most; None: unknown."""
+    sent_bytes: int | None
+    """About so many to each other peer, every `sent_every` inner steps; None: unknown."""
+    sent_every: int
+    code: str = NO_CODE
 
 
 @dataclass(frozen=True, slots=True)

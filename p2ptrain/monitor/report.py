@@ -18,6 +18,7 @@ from p2ptrain.monitor.events import (
     Evaluated,
     Event,
     Fetching,
+    Loading,
     Marked,
     Paused,
     Preparing,
@@ -30,6 +31,7 @@ from p2ptrain.monitor.events import (
     Warned,
     WentOn,
 )
+from p2ptrain.monitor.loading import loading_lines, loading_panel
 from p2ptrain.monitor.table import number, peers_table
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
@@ -116,6 +118,9 @@ class LiveReporter:
             return  # the table shows where everyone is
         if isinstance(event, Stopped):
             self.close()
+        if isinstance(event, Loading):
+            self._console.print(loading_panel(event))
+            return
         for line in describe(event):
             self._console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
@@ -153,6 +158,8 @@ def describe(event: Event) -> list[str]:
     match event:
         case Preparing():
             return [event.text]
+        case Loading():
+            return loading_lines(event)
         case Fetching():
             pace = ""
             if event.rate:

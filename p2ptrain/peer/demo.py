@@ -345,8 +345,8 @@ def _show_sample(console: Console, exported: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(exported)
-    model = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(exported, trust_remote_code=False)
     torch.manual_seed(1)
     inputs = tokenizer("def read_", return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=160, do_sample=True, temperature=0.6)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from p2ptrain.errors import DataError, NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
+from p2ptrain.peer.contents import in_brief
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
-from p2ptrain.peer.session import contents
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.spec import FilesData
@@ -216,7 +216,7 @@ def _run(
     return verdicts.run(
         RunFacts(
             name=spec.run.name,
-            contents=contents(spec),
+            contents=in_brief(spec),
             peers=len(presences),
             parameters=parameters,
             needs=verdicts.needs(spec.method.name, trained, parameters, _snapshots(spec), on_host),

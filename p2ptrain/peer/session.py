@@ -16,6 +16,7 @@ from p2ptrain.errors import AccessError, TrainingError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
+from p2ptrain.peer.contents import look_at
 from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
@@ -23,8 +24,7 @@ from p2ptrain.peer.memory import Memory, check_before_loading
 from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
-from p2ptrain.run import RunSpec, SPSAMethod, short
-from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.run import SPSAMethod, short
 from p2ptrain.state.run import Run, default_home
 from p2ptrain.swarm import NodeConfig, version
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
@@ -68,7 +68,9 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
     with contextlib.ExitStack() as stack:
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
-        reporter.emit(events.Preparing(f"run {run.spec.run.name}: {contents(run.spec)}; loading them"))
+        contents = look_at(run.spec, options.local)
+        reporter.emit(contents.told(run.spec, None if run.founding else run.folder.genesis))
+        contents.check_room()
         check_before_loading(run.spec, options.local, options.memory)
         task = open_task(run.spec, options.local)
         pauses = pauses or Pauses(options.hours, open_probes(options.pause_when, task.device))
@@ -112,17 +114,6 @@ def prepare_torch(threads: int | None) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def contents(spec: RunSpec) -> str:
-    """What is trained on what, in a few words."""
-    model = spec.model.pretrained or f"a new {spec.model.architecture}"
-    match spec.data:
-        case DatasetData():
-            return f"{model} on {spec.data.dataset}"
-        case FilesData():
-            return f"{model} on {', '.join(spec.data.paths)}"
-    return f"{model} on {spec.data.source}"
 
 
 def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:

@@ -17,6 +17,7 @@ from blake3 import blake3
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import CustomData, DatasetData, FilesData, StdlibData
+from p2ptrain.tasks.trust import check_dataset, check_files, refuse_script
 
 TextData = StdlibData | FilesData | DatasetData
 
@@ -141,17 +142,29 @@ def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
     """A dataset of the hub, or a folder in its format, with these columns or the text column alone.
 
     Raises:
-        DataError: it can't be found or read, or has no such column.
+        DataError: it can't be found or read, has no such column, or is not safe to load.
     """
     import datasets
 
     datasets.disable_progress_bars()
+    check_dataset(data.dataset)
     try:
-        found = datasets.load_dataset(data.dataset, data.subset, split=data.split, streaming=data.streaming)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        builder = datasets.load_dataset_builder(data.dataset, data.subset)
+        files = builder.config.data_files or {}
+        check_files(data.dataset, (file for split in files.values() for file in split))
+        if data.streaming:
+            found = builder.as_streaming_dataset(split=data.split)
+        else:
+            builder.download_and_prepare()
+            found = builder.as_dataset(split=data.split)
+    except DataError:
+        raise
+    except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
+        if "scripts are no longer supported" in str(error):
+            refuse_script(data.dataset)
         raise DataError(
             f"can't load the dataset {data.dataset!r}",
-            str(error).splitlines()[0],
+            (str(error) or type(error).__name__).splitlines()[0],
             "check name, subset and split, and the connection to the hub",
         ) from None
     return _checked(found, columns, data, data.dataset)

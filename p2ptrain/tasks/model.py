@@ -17,6 +17,7 @@ from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.documents import TextData, text_data
 from p2ptrain.tasks.patterns import matching
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
+from p2ptrain.tasks.trust import LOADING_ERRORS, check_model, refuse_code, transformers_without_code
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
@@ -36,7 +37,10 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
     model: torch.nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(spec.digest[:8], "little"))
-        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _pretrained(spec, override)
+        if spec.model.pretrained is None:
+            model = _from_scratch(spec, tokenizer.vocab_size, tokenizer.end)
+        else:
+            model = _pretrained(spec, override)
         _check_sizes(getattr(model, "config", None), text_data(spec), tokenizer)
         _choose_trained(model, spec)
     if isinstance(spec.task, Classification):  # a decoder's head looks for the last token that is no padding
@@ -51,15 +55,20 @@ def tokenizer_name(spec: RunSpec, override: str | None) -> str:
     return override if override and name == spec.model.pretrained else name
 
 
-def count_parameters(spec: RunSpec, override: str | None = None) -> tuple[int, int]:
+def count_parameters(spec: RunSpec, override: str | None = None, vocabulary: int | None = None) -> tuple[int, int]:
     """(all, trained) parameters of the model, which is not loaded for it.
+
+    Args:
+        vocabulary: tokens of the tokenizer, if it shall not be loaded to count them.
 
     Raises:
         SpecError, DataError: as `build_model` would.
     """
-    tokenizer = load_tokenizer(tokenizer_name(spec, override))
+    scratch = spec.model.pretrained is None
+    if scratch and vocabulary is None:
+        vocabulary = load_tokenizer(tokenizer_name(spec, override)).vocab_size
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a meta tensor has a shape and no memory
-        model = _from_scratch(spec, tokenizer) if spec.model.pretrained is None else _outline(spec, override)
+        model = _from_scratch(spec, vocabulary or 0, None) if scratch else _outline(spec, override)
         _choose_trained(model, spec)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
@@ -76,11 +85,13 @@ def exported_parameters(spec: RunSpec, folder: Path) -> dict[str, torch.Tensor]:
     """What an exported folder holds of the run's trained parameters: float32, in the model's own order.
 
     Raises:
+        DataError: it wants code to be run.
         StorageError, OSError, ValueError, RuntimeError: it can't be loaded.
     """
     if spec.model.lora is not None:
         return exported_adapters(folder)
-    model = _auto_class(spec).from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    check_model(str(folder), None)
+    model = _auto_class(spec).from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, weights_only=True)
     _choose_trained(model, spec)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -110,9 +121,9 @@ def _is_head(model: Any, name: str) -> bool:
 
 
 def _auto_class(spec: RunSpec) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification if isinstance(spec.task, Classification) else AutoModelForCausalLM
+    library = transformers_without_code()
+    classifies = isinstance(spec.task, Classification)
+    return library.AutoModelForSequenceClassification if classifies else library.AutoModelForCausalLM
 
 
 def _label_fields(spec: RunSpec) -> dict[str, Any]:
@@ -123,13 +134,13 @@ def _label_fields(spec: RunSpec) -> dict[str, Any]:
     return {"id2label": words, "label2id": {word: index for index, word in words.items()}}
 
 
-def _from_scratch(spec: RunSpec, tokenizer: Tokenizer) -> Any:
-    from transformers import AutoConfig
-
+def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
     section = spec.model
+    refuse_code(section.config)
+    config_of = transformers_without_code().AutoConfig.for_model
     name = section.architecture
     try:
-        default = AutoConfig.for_model(name)
+        default = config_of(name)
     except (ValueError, KeyError):
         raise SpecError(
             f"model.architecture: transformers knows no model type {name!r}", "", "e.g. 'llama', 'gpt2', 'qwen3'"
@@ -140,25 +151,28 @@ def _from_scratch(spec: RunSpec, tokenizer: Tokenizer) -> Any:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
-    fields = {"vocab_size": tokenizer.vocab_size, "eos_token_id": tokenizer.end, "bos_token_id": None,
-              "pad_token_id": None, **section.config, **_label_fields(spec)}  # fmt: skip
+    fields = {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None,
+              **section.config, **_label_fields(spec)}  # fmt: skip
     try:
-        config = AutoConfig.for_model(name, **fields)
-        return _auto_class(spec).from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        config = config_of(name, **fields)
+        return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except (*LOADING_ERRORS, ZeroDivisionError) as error:
         raise SpecError(
-            f"model.config does not make a {name}", str(error).splitlines()[0], "correct the values in [model.config]"
+            f"model.config does not make a {name}",
+            (str(error) or type(error).__name__).splitlines()[0],
+            "correct the values in [model.config]",
         ) from None
 
 
 def _pretrained(spec: RunSpec, override: str | None) -> Any:
-    name = override or spec.model.pretrained
+    name = override or spec.model.pretrained or ""
     try:
+        check_model(name, spec.model.revision)
         model, report = _auto_class(spec).from_pretrained(
             name, revision=spec.model.revision or "main", dtype=torch.float32, trust_remote_code=False,
-            output_loading_info=True, **_label_fields(spec),
+            weights_only=True, output_loading_info=True, **_label_fields(spec),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from None
     # A fresh head is drawn with the spec's seed, the same on every peer; any other weight must be there.
     fresh = isinstance(spec.task, Classification)
@@ -174,22 +188,21 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
 
 def _outline(spec: RunSpec, override: str | None) -> Any:
     """A pretrained model's architecture."""
-    from transformers import AutoConfig
-
-    name = override or spec.model.pretrained
+    name = override or spec.model.pretrained or ""
     try:
-        config = AutoConfig.from_pretrained(
+        check_model(name, spec.model.revision)
+        config = transformers_without_code().AutoConfig.from_pretrained(
             name, revision=spec.model.revision or "main", trust_remote_code=False, **_label_fields(spec)
         )
-        return _auto_class(spec).from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from None
 
 
-def _not_loaded(name: str | None, error: Exception) -> DataError:
+def _not_loaded(name: str, error: Exception) -> DataError:
     return DataError(
         f"can't load the model {name!r}",
-        str(error).splitlines()[0],
+        (str(error) or type(error).__name__).splitlines()[0],
         "check the name and the connection to the hub, or pass a complete local folder with --model",
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.errors import DataError
+from p2ptrain.tasks.trust import LOADING_ERRORS, check_tokenizer, transformers_without_code
 
 Tokens = NDArray[np.int32]
 
@@ -61,14 +62,14 @@ class HubTokenizer:
     """A transformers tokenizer, by hub name or folder."""
 
     def __init__(self, name: str) -> None:
-        from transformers import AutoTokenizer
-
         try:
-            self._inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            check_tokenizer(name)
+            library = transformers_without_code()
+            self._inner: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except LOADING_ERRORS as error:
             raise DataError(
                 f"can't load the tokenizer {name!r}",
-                str(error).splitlines()[0],
+                (str(error) or type(error).__name__).splitlines()[0],
                 "check the name and the connection to the hub, or give a local folder",
             ) from None
         self.vocab_size = len(self._inner)

@@ -54,6 +54,12 @@ def test_three_terminals_then_status_and_export(lab: Lab) -> None:
     second, third = lab.join(first), lab.join(first)
     assert len({first.id, second.id, third.id}) == 3
     assert len({first.folder, second.folder, third.folder}) == 3
+    for peer, run in ((first, ""), (second, first.wait_for("started")["run"])):
+        told = peer.wait_for("loading")
+        assert peer.events.index(told) < peer.events.index(peer.wait_for("started"))
+        assert (told["run"], told["code"]) == (run, "no code from the network is run")
+        assert (told["model"]["what"], told["data"]["place"]) == ("a new llama", "files")
+    assert second.wait_for("loading")["founder"] == first.id
     first.wait_for("commit", lambda event: len(event["contributors"]) == 3)
     shown = run_command("status", first.invite, home=lab.home)
     assert shown.returncode == 0, shown.stderr

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.text import MAX_NAME, check_name, check_printable, printable
+from p2ptrain.text import MAX_NAME, check_name, check_printable, one_line, printable
 
 HARMFUL = ["\x1b[2J", "a\x00", "a\rb", "a\nb", "\x9b1A", "\x7f", "abc\u202egnp", "\u200b", "\u2066", "\ufeff", "\ud800"]
 
@@ -30,6 +30,19 @@ def test_what_is_shown_is_lines_of_printable_words(text: str) -> None:
 
 def test_lines_stay_lines() -> None:
     assert printable("error: a\n  why:\tb\x1b") == "error: a\n  why:\tb\ufffd"
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_line_beside_others_is_one_short_printable_line(text: str, most: int) -> None:
+    line = one_line(text, most)
+    assert check_printable(line) == line.strip()
+    assert len(line) <= most
+
+
+def test_a_line_that_is_cut_says_so() -> None:
+    assert one_line(" a\n  b\x1b ", 10) == "a b\ufffd"
+    assert one_line("abcdef", 6) == "abcdef"
+    assert one_line("abcdefg", 6) == "abcde…"
 
 
 def test_a_name_is_short_and_has_no_space_around_it() -> None:

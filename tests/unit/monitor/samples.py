@@ -15,6 +15,13 @@ STATE = digest_of(b"a state").hex()
 COMMIT = digest_of(b"a commit").hex()
 
 PREPARING = events.Preparing(text="joining the others")
+LOADING = events.Loading(
+    run_name="quickstart", run="ab" * 32, founder=PEERS[0], description="A model learns.",
+    model=events.Part("somebody/model@v1", "hub", 269_000_000, licence="apache-2.0"), tokenizer=None,
+    data=events.Part("somebody/texts (train)", "hub", 5_000_000_000, streamed=True), parameters=134_500_000,
+    parameters_at_least=False, trained=1_000_000, method="diloco", state_bytes=8_000_000, sent_bytes=126_000,
+    sent_every=25,
+)  # fmt: skip
 FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0, rate=500_000.0)
 STARTED = events.Started(
     run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", folder="/home/runs/x",
@@ -43,8 +50,8 @@ STOPPED = events.Stopped(
 )  # fmt: skip
 
 ALL = (
-    PREPARING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED, PAUSED,
-    WENT_ON, WARNED, STOPPED,
+    PREPARING, LOADING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED,
+    PAUSED, WENT_ON, WARNED, STOPPED,
 )  # fmt: skip
 
 

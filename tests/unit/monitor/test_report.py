@@ -57,6 +57,8 @@ def test_nothing_that_is_shown_moves_the_cursor() -> None:
 
 
 def as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return list(value) if isinstance(value, tuple) else value
 
 

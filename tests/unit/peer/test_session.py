@@ -28,6 +28,7 @@ from p2ptrain.run.spec import LoraSection
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Identity, NodeConfig
 from p2ptrain.tasks import LocalOptions
+from p2ptrain.text import one_line
 from tests.unit.peer.samples import spec_of
 from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
 from tests.unit.tasks.samples import COMPLETION, example_spec
@@ -68,14 +69,31 @@ def options_in(home: Path, **local: Any) -> PeerOptions:
     return PeerOptions(home, None, LOOPBACK, LocalOptions(device="cpu", batch_size=2, **local), 1)
 
 
+def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, corpus: Path) -> None:
+    """Here it would be code, which is refused, too."""
+    folder, notes = tmp_path / "model", Notebook()
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "its-own", "auto_map": {"AutoConfig": "x.X"}}')
+    (folder / "x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X:\n    pass\n")
+    fields = spec_of(corpus).model_dump() | {"model": {"pretrained": str(folder)}}
+    spec = RunSpec.model_validate(fields)
+    with pytest.raises(DataError, match="wants code of its own to be run"):
+        run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)
+    [told] = notes.all(events.Loading)
+    assert (told.model.what, told.model.place, told.code) == (
+        one_line(str(folder), 80), "folder", "no code from the network is run",
+    )  # fmt: skip
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus: Path) -> None:
     options, notes = options_in(tmp_path), Notebook()
     spec = spec_of(corpus, total_steps=12, warmup_steps=0, snapshot_every=4)
     run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
-    assert [event.text.split(";")[0] for event in notes.all(events.Preparing)] == [
-        "connecting", f"run tiny: a new llama on {corpus}", "founding the run"
+    assert [event.text for event in notes.all(events.Preparing)] == ["connecting", "founding the run"]
+    assert [type(event) for event in notes.events[1:5]] == [
+        events.Loading, events.Preparing, events.Started, events.Training
     ]  # fmt: skip
-    assert [type(event) for event in notes.events[3:5]] == [events.Started, events.Training]
     started, stopped = cast(events.Started, notes.events[3]), cast(events.Stopped, notes.events[-1])
     assert started.founded
     assert started.peer == notes.me
@@ -93,6 +111,7 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     again = Notebook()
     run_peer(lambda: Run.resume(folder, config=LOOPBACK), options, again)
     resumed, training = again.all(events.Started)[0], again.all(events.Training)[0]
+    assert (again.all(events.Loading)[0].run, again.all(events.Loading)[0].founder) == (started.run, started.peer)
     assert (resumed.peer, resumed.run, resumed.folder) == (started.peer, started.run, started.folder)
     assert not resumed.founded
     assert (training.height, training.state) == (6, stopped.state)

@@ -80,7 +80,9 @@ def test_a_misspelt_field_is_refused_with_a_suggestion(field: str, hint: str) ->
     assert refused.value.next_step == hint
 
 
-@pytest.mark.parametrize("config", [{"hidden_size": -8}, {"num_attention_heads": 0}, {"hidden_act": "nosuch"}])
+@pytest.mark.parametrize(
+    "config", [{"hidden_size": -8}, {"num_attention_heads": 0}, {"hidden_act": "nosuch"}, {"dtype": "no"}]
+)
 def test_values_that_make_no_model_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="does not make a llama") as refused:
         build(tiny_spec(**config))
@@ -119,7 +121,7 @@ def test_a_volunteers_folder_stands_for_the_hub_name(saved: Path) -> None:
     assert same_weights(build(tiny_spec(pretrained="nobody/has-this"), override=str(saved)), build(tiny_spec()))
 
 
-@pytest.mark.parametrize("name", ["nobody/has-this", "/no/such/folder", "not a name"])
+@pytest.mark.parametrize("name", ["nobody/has-this", "/no/such/folder", "not a name", "x" * 300])
 def test_a_model_that_is_not_there_is_an_error_that_names_it(name: str) -> None:
     with pytest.raises(DataError, match=f"can't load the model '{name}'") as missing:
         build(tiny_spec(pretrained=name))

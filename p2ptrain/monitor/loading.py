@@ -1,0 +1,91 @@
+"""What a peer is about to load, in words: a few rows, as plain lines or in a panel."""
+
+from __future__ import annotations
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from p2ptrain.monitor.events import Loading, Part
+from p2ptrain.run import short_peer
+from p2ptrain.text import printable
+from p2ptrain.units import size
+
+METHODS = {"diloco": "Streaming DiLoCo", "spsa": "one-byte SPSA"}
+PLACES = {
+    "hub": "from the hub",
+    "cache": "from the hub, on this machine already",
+    "folder": "a folder of this machine",
+    "files": "files of this machine",
+    "here": "needs no download",
+}
+
+
+def loading_lines(event: Loading) -> list[str]:
+    """For a pipe."""
+    return ["about to load:", *(f"  {label:<10} {text}" for label, text in loading_rows(event))]
+
+
+def loading_panel(event: Loading) -> Panel:
+    """For a terminal."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in loading_rows(event):
+        table.add_row(label, Text(printable(text), style="green" if label == "code" else ""))
+    return Panel(
+        table, title="about to load", title_align="left", subtitle="Ctrl-C: don't", subtitle_align="right",
+        border_style="dim", expand=False,
+    )  # fmt: skip
+
+
+def loading_rows(event: Loading) -> list[tuple[str, str]]:
+    """(label, text) of each row."""
+    founded = f" ({event.run[:8]}), founded by {short_peer(event.founder)}" if event.run else ", which begins here"
+    rows = [("run", event.run_name + founded + (f": {event.description}" if event.description else ""))]
+    reasons = set[str]()  # each is told once: mostly that the hub did not answer
+    for label, part in (("model", event.model), ("tokenizer", event.tokenizer), ("data", event.data)):
+        if part is None:
+            rows.append((label, "the model's own"))
+            continue
+        counted = _parameters(event) if label == "model" else ""
+        rows.append((label, f"{part.what}{counted}; {_origin(part, part.unknown not in reasons)}"))
+        reasons.add(part.unknown)
+    if event.run:
+        rows.append(("state", f"its current weights from its peers, {_state(event)}"))
+    return [*rows, ("method", METHODS[event.method] + _sends(event)), ("code", event.code)]
+
+
+def _parameters(event: Loading) -> str:
+    if event.parameters is None:
+        return ""
+    least = "at least " if event.parameters_at_least else ""
+    part = "" if event.trained in (None, event.parameters) else f" ({event.trained:,} trained)"
+    return f", {least}{event.parameters:,} parameters{part}"
+
+
+def _origin(part: Part, with_reason: bool) -> str:
+    """Where it comes from, how large it is, and under which licence; or that this is unknown, and why."""
+    words = ["streamed from the hub" if part.streamed else PLACES[part.place]]
+    if part.bytes is not None:
+        words.append(("at most " if part.at_most else "") + size(part.bytes) + (" in all" if part.streamed else ""))
+    if part.licence:
+        words.append(f"licence {part.licence}")
+    if part.place in ("files", "here"):
+        return ", ".join([*words, *([part.unknown] if part.unknown else [])])
+    missing = [*(["size"] if part.bytes is None else []), *([] if part.licence else ["licence"])]
+    if missing:
+        reason = f": {part.unknown}" if part.unknown and with_reason else ""
+        words.append(f"{' and '.join(missing)} unknown{reason}")
+    return ", ".join(words)
+
+
+def _state(event: Loading) -> str:
+    return "size unknown" if event.state_bytes is None else f"at most {size(event.state_bytes)}"
+
+
+def _sends(event: Loading) -> str:
+    if event.method == "spsa":
+        return ": sends one byte for each gradient"
+    every = f"every {event.sent_every} steps" if event.sent_every > 1 else "every step"
+    return "" if event.sent_bytes is None else f": sends each peer about {size(event.sent_bytes)} {every}"

@@ -1,0 +1,200 @@
+"""No code that a run names is ever run: what would bring some is refused before it is loaded.
+
+Names and configurations come from strangers. transformers and datasets run code of theirs in more ways than the one
+that `trust_remote_code=False` forbids (docs/safety.md lists them, with the versions in which they were found), so
+
+* whoever loads a model or tokenizer takes the library from `transformers_without_code`;
+* `refuse_code` and the three `check_…` look at what was named, and say what in it wants code to be run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from safetensors import SafetensorError
+
+from p2ptrain.errors import DataError, SpecError
+
+LOADING_ERRORS = (
+    OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, EOFError, RecursionError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What transformers raises for files that are missing, malformed, or refused."""
+
+BRINGS_CODE = {
+    "auto_map": "names Python files to run instead of transformers' own",
+    "custom_generate": "names Python files to run instead of transformers' own",
+    "custom_pipelines": "names Python files to run instead of transformers' own",
+    "trust_remote_code": "asks for code of the model's author to be run",
+    "allow_all_kernels": "asks for kernels from the hub, which are code",
+    "use_kernels": "asks for kernels from the hub, which are code",
+    "kernel_config": "asks for kernels from the hub, which are code",
+    "quantization_config": "says that weights are quantized, which takes kernels from the hub, and can't be trained",
+    "checkpoint_path": "names a file for the timm library to unpickle",
+}
+"""Keys of a configuration, at any depth. They do no harm while they are empty or false."""
+IMPLEMENTATIONS = ("attn_implementation", "experts_implementation", "implementation_internal")
+"""How keys end whose value is the name of a function in transformers, or of a repository to fetch one from."""
+
+
+def transformers_without_code() -> Any:
+    """The transformers library, in a process that can't fetch kernels and asks nobody whether it may run code.
+
+    transformers takes kernels from the hub through the package `kernels` wherever that is installed, whatever
+    `trust_remote_code` says; and where it is not told what to do about code (parts of composite models), it asks on
+    the terminal.
+    """
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # Python's own way to say: there is no such package
+    import transformers
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # its question is answered with no before it is asked
+    return transformers
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name that may also be one on the hub is that of a folder here."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long for a file's name, or in a place where nobody may look
+        return False
+
+
+def code_in(fields: Any) -> tuple[str, str] | None:
+    """(dotted key, why) of something in a JSON value that has code fetched and run; None if there is nothing."""
+    for key, name, value in _entries(fields):
+        if name in BRINGS_CODE and value:
+            return key, BRINGS_CODE[name]
+        if name.endswith(IMPLEMENTATIONS) and (repository := _with_slash(value)):
+            return key, f"names {repository!r}, a repository whose code would be fetched and run"
+    return None
+
+
+def _entries(fields: Any) -> Iterator[tuple[str, str, Any]]:
+    """(dotted key, key, value) of all objects in a JSON value, also in lists. No recursion: depth is a stranger's."""
+    waiting: list[tuple[str, Any]] = [("", fields)]
+    while waiting:
+        at, value = waiting.pop()
+        if isinstance(value, list):
+            waiting += [(f"{at}[{index}]", part) for index, part in enumerate(value)]
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                dotted = f"{at}.{key}" if at else key
+                yield dotted, key, part
+                waiting.append((dotted, part))
+
+
+def _with_slash(value: Any) -> str:
+    """A text with a slash in it: transformers' own functions have none. Values can differ for a model's parts."""
+    texts = [value, *(part for _, _, part in _entries(value))]
+    return next((text for text in texts if isinstance(text, str) and "/" in text), "")
+
+
+def refuse_code(config: dict[str, Any]) -> None:
+    """Check the configuration in a run's spec.
+
+    Raises:
+        SpecError: something in it would have code run.
+    """
+    if found := code_in(config):
+        raise SpecError(
+            f"model.config.{found[0]} would have code run that comes from elsewhere",
+            f"it {found[1]}",
+            "remove it; if the run is somebody else's, don't join it: p2ptrain runs no code from the network",
+        )
+
+
+def check_model(name: str, revision: str | None) -> None:
+    """Look at what a pretrained model's repository or folder says of itself.
+
+    Raises:
+        DataError: it wants code to be run, or is only an adapter for another model.
+        OSError, ValueError, …: one of `LOADING_ERRORS`; there is no such model, or its configuration can't be read.
+    """
+    transformers = transformers_without_code()
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
+    _check_config("model", name, "config.json", config)
+    if is_folder(name) and is_folder(f"{name}/custom_generate"):  # the hub's are never fetched
+        _refuse("model", name, "custom_generate holds Python files to run instead of transformers' own")
+    if find_adapter_config_file(name, revision=revision or "main") is not None:
+        raise DataError(
+            f"{name!r} is an adapter, no model",
+            "its adapter_config.json names another model, which would be loaded unseen",
+            "merge it into that model, and give the folder of the result",
+        )
+
+
+def check_tokenizer(name: str) -> None:
+    """Look at what a tokenizer's repository or folder says of itself.
+
+    Raises:
+        DataError: it wants code to be run.
+        OSError, ValueError, …: one of `LOADING_ERRORS`.
+    """
+    transformers_without_code()
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    _check_config("tokenizer", name, "tokenizer_config.json", get_tokenizer_config(name))
+
+
+def check_dataset(name: str) -> None:
+    """Look at a dataset's name, and at its folder if it is one.
+
+    Raises:
+        DataError: it has a loading script, or is one of the library's formats and no dataset.
+    """
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
+
+    if name in FORMATS:
+        raise DataError(
+            f"{name!r} is no dataset",
+            f"it is a file format of the datasets library, which would read whatever lies in {Path.cwd()}",
+            "name a dataset of the hub or a folder, or use data.source = 'files'",
+        )
+    if name.endswith(".py") or (is_folder(name) and (Path(name) / f"{Path(name).resolve().name}.py").is_file()):
+        refuse_script(name)
+
+
+def check_files(name: str, files: Iterable[str]) -> None:
+    """Look at which files a dataset's own description names.
+
+    Raises:
+        DataError: one is neither on the hub nor in the dataset's folder, but e.g. another file of this machine.
+    """
+    folder = Path(name).resolve() if is_folder(name) else None
+    for file in files:
+        place = file.rpartition("::")[2]  # of an archive's member: the archive
+        if folder is not None:
+            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
+        else:
+            inside = place.startswith("hf://")
+        if not inside:
+            raise DataError(
+                f"the dataset {name!r} would read files that are not its own",
+                f"its description names {file}",
+                "use another dataset",
+            )
+
+
+def refuse_script(name: str) -> NoReturn:
+    """Raises DataError."""
+    _refuse("dataset", name, "it has a loading script, a Python file to run", "pass its data as files, with --data")
+
+
+def _check_config(kind: str, name: str, file: str, fields: Any) -> None:
+    if found := code_in(fields):
+        _refuse(kind, name, f"{found[0]} in its {file} {found[1]}")
+
+
+def _refuse(kind: str, name: str, why: str, instead: str = "pass a folder without it, with --model") -> NoReturn:
+    raise DataError(
+        f"the {kind} {name!r} wants code of its own to be run",
+        why,
+        f"p2ptrain runs no code from the network: use another {kind}, or {instead}",
+    )
