@@ -268,6 +268,9 @@ def load_hivemind(folder: Path, *bootstrap: str) -> None:
 # Joining -------------------------------------------------------------------------------------------------------------
 
 
+DATA = Path(p2ptrain.__file__).parent / "**" / "*.py"
+
+
 def write_spec(path: Path, parameters: int) -> None:
     """A llama of about that size: 12·hidden² parameters in each layer, hidden = 64 times the number of layers."""
     heads = max(1, round((parameters / 12 / 64**2) ** (1 / 3)))
@@ -275,7 +278,7 @@ def write_spec(path: Path, parameters: int) -> None:
     text = SPEC.format(
         hidden=hidden, intermediate=hidden * 8 // 3, layers=max(1, round(parameters / 12 / hidden**2)), heads=heads,
         inner_steps=FRAGMENTS * STEPS_PER_ROUND, fragments=FRAGMENTS,
-        data=Path(p2ptrain.__file__).parent / "**" / "*.py",
+        data=DATA,
     )  # fmt: skip
     path.write_text(text)
 
@@ -313,7 +316,7 @@ def join(folder: Path, invite: str) -> dict[str, float]:
     times: dict[str, float] = {}
     with Children(folder) as children:
         began = time.perf_counter()
-        children.start("newcomer", "join", invite, "--batch-size", "1", *LOOPBACK)
+        children.start("newcomer", "join", invite, "--batch-size", "1", "--data", str(DATA), *LOOPBACK)
         for _, line in children.lines(SILENCE):
             now = time.perf_counter() - began
             match line["event"]:

@@ -7,6 +7,7 @@ loading says why.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from dataclasses import dataclass
 
@@ -51,6 +52,27 @@ def in_brief(spec: RunSpec) -> str:
         case FilesData():
             return f"{model} on {', '.join(spec.data.paths)}"
     return f"{model} on {spec.data.source}"
+
+
+def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
+    """Of a run that somebody else has founded: which files of this machine are read is the volunteer's to say.
+
+    Raises:
+        DataError: the spec names some, and the volunteer has named none.
+    """
+    data = text_data(spec)
+    if isinstance(data, FilesData):
+        named = data.paths
+    elif isinstance(data, DatasetData) and is_folder(data.dataset):
+        named = (data.dataset,)
+    else:
+        return
+    if not local.data:
+        shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
+        raise DataError(
+            "this run trains on files of each volunteer's machine", "which ones, its founder has written into the spec",
+            f"name those of yours that it may read; the spec's would be {shown}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

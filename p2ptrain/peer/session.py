@@ -16,7 +16,7 @@ from p2ptrain.errors import AccessError, TrainingError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
-from p2ptrain.peer.contents import look_at
+from p2ptrain.peer.contents import check_own_files, look_at
 from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
@@ -70,6 +70,8 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         run = stack.enter_context(begin())
         contents = look_at(run.spec, options.local)
         reporter.emit(contents.told(run.spec, None if run.founding else run.folder.genesis))
+        if not run.founding and run.folder.genesis.author != run.swarm.peer_id:
+            check_own_files(run.spec, options.local)
         contents.check_room()
         check_before_loading(run.spec, options.local, options.memory)
         task = open_task(run.spec, options.local)

@@ -12,11 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from p2ptrain.run.access import Access
-from p2ptrain.state import RunFolder
-from p2ptrain.state.members import MembersFile
 from tests.swarm import one_byte
-from tests.swarm.lab import LOOPBACK, REPOSITORY, Lab, Peer, write_spec
+from tests.swarm.lab import LOOPBACK, REPOSITORY, Lab, Peer, files_of, write_spec
 
 OUT = 12
 """The exit code of who is not let in."""
@@ -46,9 +43,10 @@ def invite(lab: Lab, owner: Peer, label: str) -> str:
     return str(json.loads(command(lab, "invite", str(owner.folder), "--label", label, "--json"))["invite"])
 
 
-def join(lab: Lab, link: str, home: str) -> Peer:
+def join(lab: Lab, owner: Peer, link: str, home: str) -> Peer:
     """A member on a machine of its own."""
-    return lab.start("join", link, "--listen", LOOPBACK, "--threads", "1", "--home", str(lab.home / home))
+    own = ("--listen", LOOPBACK, "--threads", "1", "--home", str(lab.home / home))
+    return lab.start("join", link, *files_of(owner.folder), *own)
 
 
 def members(lab: Lab, peer: Peer) -> dict[str, dict[str, str]]:
@@ -84,7 +82,7 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
     spec, trains = method(lab.home)
     owner = lab.found(spec, "--private")
     anna_s, ben_s = (invite(lab, owner, label) for label in ("anna", "ben"))
-    anna, ben = join(lab, anna_s, "anna"), join(lab, ben_s, "ben")
+    anna, ben = join(lab, owner, anna_s, "anna"), join(lab, owner, ben_s, "ben")
     for peer in (owner, anna, ben):
         trains(peer, 0.0)
     assert {(each["label"], each["role"], each["refusal"]) for each in members(lab, owner).values()} == {
@@ -100,7 +98,7 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
     stopped = ben.wait_for("stopped")
     assert (stopped["reason"], stopped["resume"]) == ("shut out", "")
 
-    refused, another = join(lab, ben_s, "ben"), join(lab, ben_s, "ben's other home")
+    refused, another = join(lab, owner, ben_s, "ben"), join(lab, owner, ben_s, "ben's other home")
     assert (refused.exit_code(60), another.exit_code(60)) == (OUT, OUT)
     assert f"revoked by the owner {owner.id[-6:]}" in refused.errors
     assert "invite was closed" in another.errors
@@ -109,11 +107,3 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
         trains(peer, time.monotonic())
         assert members(lab, peer)[ben.id]["refusal"].startswith("revoked by the owner")
     assert "Traceback" not in "".join(peer.errors for peer in lab.peers)
-
-
-def secrets_of(peer: Peer) -> Access:
-    folder = RunFolder.open(peer.folder, lock=False)
-    try:
-        return MembersFile(folder.path, folder.genesis, folder.spec).access
-    finally:
-        folder.close()

@@ -204,6 +204,15 @@ class Peer:
         self.process.stderr.close()
 
 
+def files_of(folder: Path) -> tuple[str, ...]:
+    """The flags with which a volunteer lets a run read the files that its spec names; none if it names none."""
+    try:
+        data = json.loads((folder / "spec.json").read_bytes())["data"]
+    except (OSError, ValueError):  # no run folder, or a test has damaged it
+        return ()
+    return tuple(part for name in data.get("paths", ()) for part in ("--data", name))
+
+
 class Lab:
     """Starts peers and always ends them."""
 
@@ -219,10 +228,13 @@ class Lab:
 
     def found(self, spec: Path | str, *arguments: str, fault: str = "", place: Place = HERE) -> Peer:
         """A peer that begins a run, or goes on in its folder."""
-        return self._train("peer", str(spec), *arguments, fault=fault, place=place)
+        own = files_of(Path(spec)) if "--data" not in arguments else ()
+        return self._train("peer", str(spec), *arguments, *own, fault=fault, place=place)
 
     def join(self, other: Peer, *arguments: str, fault: str = "", place: Place = HERE) -> Peer:
-        return self._train("join", other.invite, *arguments, fault=fault, place=place)
+        """Reads what the founder reads: all are on one machine."""
+        own = files_of(other.folder) if "--data" not in arguments else ()
+        return self._train("join", other.invite, *arguments, *own, fault=fault, place=place)
 
     def _train(self, *arguments: str, fault: str, place: Place) -> Peer:
         where = ("--listen", place.listen) if place.listen else ("--no-listen",)

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from p2ptrain.run import NO_DIGEST, Digest, digest_of
 from p2ptrain.swarm import Invite, Presence, Swarm
-from tests.swarm.lab import LOOPBACK, Lab, Peer, assert_agreement, wait_until_gone, write_spec
+from tests.swarm.lab import LOOPBACK, Lab, Peer, assert_agreement, files_of, wait_until_gone, write_spec
 from tests.unit.swarm.conftest import Swarms
 
 MEMORY_TARGET = 200e6
@@ -145,12 +145,13 @@ def test_a_swarm_lives_on_without_its_bootstrap_node_and_has_it_back(lab: Lab) -
     folder = second.folder
     second.signal(signal.SIGINT)
     assert second.exit_code() == 0
-    back = lab.start("peer", str(folder), "--listen", LOOPBACK, "--threads", "1")
+    back = lab.found(folder)
     back.wait_for("commit", lambda event: len(event["contributors"]) == 3)
 
     again = start_node(lab, listen=invited[0].partition("/p2p/")[0])
     assert addresses_of(again) == invited
     run = Invite.parse(first.invite).run
-    fourth = lab.start("join", str(Invite(run, invited)), "--listen", LOOPBACK, "--threads", "1")
+    link = str(Invite(run, invited))
+    fourth = lab.start("join", link, *files_of(first.folder), "--listen", LOOPBACK, "--threads", "1")
     fourth.wait_for("commit", lambda event: len(event["contributors"]) == 4, timeout=90)
     assert_agreement(first, third, back, fourth)
