@@ -1,8 +1,8 @@
 """One libp2p node: hivemind's daemon process (p2pd), streams and gossip, on the caller's asyncio loop.
 
-What is added to hivemind's `P2P`: gossipsub (its bindings have the messages but no call), a session of its own for
-p2pd so that Ctrl-C in a terminal reaches only us, sockets in a folder that is swept after a crash, and errors that say
-what, why and what next. Everything that crosses a stream or the gossip is counted where it enters.
+What is added to hivemind's `P2P`: gossipsub (its bindings have the messages but no call), sockets in a folder that is
+swept after a crash, and errors that say what, why and what next. Everything that crosses a stream or the gossip is
+counted where it enters.
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hivemind.p2p import P2P, PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, P2PHandlerError, read_pbmsg_safe, write_pbmsg
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
-from hivemind.utils.logging import use_hivemind_log_handler
 from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
-from p2ptrain.run.access import STRANGER
 from p2ptrain.run.keys import peer_id_from_bytes
 from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
+from p2ptrain.swarm.config import NodeConfig
+from p2ptrain.swarm.daemon import daemon_type
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
-from p2ptrain.swarm.relay import Relay, RelayLimits, Tunnels
+from p2ptrain.swarm.relay import Relay, Tunnels
 from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
@@ -45,9 +44,6 @@ CLOSE_TIMEOUT = 5.0
 FIND_SECONDS = 2
 
 log = logging.getLogger(__name__)
-use_hivemind_log_handler("nowhere")  # our own logging decides what people see
-logging.getLogger("hivemind").addHandler(logging.NullHandler())
-
 
 READ_AHEAD = 1024 * 1024
 """Bytes of a stream that wait to be read, at least: asyncio's 64 KiB would stop p2pd several times in each chunk."""
@@ -59,43 +55,6 @@ class ControlError(RuntimeError):
 
 StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-NOWHERE = "/ip4/127.0.0.1/tcp/0"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """How this machine takes part in the network; addresses are libp2p multiaddrs."""
-
-    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
-    announce: tuple[str, ...] = ()
-    """Addresses to tell others instead of those that are seen here, e.g. of a forwarded port."""
-    bootstrap: tuple[str, ...] = ()
-    """Where to find the swarm, each ending in /p2p/<peer id>; empty: this node starts one."""
-    no_listen: bool = False
-    """Take no connections from outside: this peer opens all its connections, to others and to relays, itself."""
-    relay: RelayLimits | None = None
-    """What this node carries between peers that can't reach each other; None: nothing."""
-    lan: bool = True
-    """Look for peers of the run in the local network, and be found there."""
-    daemon_flags: tuple[tuple[str, str], ...] = ()
-    """Further flags of p2pd, e.g. the limits of its relay; they win over those that follow from the rest."""
-
-    @property
-    def binds(self) -> tuple[str, ...]:
-        """Where p2pd listens: for a peer that does not, at a port that only this machine sees, where tunnels end."""
-        return (NOWHERE,) if self.no_listen else self.listen
-
-    @property
-    def local(self) -> bool:
-        """Nobody but this machine is meant: no NAT, no relays."""
-        return not self.no_listen and all(at.is_loopback(address) for address in self.listen)
-
-    @property
-    def searches_lan(self) -> bool:
-        """Whether to speak in the local network: not if all that this node knows of is on this machine."""
-        known = self.bootstrap if self.no_listen else self.listen
-        return self.lan and not all(at.is_loopback(address) for address in known)
-
 
 @dataclass(frozen=True, slots=True)
 class Gossip:
@@ -103,39 +62,6 @@ class Gossip:
 
     origin: PeerId
     data: bytes
-
-
-class _Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
-    """hivemind's P2P with gossip, a session of its own, and the door before the calls of its DHT."""
-
-    _more_flags: tuple[tuple[str, str], ...] = ()
-    _door: Door
-
-    @classmethod
-    def _make_process_args(cls, *args: Any, **kwargs: Any) -> list[str]:
-        # Python makes the session and then becomes p2pd, so the process id stays the child's.
-        own_session = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
-        flags: list[str] = P2P._make_process_args(*args, **{**kwargs, "pubsub": 1, **dict(cls._more_flags)})
-        return [sys.executable, "-S", "-E", "-c", own_session, *flags]
-
-    async def add_protobuf_handler(self, name: str, handler: Any, *args: Any, **kwargs: Any) -> None:
-        async def answer(request: Any, context: Any) -> Any:
-            if refusal := self._door.refusal(PeerId(context.remote_id.to_base58())):
-                raise PermissionError(refusal)
-            return await handler(request, context)
-
-        await super().add_protobuf_handler(name, answer, *args, **kwargs)
-
-    async def call_protobuf_handler(self, peer_id: PeerID, *args: Any, **kwargs: Any) -> Any:
-        peer = PeerId(peer_id.to_base58())
-        await self._door.meet(peer)
-        try:
-            return await super().call_protobuf_handler(peer_id, *args, **kwargs)
-        except P2PHandlerError as error:
-            if STRANGER not in str(error):
-                raise
-            await self._door.meet(peer, again=True)
-            return await super().call_protobuf_handler(peer_id, *args, **kwargs)
 
 
 class Node:
@@ -165,10 +91,8 @@ class Node:
         for address in config.binds:
             check_port(address)
         sockets = SocketFolder.make()
-        own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": config.daemon_flags, "_door": door}
-        daemon_type: Any = type("Daemon", (_Daemon,), own)
         try:
-            daemon = await daemon_type.create(
+            daemon = await daemon_type(sockets, door, config.daemon_flags).create(
                 host_maddrs=list(config.binds),
                 announce_maddrs=list(config.announce) or None,
                 identity_path=str(identity.path),

@@ -21,8 +21,9 @@ from pydantic import AfterValidator, Field
 from p2ptrain.run import PeerId, Record
 from p2ptrain.run.digest import Buffer
 from p2ptrain.run.record import Count, Text
+from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.knock import answers
-from p2ptrain.swarm.node import Node, NodeConfig
+from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 
 DIAL_BACK, PROBE_DOWN, PROBE_UP = "dial-back", "probe-down", "probe-up"

@@ -16,8 +16,9 @@ import time
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
 from p2ptrain.swarm.addresses import CIRCUIT, address_parts, by_peer, is_loopback, is_relayed
+from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.door import Door
-from p2ptrain.swarm.node import ControlError, Node, NodeConfig
+from p2ptrain.swarm.node import ControlError, Node
 from p2ptrain.swarm.presence import Reachability
 from p2ptrain.swarm.probe import DialBackAnswer, ask_to_dial_back
 from p2ptrain.swarm.rpc import Rpc, RpcError

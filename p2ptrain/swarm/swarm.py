@@ -26,10 +26,11 @@ from p2ptrain.run.access import STRANGER
 from p2ptrain.run.record import Count, Number, Text
 from p2ptrain.swarm import clock
 from p2ptrain.swarm.addresses import by_peer
+from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.directory import Directory
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
-from p2ptrain.swarm.node import Node, NodeConfig
+from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.probe import Probes
 from p2ptrain.swarm.reach import Reach
 from p2ptrain.swarm.rpc import Rpc, RpcError
