@@ -47,10 +47,8 @@ def peer(
     from p2ptrain.peer import run_peer
     from p2ptrain.run import recipes
     from p2ptrain.state.run import Run
-    from p2ptrain.swarm import Invite
 
-    addresses = Invite.parse(bootstrap).addresses if bootstrap else ()
-    network = o.node_config(listen, announce, addresses, no_listen, no_lan)
+    network = o.node_config(listen, announce, o.swarm_of(bootstrap), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
         home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from p2ptrain.errors import IdentityError, NetworkError, StorageError
+from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
 from p2ptrain.run import Digest, PeerId, SigningKey
 from p2ptrain.run.access import Access, Member
 from p2ptrain.run.certificate import certify
@@ -42,7 +42,16 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
 
 
 def members_of(folder: RunFolder) -> Access:
-    """Who is in a private run, as its peer has it on disk; raises AccessError."""
+    """Who is in a private run, as its peer has it on disk.
+
+    Raises:
+        AccessError: the run is public, or the file is damaged.
+    """
+    if not folder.spec.is_private:
+        raise AccessError(
+            "a public run has no list of members", "whoever has an invite takes part",
+            "see who does: p2ptrain status INVITE",
+        )  # fmt: skip
     return MembersFile(folder.path, folder.genesis, folder.spec).access
 
 
