@@ -13,8 +13,14 @@ from pydantic import Field
 
 from p2ptrain.run.digest import Digest
 from p2ptrain.run.keys import SigningKey
-from p2ptrain.run.record import DigestField, SignedRecord, Text
+from p2ptrain.run.record import Count, DigestField, SignedRecord, Text
 from p2ptrain.run.spec import PROTOCOL, RunSpec
+
+
+def _is_left_out(value: int) -> bool:
+    """A field that came after the first runs is no part of the encoding unless it says something: those keep their
+    ids."""
+    return not value
 
 
 class Genesis(SignedRecord):
@@ -31,9 +37,13 @@ class Genesis(SignedRecord):
     """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
     nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
     software: Text
+    founded: Annotated[Count, Field(exclude_if=_is_left_out)] = 0
+    """When, in seconds since 1970, as the founder claims; 0: it does not say, as in the first runs."""
 
     @classmethod
-    def found(cls, spec: RunSpec, base: Digest, held_out: Digest, software: str, founder: SigningKey) -> Self:
+    def found(
+        cls, spec: RunSpec, base: Digest, held_out: Digest, software: str, founder: SigningKey, founded: int = 0
+    ) -> Self:
         """Sign a new run into being."""
         return cls(
             author=founder.peer_id,
@@ -42,4 +52,5 @@ class Genesis(SignedRecord):
             held_out=held_out,
             nonce=secrets.token_bytes(16),
             software=software,
+            founded=founded,
         ).signed(founder)

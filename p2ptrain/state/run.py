@@ -25,8 +25,9 @@ from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.throttle import Throttle, count_the_rest
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, version
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, clock, version
 from p2ptrain.swarm.addresses import is_relayed
+from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.wire import Wire
 from p2ptrain.text import check_name, printable
@@ -168,7 +169,8 @@ class Run:
         """Sign the genesis of a run that is being founded; nothing to do for one that exists."""
         if self._folder is None:
             software = f"p2ptrain {version()}"
-            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key)
+            now = round(clock.swarm_time())
+            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key, founded=now)
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
             _note_contact(self._folder, self.swarm)
             self._offer_records()
@@ -177,6 +179,10 @@ class Run:
         """A link for others: this peer's own addresses; if nobody can reach it, where it found the swarm."""
         addresses = self.swarm.addresses() or self.swarm.bootstrap
         return Invite(self.id, tuple(addresses[:MAX_INVITED]))
+
+    def announcement(self) -> Announcement | None:
+        """What its peers tell of it in the list of runs; None if they keep it to themselves."""
+        return Announcement.of(self.folder.genesis, self.spec)
 
     def remember_peers(self, peers: list[Presence]) -> None:
         """Note where others are reachable, for the next start; where they were before comes last."""
