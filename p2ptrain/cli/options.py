@@ -162,6 +162,22 @@ Archive = Annotated[
         "--archive", envvar="P2PTRAIN_ARCHIVE", help="Keep every contribution: the whole run can be replayed."
     ),
 ]
+Swarms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bootstrap",
+        envvar="P2PTRAIN_BOOTSTRAP",
+        metavar="INVITE",
+        help="Swarm to look for runs in, by a bootstrap node's or any run's invite; repeatable [default: that of the "
+        "listed nodes].",
+    ),
+]
+Nodes = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="P2PTRAIN_NODES", metavar="FILE", help="List of bootstrap nodes [default: the one that came along]."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 
 

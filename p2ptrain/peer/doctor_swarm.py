@@ -15,10 +15,10 @@ from pathlib import Path
 from p2ptrain.errors import DataError, NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
-from p2ptrain.peer.session import contents
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.spec import FilesData
+from p2ptrain.run.summary import contents
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up

@@ -23,8 +23,8 @@ from p2ptrain.peer.memory import Memory, check_before_loading
 from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
-from p2ptrain.run import RunSpec, SPSAMethod, short
-from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.run import SPSAMethod, short
+from p2ptrain.run.summary import contents
 from p2ptrain.state.run import Run, default_home
 from p2ptrain.swarm import NodeConfig, version
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
@@ -111,17 +111,6 @@ def prepare_torch(threads: int | None) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def contents(spec: RunSpec) -> str:
-    """What is trained on what, in a few words."""
-    model = spec.model.pretrained or f"a new {spec.model.architecture}"
-    match spec.data:
-        case DatasetData():
-            return f"{model} on {spec.data.dataset}"
-        case FilesData():
-            return f"{model} on {', '.join(spec.data.paths)}"
-    return f"{model} on {spec.data.source}"
 
 
 def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
