@@ -47,7 +47,7 @@ from p2ptrain.errors import NetworkError  # noqa: E402
 from p2ptrain.peer.children import Child  # noqa: E402
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of  # noqa: E402
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Rpc  # noqa: E402
-from p2ptrain.swarm.directory import Directory, _OnlyPresence  # noqa: E402
+from p2ptrain.swarm.directory import Directory, _OnlySelfCertifying  # noqa: E402
 from p2ptrain.swarm.node import Node  # noqa: E402
 from p2ptrain.swarm.swarm import Hello, HelloAnswer  # noqa: E402
 
@@ -97,8 +97,8 @@ class Peer:
         greeted = PeerId(bootstrap[0].rpartition("/p2p/")[2])
         await Rpc(node).call(greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False)
         dht = await DHTNode.create(
-            p2p=node.dht_transport, initial_peers=list(bootstrap), client_mode=True, record_validator=_OnlyPresence(),
-            strict=False,
+            p2p=node.dht_transport, initial_peers=list(bootstrap), client_mode=True, strict=False,
+            record_validator=_OnlySelfCertifying(),
         )  # fmt: skip
         return cls(node, Directory(dht), identity, run, greeted)
 

@@ -89,25 +89,30 @@ EXIT_CODES = (
             "A firewall between here and there.",
             "One of the two is of another version.",
             "Another process listens at the port of --listen.",
+            "No bootstrap node is known, or no run of the name that was given goes on there.",
         ),
         (
             "See how far the invite leads from here: p2ptrain doctor INVITE",
             "Ask for a newer invite; any peer of the run prints one at its start.",
             "Listen at another port: --listen /ip4/0.0.0.0/tcp/31338",
+            "See which runs go on in a swarm that you have an invite of: p2ptrain runs --bootstrap INVITE",
         ),
     ),
     ExitCode(
         6,
         "the invite can't be used",
-        "The invite is damaged, of another version, or names no run.",
+        "The invite is damaged, of another version, or names no run; or a name is that of several runs; or the list of "
+        "bootstrap nodes can't be read.",
         (
             "A part of the link was lost on the way.",
             "It is a bootstrap node's: it leads to a swarm and names no run in it.",
             "It was made by a newer p2ptrain.",
+            "Somebody has given their run the name of another one.",
         ),
         (
             "Copy the whole link again, from p2ptrain:// on.",
             "With a bootstrap node's: p2ptrain peer RUN --bootstrap INVITE",
+            "Of several runs, give the beginning of the id of the one that is meant: p2ptrain join ID",
         ),
     ),
     ExitCode(

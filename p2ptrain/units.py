@@ -20,3 +20,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def age(seconds: float) -> str:
+    """For people, in one unit: 40 s, 3 min, 47 h, 2 days."""
+    whole = round(seconds)
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if whole >= (2 if unit == "days" else 1) * length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"

@@ -1,4 +1,4 @@
-"""p2ptrain join INVITE"""
+"""p2ptrain join INVITE, p2ptrain join NAME"""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from p2ptrain.cli import options as o
 
 
 def join(
-    invite: Annotated[str, typer.Argument(help="The p2ptrain:// link that a peer of the run printed.")],
+    invite: Annotated[
+        str,
+        typer.Argument(
+            help="The p2ptrain:// link that a peer of the run printed; or the run's name as `p2ptrain runs` lists it, "
+            "or the beginning of its id."
+        ),
+    ],
+    bootstrap: o.Swarms = None,
+    nodes: o.Nodes = None,
     home: o.Home = None,
     identity: o.IdentityFile = None,
     listen: o.Listen = None,
@@ -37,18 +45,21 @@ def join(
     """Take part in a run."""
     from p2ptrain.monitor import make_reporter
     from p2ptrain.peer import run_peer
+    from p2ptrain.peer.runs import find_invite, is_name
     from p2ptrain.state.run import Run
     from p2ptrain.swarm import Invite
 
-    parsed = Invite.parse(invite)
+    parsed = None if is_name(invite) else Invite.parse(invite)
     network = o.node_config(listen, announce, (), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
         home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
         pause_when,
     )  # fmt: skip
-    run_peer(
-        lambda: Run.join(parsed, config=network, home=given.home, identity=identity, limits=limits, name=name),
-        given,
-        make_reporter(json_lines),
-    )
+    reporter = make_reporter(json_lines)
+
+    def begin() -> Run:
+        found = parsed or find_invite(invite, bootstrap or (), nodes, reporter)
+        return Run.join(found, config=network, home=given.home, identity=identity, limits=limits, name=name)
+
+    run_peer(begin, given, reporter)

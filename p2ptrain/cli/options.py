@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2ptrain.errors import InviteError, NetworkError, StorageError
+from p2ptrain.errors import NetworkError, StorageError
 from p2ptrain.text import check_name
 
 if TYPE_CHECKING:
@@ -168,6 +168,22 @@ Archive = Annotated[
         "--archive", envvar="P2PTRAIN_ARCHIVE", help="Keep every contribution: the whole run can be replayed."
     ),
 ]
+Swarms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bootstrap",
+        envvar="P2PTRAIN_BOOTSTRAP",
+        metavar="INVITE",
+        help="Swarm to look for runs in, by a bootstrap node's or any run's invite; repeatable [default: that of the "
+        "listed nodes].",
+    ),
+]
+Nodes = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="P2PTRAIN_NODES", metavar="FILE", help="List of bootstrap nodes [default: the one that came along]."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 
 
@@ -175,17 +191,7 @@ def swarm_of(invite: str | None) -> tuple[str, ...]:
     """Where the swarm of an invite is, for who starts a run or a bootstrap node in it; nowhere without one."""
     from p2ptrain.swarm import Invite
 
-    if not invite:
-        return ()
-    parsed = Invite.parse(invite)
-    if parsed.ticket is not None:
-        raise InviteError(
-            "this is an invite into a private run, not the address of a swarm",
-            "what is not that run itself stays outside of it, bootstrap nodes too",
-            "take part with p2ptrain join INVITE; a bootstrap node starts without an invite, and members reach it with "
-            "p2ptrain peer RUN --bootstrap ITS_INVITE",
-        )
-    return parsed.addresses
+    return Invite.parse(invite).swarm() if invite else ()
 
 
 def node_config(

@@ -1,4 +1,4 @@
-"""p2ptrain status INVITE"""
+"""p2ptrain status INVITE, p2ptrain status NAME"""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from p2ptrain.cli import options as o
 
 
 def status(
-    invite: Annotated[str, typer.Argument(help="An invite of the run.")],
+    invite: Annotated[
+        str,
+        typer.Argument(help="An invite of the run; or its name as `p2ptrain runs` lists it, or its id's beginning."),
+    ],
+    bootstrap: o.Swarms = None,
+    nodes: o.Nodes = None,
     json_lines: o.Json = False,
 ) -> None:
     """Show who trains in a run, from the swarm's presence records alone."""
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
+    from p2ptrain.peer.runs import find_run, is_name, swarms_to_look_in, warn
     from p2ptrain.peer.status import show_status
     from p2ptrain.swarm import Invite
 
-    show_status(Invite.parse(invite), json_lines)
+    if is_name(invite):
+        seen = find_run(invite, swarms_to_look_in(bootstrap or (), nodes, warn), warn)
+        show_status(Invite(seen.run, seen.addresses), json_lines)
+    else:
+        show_status(Invite.parse(invite), json_lines)

@@ -64,7 +64,9 @@ class Shell:
         self._replica = Replica(run.folder, layout, run.blobs, run.limits)
         self._fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
         self._workers = Workers()
-        self.membership = Membership(self._swarm, run.id, self._vitals, self._news, run.remembered_addresses)
+        self.membership = Membership(
+            self._swarm, run.id, self._vitals, self._news, run.remembered_addresses, run.announcement()
+        )
         self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder)
         self._joiner.when_progressing(lambda here, in_all: tell("progress", {"here": here, "in_all": in_all}))
         self._rounds: Rounds

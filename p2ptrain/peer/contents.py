@@ -43,17 +43,6 @@ NAME_LENGTH, DESCRIPTION_LENGTH = 80, 160
 NAMED_FILES = 3
 
 
-def in_brief(spec: RunSpec) -> str:
-    """What is trained on what, in a few words."""
-    model = spec.model.pretrained or f"a new {spec.model.architecture}"
-    match spec.data:
-        case DatasetData():
-            return f"{model} on {spec.data.dataset}"
-        case FilesData():
-            return f"{model} on {', '.join(spec.data.paths)}"
-    return f"{model} on {spec.data.source}"
-
-
 def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
     """Of a run that somebody else has founded: which files of this machine are read is the volunteer's to say.
 

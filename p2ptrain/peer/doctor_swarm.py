@@ -14,11 +14,11 @@ from pathlib import Path
 
 from p2ptrain.errors import DataError, NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
-from p2ptrain.peer.contents import in_brief
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.spec import FilesData
+from p2ptrain.run.summary import contents
 from p2ptrain.state.members import door_for
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
@@ -216,7 +216,7 @@ def _run(
     return verdicts.run(
         RunFacts(
             name=spec.run.name,
-            contents=in_brief(spec),
+            contents=contents(spec),
             peers=len(presences),
             parameters=parameters,
             needs=verdicts.needs(spec.method.name, trained, parameters, _snapshots(spec), on_host),

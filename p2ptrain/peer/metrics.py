@@ -51,7 +51,7 @@ class NodeCollector:
             ("uptime_seconds", "Seconds since the node has started", now - self._started),
             ("peers_connected", "Peers with a connection to this node", len(look.peers)),
             ("dht_neighbours", "Nodes of the DHT that this one knows", look.neighbours),
-            ("dht_records", "Peers' records that this node keeps for the DHT", look.records),
+            ("dht_records", "Records of peers and runs that this node keeps for the DHT", look.records),
             (
                 "relay_tunnels",
                 "Tunnels between others that lead through this node",

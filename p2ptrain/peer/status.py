@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -42,12 +44,19 @@ def show_status(invite: Invite, json_lines: bool) -> None:
 
 
 def read_directory(invite: Invite, run: Digest) -> dict[PeerId, Presence]:
-    """Look into the swarm with a passing identity."""
+    """The run's peers, seen in passing."""
+    with passing(invite) as swarm:
+        return swarm.run(swarm.directory.peers(run), 30.0)
+
+
+@contextlib.contextmanager
+def passing(invite: Invite) -> Iterator[Swarm]:
+    """Look into the swarm of an invite with an identity that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity.open(Path(folder) / "observer.key")
-        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=invite.addresses)
+        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=invite.addresses, passing=True)
         with Swarm.start(identity, config, door_for(invite, identity, passing=True)) as swarm:
-            return swarm.run(swarm.directory.peers(run), 30.0)
+            yield swarm
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,14 @@ from pydantic import Field
 
 from p2ptrain.run.digest import NO_DIGEST, Digest
 from p2ptrain.run.keys import SigningKey
-from p2ptrain.run.record import DigestField, SignedRecord, Text
+from p2ptrain.run.record import Count, DigestField, SignedRecord, Text
 from p2ptrain.run.spec import PROTOCOL, RunSpec
+
+
+def _is_left_out(value: int | bytes) -> bool:
+    """A field that came after the first runs is no part of the encoding unless it says something: those keep their
+    ids."""
+    return value in (0, NO_DIGEST)
 
 
 class Genesis(SignedRecord):
@@ -31,7 +37,9 @@ class Genesis(SignedRecord):
     """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
     nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
     software: Text
-    seal: DigestField = Field(NO_DIGEST, exclude_if=lambda seal: seal == NO_DIGEST)
+    founded: Annotated[Count, Field(exclude_if=_is_left_out)] = 0
+    """When, in seconds since 1970, as the founder claims; 0: it does not say, as in the first runs."""
+    seal: Annotated[DigestField, Field(exclude_if=_is_left_out)] = NO_DIGEST
     """Of a private run: commitment to the secret that the key of its gossip begins with (`access`)."""
 
     @classmethod
@@ -42,6 +50,7 @@ class Genesis(SignedRecord):
         held_out: Digest,
         software: str,
         founder: SigningKey,
+        founded: int = 0,
         seal: Digest = NO_DIGEST,
     ) -> Self:
         """Sign a new run into being."""
@@ -52,5 +61,6 @@ class Genesis(SignedRecord):
             held_out=held_out,
             nonce=secrets.token_bytes(16),
             software=software,
+            founded=founded,
             seal=seal,
         ).signed(founder)

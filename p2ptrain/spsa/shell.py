@@ -64,7 +64,9 @@ class Shell:
         self.book = Logbook(run.id, owners_of(run.folder.genesis, run.spec))
         self.snapshots = Snapshots(run.folder, run.blobs, run.limits)
         self._workers = Workers()
-        self.membership = Membership(self._swarm, run.id, self._vitals, lambda: b"", run.remembered_addresses)
+        self.membership = Membership(
+            self._swarm, run.id, self._vitals, lambda: b"", run.remembered_addresses, run.announcement()
+        )
         fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
         self._joiner = Joiner(run, self.membership, fetcher, tell)
         self.marks = Marks(run, self.membership, fetcher, self.archive, self.snapshots, self._workers, tell)

@@ -30,8 +30,9 @@ from p2ptrain.state.inviting import MEMBER_DAYS, invite_member
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.members import MembersFile, door_for, remember_members
 from p2ptrain.state.throttle import Throttle, count_the_rest
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, version
+from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, clock, version
 from p2ptrain.swarm.addresses import is_relayed
+from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.private_door import PrivateDoor
 from p2ptrain.swarm.sockets import check_port
@@ -191,8 +192,10 @@ class Run:
         """Sign the genesis of a run that is being founded; nothing to do for one that exists."""
         if self._folder is None:
             software, secret = f"p2ptrain {version()}", secrets.token_bytes(KEY_BYTES)
-            seal = commitment(secret) if self.spec.is_private else NO_DIGEST
-            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key, seal)
+            genesis = Genesis.found(
+                self.spec, base, held_out, software, self.swarm.key, founded=round(clock.swarm_time()),
+                seal=commitment(secret) if self.spec.is_private else NO_DIGEST,
+            )  # fmt: skip
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
             if isinstance(self.swarm.door, PrivateDoor):
                 access = Access.restore(genesis, self.spec, (), (secret,))
@@ -216,6 +219,10 @@ class Run:
         if not self.spec.is_private:
             return Invite(self.id, addresses)
         return invite_member(self.folder, self.swarm.key, addresses, label, days, peer)
+
+    def announcement(self) -> Announcement | None:
+        """What its peers tell of it in the list of runs; None if they keep it to themselves."""
+        return Announcement.of(self.folder.genesis, self.spec)
 
     def remember_peers(self, peers: list[Presence]) -> None:
         """Note where others are reachable, for the next start; where they were before comes last."""

@@ -25,6 +25,8 @@ class NodeConfig:
     """What this node carries between peers that can't reach each other; None: nothing."""
     lan: bool = True
     """Look for peers of the run in the local network, and be found there."""
+    passing: bool = False
+    """This node only looks and is gone soon: others keep nothing of the DHT with it."""
     daemon_flags: tuple[tuple[str, str], ...] = ()
     """Further flags of p2pd, e.g. the limits of its relay; they win over those that follow from the rest."""
 

@@ -1,7 +1,10 @@
-"""The directory: presence records in hivemind's DHT, under the run's key, one subkey per peer.
+"""The directory: what hivemind's DHT holds for us.
 
-Every node that stores or returns a record checks it first: it must be a `Presence`, signed by the peer that its
-subkey names, for the run that its key names. So nobody can list, overwrite or drown somebody else there.
+    the run's key    one subkey per peer    its `Presence`, signed by the peer
+    RUNS             one subkey per run     its `Announcement`, whose genesis the founder has signed
+
+Every node that stores or returns a record checks it first: it must be what its key and subkey say. So nobody can list
+or overwrite somebody else there.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ from hivemind.p2p import PeerID
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.swarm import clock
+from p2ptrain.swarm.announcement import Announcement, announced_run
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
+from p2ptrain.swarm.storage import BoundedStorage
 
 CLOSE_TIMEOUT = 3.0
+RUNS = "p2ptrain/runs"
 LIFETIME = 60.0
+ANNOUNCED_LIFETIME = 600.0
 LONGEST_LIFETIME = 3600.0
 
 log = logging.getLogger(__name__)
@@ -50,7 +57,7 @@ class Directory:
             dht = await DHTNode.create(
                 p2p=node.dht_transport,
                 initial_peers=addresses or None,
-                record_validator=_OnlyPresence(),
+                record_validator=_OnlySelfCertifying(),
                 strict=False,
                 client_mode=hidden,
             )
@@ -58,6 +65,8 @@ class Directory:
             raise NetworkError(
                 "the swarm's peers do not answer in the DHT", str(error), "try again, or ask for a newer invite"
             ) from None
+        dht.protocol.storage = BoundedStorage(dht.protocol.storage)
+        dht.protocol.cache = BoundedStorage(dht.protocol.cache)
         return cls(dht)
 
     async def announce(self, presence: Presence) -> bool:
@@ -90,6 +99,34 @@ class Directory:
                 presences[PeerId(presence.author)] = presence
         return presences
 
+    async def announce_run(self, announcement: Announcement) -> int:
+        """Put a run into the list of runs, or keep it there; returns how many nodes took it.
+
+        hivemind's own `store` looks for the nodes that keep a key by asking for the key, and whoever has it answers
+        with all that is under it: the whole list, from each of them. So the key beside it is asked for, which nobody
+        has, and which the same nodes would keep.
+        """
+        beside = DHTID(_RUNS_ID ^ 1)
+        nearest = (await self._dht.find_nearest_nodes([beside], k_nearest=self._dht.num_replicas))[beside]
+        subkey, value = announcement.run, self._dht.protocol.serializer.dumps(announcement.encoded)
+        ends = clock.swarm_time() + ANNOUNCED_LIFETIME
+        asked = [
+            self._dht.protocol.call_store(peer, [_RUNS_ID], [value], [ends], [subkey])
+            for node, peer in nearest.items()
+            if node != self._dht.node_id
+        ]
+        taken = sum(any(answer or ()) for answer in await asyncio.gather(*asked))
+        if self._dht.node_id in nearest:
+            taken += self._dht.protocol.storage.store_subkey(_RUNS_ID, subkey, value, ends)
+        return taken
+
+    async def runs(self) -> list[Announcement]:
+        """The runs that were announced in the last ten minutes."""
+        found = await self._dht.get(RUNS, latest=True)
+        if found is None or not isinstance(found.value, dict):
+            return []
+        return [Announcement.decode(entry.value) for entry in found.value.values()]
+
     @property
     def neighbours(self) -> int:
         """How many nodes of the DHT this one knows."""
@@ -97,7 +134,7 @@ class Directory:
 
     @property
     def records(self) -> int:
-        """How many peers' records this node keeps for the DHT, its own copies of others' answers not counted."""
+        """How many records of peers and runs this node keeps for the DHT, its copies of others' answers not counted."""
         stored = (item.value for _, item in self._dht.protocol.storage.items())
         return sum(len(value) if isinstance(value, DictionaryDHTValue) else 1 for value in stored)
 
@@ -108,23 +145,36 @@ class Directory:
             await asyncio.wait_for(self._dht.shutdown(), CLOSE_TIMEOUT)
 
 
-class _OnlyPresence(RecordValidatorBase):  # type: ignore[misc]  # hivemind is not typed
+class _OnlySelfCertifying(RecordValidatorBase):  # type: ignore[misc]  # hivemind is not typed
     """hivemind asks this before it stores or returns anything."""
 
     def validate(self, record: DHTRecord) -> bool:
         try:
-            presence = Presence.decode(msgpack.unpackb(record.value)).check_signature()
-            return bool(
-                msgpack.unpackb(record.subkey) == presence.author
-                and record.key == DHTID.generate(source=_key(Digest(presence.run))).to_bytes()
-                and record.expiration_time < clock.swarm_time() + LONGEST_LIFETIME
-            )
+            value, subkey = msgpack.unpackb(record.value), msgpack.unpackb(record.subkey)
+            is_run = record.key == _RUNS_ID.to_bytes()
+            belongs = _announces(value, subkey) if is_run else _is_there(value, subkey, record.key)
+            return belongs and record.expiration_time < clock.swarm_time() + LONGEST_LIFETIME
         except (MalformedError, ValueError, TypeError, msgpack.UnpackException):
             return False
 
     def merge_with(self, other: Any) -> bool:
-        return isinstance(other, _OnlyPresence)
+        return isinstance(other, _OnlySelfCertifying)
+
+
+def _announces(value: Any, subkey: Any) -> bool:
+    """Whether this is the announcement of the run that the subkey names."""
+    return bool(subkey == announced_run(value))
+
+
+def _is_there(value: Any, subkey: Any, key: bytes) -> bool:
+    """Whether this is the presence, of the peer that the subkey names, in the run that the key names."""
+    presence = Presence.decode(value).check_signature()
+    expected = DHTID.generate(source=_key(Digest(presence.run))).to_bytes()
+    return bool(subkey == presence.author and key == expected)
 
 
 def _key(run: Digest) -> str:
     return f"p2ptrain/{run.hex()}/peers"
+
+
+_RUNS_ID = DHTID.generate(source=RUNS)

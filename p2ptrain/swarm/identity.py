@@ -108,20 +108,36 @@ def _lock(path: Path) -> FileLock | None:
     return lock
 
 
-def _read_or_make(path: Path) -> SigningKey:
+def read_key(path: Path) -> SigningKey:
+    """The key in a file, without taking it: the process that is this peer may run meanwhile.
+
+    Raises:
+        IdentityError: the file can't be read, or is no Ed25519 key.
+    """
     try:
-        if path.exists():
-            return SigningKey.from_file_bytes(path.read_bytes())
-        key = SigningKey.generate()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.to_file_bytes())
+        return SigningKey.from_file_bytes(path.read_bytes())
     except ValueError as error:
         raise IdentityError(
             f"{path} can't be used as an identity", str(error), "choose another file with --identity"
         ) from None
     except OSError as error:
-        raise IdentityError(
-            f"can't read or write the identity {path}", error.strerror or str(error), "check the file's permissions"
-        ) from None
+        raise _not_usable(path, error) from None
+
+
+def _read_or_make(path: Path) -> SigningKey:
+    if path.exists():
+        return read_key(path)
+    key = SigningKey.generate()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.to_file_bytes())
+    except OSError as error:
+        raise _not_usable(path, error) from None
     return key
+
+
+def _not_usable(path: Path, error: OSError) -> IdentityError:
+    return IdentityError(
+        f"can't read or write the identity {path}", error.strerror or str(error), "check the file's permissions"
+    )

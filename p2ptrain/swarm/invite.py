@@ -59,6 +59,21 @@ class Invite:
     ticket: Ticket | None = None
     """Of a private run."""
 
+    def swarm(self) -> tuple[str, ...]:
+        """The addresses, for who looks into the swarm or starts something in it.
+
+        Raises:
+            InviteError: it leads into a private run, whose swarm is its own.
+        """
+        if self.ticket is not None:
+            raise InviteError(
+                "this is an invite into a private run, not the address of a swarm",
+                "what is not that run itself stays outside of it, bootstrap nodes too",
+                "take part with p2ptrain join INVITE; a bootstrap node starts without an invite, and members reach it "
+                "with p2ptrain peer RUN --bootstrap ITS_INVITE",
+            )
+        return self.addresses
+
     def __str__(self) -> str:
         peers: dict[bytes, list[str]] = {}
         for address in self.addresses[:MAX_ADDRESSES]:

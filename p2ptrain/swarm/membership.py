@@ -19,6 +19,7 @@ from typing import Protocol
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
 from p2ptrain.run.record import kind_of
+from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, monotonic
 from p2ptrain.swarm.rpc import RateLimit, RpcError
@@ -26,6 +27,9 @@ from p2ptrain.swarm.swarm import Swarm, version
 
 ANNOUNCE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
+LIST_SECONDS = 120.0
+LISTERS = 2.0
+"""Peers of a run, on the average, that announce it within that time; an entry lives five times as long."""
 NEIGHBOURS = 12
 """Peers that this one keeps a connection to by itself; libp2p's gossip reaches the rest through them."""
 ACQUAINTANCES = 4
@@ -93,9 +97,11 @@ class Membership:
         describe: Callable[[], Vitals],
         news: Callable[[], bytes],
         acquaintances: Callable[[], Sequence[str]] = tuple,
+        announcement: Announcement | None = None,
     ) -> None:
-        """`acquaintances`: addresses of peers that were there once, to try while nobody is."""
-        self._swarm, self._door, self.run = swarm, swarm.door, run
+        """`acquaintances`: addresses of peers that were there once, to try while nobody is. `announcement`: what the
+        list of runs says of this one; None: it is not in there."""
+        self._swarm, self._door, self.run, self._announcement = swarm, swarm.door, run, announcement
         self._describe, self._news, self._acquaintances = describe, news, acquaintances
         self._topic = f"p2ptrain/{PROTOCOL}/{run.hex()}"
         self._table = PeerTable(monotonic())
@@ -117,6 +123,8 @@ class Membership:
             self._tasks.append(self._swarm.spawn(work()))
         if self._swarm.searches_lan:
             self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
+        if self._announcement is not None:
+            self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))
 
     async def close(self) -> None:
         """Say goodbye and stop."""
@@ -196,6 +204,18 @@ class Membership:
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
             await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
+
+    async def _list_regularly(self, announcement: Announcement) -> None:
+        """Keep the run in the list of runs, together with its other peers: each does it as seldom as they are many."""
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)  # until the others have been heard
+        while True:
+            if random.random() * (1 + len(self._live)) < LISTERS:
+                try:
+                    taken = await self._swarm.directory.announce_run(announcement)
+                    log.debug("%d DHT nodes took the run's announcement", taken)
+                except Exception as error:  # as above
+                    log.info("the run could not be announced: %s", error)
+            await asyncio.sleep(LIST_SECONDS)
 
     async def _meet_neighbours(self) -> None:
         connected = await self._swarm.node.connected()

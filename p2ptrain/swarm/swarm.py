@@ -204,7 +204,7 @@ class Swarm:
         await self._greet(first)
         self.reach = Reach(self.node, self.rpc, self._config, self.door)
         await self.reach.ask()
-        hidden = self.reach.verdict in ("relayed", "outgoing only")
+        hidden = self._config.passing or self.reach.verdict in ("relayed", "outgoing only")
         if first and not self.door.is_private:
             first |= await self.node.connected()  # with the relays on the way: hidden peers do not answer
         self.directory = await Directory.join(self.node, first, hidden)

@@ -158,6 +158,41 @@ def test_a_bootstrap_nodes_invite_is_told_from_a_runs(program: Program, command:
     assert list(tmp_path.iterdir()) == []
 
 
+# Names of runs -----------------------------------------------------------------------------------------------------
+
+BY_NAME = [("runs",), ("join", "a-run"), ("status", "a-run")]
+
+
+@pytest.mark.parametrize("command", BY_NAME)
+def test_without_a_known_node_it_is_told_where_to_look(
+    program: Program, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    nodes = tmp_path / "nodes.toml"
+    nodes.write_text("# none yet\n")
+    ended = program(*command, "--nodes", str(nodes))
+    assert_explained(ended, 5, "no bootstrap node is known", f"{nodes} lists none", "--bootstrap INVITE", "peer RUN")
+
+
+@pytest.mark.parametrize("command", BY_NAME)
+def test_a_list_of_nodes_that_can_not_be_read_is_told(
+    program: Program, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = tmp_path / "nodes.toml"
+    monkeypatch.setenv("P2PTRAIN_NODES", str(nodes))
+    assert_explained(program(*command), 6, f"the list of bootstrap nodes {nodes} can't be read", "No such file")
+    nodes.write_text("[[node]]\ninvite = 7\n")
+    ended = program(*command)
+    assert ended.code == 5
+    assert f"{nodes}: entry 1: 'invite' is wrong" in ended.errors + ended.out
+
+
+@pytest.mark.parametrize("command", BY_NAME)
+@pytest.mark.parametrize("kind", BAD_INVITES)
+def test_a_bad_invite_of_a_swarm_ends_with_6(program: Program, command: tuple[str, ...], kind: str) -> None:
+    link, told = BAD_INVITES[kind]
+    assert_explained(program(*command, "--bootstrap", link), 6, told)
+
+
 # Specs -------------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ VARIABLES = {
     "HOME", "IDENTITY", "LISTEN", "ANNOUNCE", "DEVICE", "BATCH_SIZE", "THREADS", "AUTOCAST", "COMPILE", "MODEL", "DATA",
 }  # fmt: skip
 NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
+LOOKING = {"BOOTSTRAP", "NODES"}
 HIDING = {"NO_LISTEN", "NO_LAN"}
 LIMITS = {"MAX_DISK", "MAX_UP", "MAX_DOWN", "MAX_MEMORY", "ARCHIVE", "HOURS", "PAUSE_WHEN", "NAME"}
 
@@ -27,6 +28,7 @@ def test_there_are_these_commands() -> None:
         "demo",
         "peer",
         "join",
+        "runs",
         "bootstrap",
         "status",
         "export",
@@ -67,7 +69,9 @@ def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, 
     ("command", "variables"),
     [
         ("peer", VARIABLES | LIMITS | HIDING | {"BOOTSTRAP"}),
-        ("join", VARIABLES | LIMITS | HIDING),
+        ("join", VARIABLES | LIMITS | HIDING | LOOKING),
+        ("runs", LOOKING),
+        ("status", LOOKING),
         ("bootstrap", NETWORK | {"METRICS", "LOG"}),
         ("speed", VARIABLES - NETWORK),
         ("export", {"MODEL"}),

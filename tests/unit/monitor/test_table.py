@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from p2ptrain.monitor import peers_lines, peers_table
-from p2ptrain.units import duration, size
+from p2ptrain.units import age, duration, size
 from tests.unit.monitor.samples import PEERS, STATE, presence
 
 
@@ -108,3 +108,19 @@ def test_a_size_is_the_count_to_a_tenth_of_its_unit(count: int) -> None:
 )
 def test_durations_are_told_in_their_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (119, "1 min"),
+        (3600, "1 h"),
+        (172_799, "47 h"),
+        (172_800, "2 days"),
+        (1e7, "115 days"),
+    ],
+)
+def test_ages_are_told_in_one_unit(seconds: float, text: str) -> None:
+    assert age(seconds) == text

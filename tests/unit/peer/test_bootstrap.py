@@ -32,6 +32,7 @@ from p2ptrain.lean import spare_torch
 
 spare_torch()
 import p2ptrain.peer.bootstrap
+import p2ptrain.peer.runs
 import hivemind.utils.multiaddr.codecs as codecs  # these are imported when an address is read
 
 for codec in pkgutil.iter_modules(codecs.__path__, codecs.__name__ + "."):

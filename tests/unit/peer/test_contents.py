@@ -13,7 +13,7 @@ from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.monitor.events import Part
 from p2ptrain.peer import contents
-from p2ptrain.peer.contents import Contents, in_brief, look_at
+from p2ptrain.peer.contents import Contents, check_own_files, look_at
 from p2ptrain.peer.sources import NO_ANSWER, Repository
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, SigningKey
 from p2ptrain.tasks import LocalOptions, open_task
@@ -169,11 +169,6 @@ def test_strangers_words_are_clean_and_short(corpus: Path) -> None:
     assert "\n" not in told.data.unknown
 
 
-def test_in_brief(corpus: Path) -> None:
-    assert in_brief(spec_of(corpus)) == f"a new llama on {corpus}"
-    assert in_brief(tiny_spec(pretrained="a/b")) == "a/b on stdlib-python"
-
-
 # Room ----------------------------------------------------------------------------------------------------------------
 
 Usage = namedtuple("Usage", "total used free")
@@ -209,3 +204,24 @@ def test_a_download_that_does_not_fit_on_the_disk_ends_a_peer_before_it_begins(m
 def test_what_is_not_surely_downloaded_needs_no_room(data: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2_000, 1_000, 1_000))
     downloads(Part("a new llama", "here", 10**15), data).check_room()
+
+
+# Files of this machine -----------------------------------------------------------------------------------------------
+
+
+def test_somebody_else_s_run_reads_no_files_that_the_volunteer_has_not_named(corpus: Path, tmp_path: Path) -> None:
+    files = spec_of(corpus)
+    with pytest.raises(DataError, match="trains on files of each volunteer's machine") as refusal:
+        check_own_files(files, LocalOptions())
+    assert f"--data {corpus}" in refusal.value.next_step
+    check_own_files(files, LocalOptions(data=("mine.txt",)))
+
+
+def test_a_dataset_that_is_a_folder_of_this_machine_is_files_of_it(corpus: Path, tmp_path: Path) -> None:
+    def spec(name: str) -> RunSpec:
+        fields = spec_of(corpus).model_dump(mode="json") | {"data": {"source": "dataset", "dataset": name}}
+        return RunSpec.model_validate(fields)
+
+    check_own_files(spec("somebody/texts"), LocalOptions())
+    with pytest.raises(DataError, match="trains on files of each volunteer's machine"):
+        check_own_files(spec(str(tmp_path)), LocalOptions())

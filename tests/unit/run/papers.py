@@ -30,7 +30,7 @@ def private_run(founder: SigningKey = FOUNDER, *owners: SigningKey) -> tuple[Gen
     """Owned by its founder if no owners are given."""
     spec = private_spec(*owners)
     seal = commitment(FOUNDING_SECRET)
-    return Genesis.found(spec, NO_DIGEST, NO_DIGEST, "p2ptrain test", founder, seal), spec
+    return Genesis.found(spec, NO_DIGEST, NO_DIGEST, "p2ptrain test", founder, seal=seal), spec
 
 
 RUN = private_run(FOUNDER, OWNER, SECOND)

@@ -40,7 +40,19 @@ def test_a_public_run_s_genesis_says_nothing_of_a_seal() -> None:
     assert b"seal" in Genesis.found(SPEC, BASE, HELD_OUT, "p2ptrain test", FOUNDER, seal=BASE).encoded
 
 
-CHANGES = {"spec": HELD_OUT, "base": HELD_OUT, "held_out": BASE, "nonce": bytes(16), "software": "other", "seal": BASE}
+def test_a_founder_may_say_when_and_a_genesis_that_does_not_is_encoded_as_before() -> None:
+    assert b"founded" not in found().encoded
+    told = Genesis.found(SPEC, BASE, HELD_OUT, "p2ptrain test", FOUNDER, founded=1_800_000_000)
+    assert Genesis.decode(told.encoded).check_signature().founded == 1_800_000_000
+    unsaid = found().encoded.replace(b"\x88", b"\x89", 1) + b"\xa7founded\x00"
+    with pytest.raises(MalformedError, match="not in its canonical form"):
+        Genesis.decode(unsaid)
+
+
+CHANGES = {
+    "spec": HELD_OUT, "base": HELD_OUT, "held_out": BASE, "nonce": bytes(16), "software": "other", "founded": 1,
+    "seal": BASE,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("field", CHANGES)

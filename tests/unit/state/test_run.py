@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def test_a_run_that_is_founded_has_a_folder_once_it_has_a_genesis(tmp_path: Path
         genesis = run.folder.genesis.check_signature()
         assert (genesis.base, genesis.held_out, genesis.spec) == (BASE, digest_of(b"held out"), SPEC.digest)
         assert genesis.author == run.swarm.peer_id
+        assert abs(genesis.founded - time.time()) < 60
+        announcement = run.announcement()
+        assert announcement is not None
+        assert announcement.check().run == run.id
         assert run.id == genesis.digest
         assert run.folder.path.is_relative_to(tmp_path)
         assert run.blobs.read(run.id) == genesis.encoded

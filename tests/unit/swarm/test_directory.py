@@ -1,4 +1,6 @@
-"""The directory takes only a peer's own signed record, under that peer's name, for that run."""
+"""The directory takes only a peer's own signed record, under that peer's name, for that run; and a run's announcement,
+under its id, in the list of runs.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ from hypothesis import strategies as st
 
 from p2ptrain.run import Digest, PeerId, digest_of
 from p2ptrain.swarm import Presence, Swarm, clock
-from p2ptrain.swarm.directory import LIFETIME, LONGEST_LIFETIME, _key, _OnlyPresence
+from p2ptrain.swarm.announcement import Announcement
+from p2ptrain.swarm.directory import LIFETIME, LONGEST_LIFETIME, RUNS, _key, _OnlySelfCertifying
 from p2ptrain.swarm.presence import Heartbeat
+from tests.unit.swarm.conftest import Swarms
 from tests.unit.swarm.people import KEYS, presence_of
+from tests.unit.swarm.test_announcement import ANNOUNCED, FORGED, OTHER, genesis_of
 
 ALICE, BOB = KEYS[0], KEYS[1]
-VALIDATOR = _OnlyPresence()
+VALIDATOR = _OnlySelfCertifying()
 
 
 def record_of(presence: Presence, lifetime: float = LIFETIME) -> DHTRecord:
@@ -94,8 +99,55 @@ def test_a_record_with_any_bit_flipped_is_refused(at: int, bit: int) -> None:
     assert not VALIDATOR.validate(dataclasses.replace(RECORD, value=bytes(value)))
 
 
+# The list of runs ----------------------------------------------------------------------------------------------------
+
+
+def entry_of(announcement: Announcement, lifetime: float = LIFETIME) -> DHTRecord:
+    """What hivemind hands to the validator when this run is announced."""
+    return DHTRecord(
+        DHTID.generate(source=RUNS).to_bytes(), MSGPackSerializer.dumps(announcement.run),
+        MSGPackSerializer.dumps(announcement.encoded), clock.swarm_time() + lifetime,
+    )  # fmt: skip
+
+
+ENTRY = entry_of(ANNOUNCED)
+ANOTHER = Announcement(genesis=genesis_of(OTHER), spec=OTHER.canonical())
+
+
+def test_a_runs_announcement_is_taken_under_its_id() -> None:
+    assert VALIDATOR.validate(ENTRY)
+    assert VALIDATOR.validate(entry_of(ANOTHER))
+
+
+NOT_LISTED = {
+    **{name: entry_of(forged) for name, forged in FORGED.items()},
+    "under another run's id": dataclasses.replace(ENTRY, subkey=MSGPackSerializer.dumps(ANOTHER.run)),
+    "under its name": dataclasses.replace(ENTRY, subkey=MSGPackSerializer.dumps("test")),
+    "under no id": dataclasses.replace(ENTRY, subkey=MSGPackSerializer.dumps(None)),
+    "among a run's peers": dataclasses.replace(ENTRY, key=RECORD.key),
+    "a peer among the runs": dataclasses.replace(RECORD, key=ENTRY.key),
+    "for ever": entry_of(ANNOUNCED, float("inf")),
+    "bare bytes": dataclasses.replace(ENTRY, value=ANNOUNCED.encoded),
+    "a genesis alone": dataclasses.replace(ENTRY, value=MSGPackSerializer.dumps(ANNOUNCED.genesis.encoded)),
+    "a list": dataclasses.replace(ENTRY, value=MSGPackSerializer.dumps([1])),
+    "a map": dataclasses.replace(ENTRY, value=MSGPackSerializer.dumps({"a": 1})),
+    "too long": dataclasses.replace(ENTRY, value=MSGPackSerializer.dumps(bytes(10**6))),
+}
+
+
+@pytest.mark.parametrize("record", NOT_LISTED.values(), ids=NOT_LISTED)
+def test_nothing_else_gets_into_the_list_of_runs(record: DHTRecord) -> None:
+    assert not VALIDATOR.validate(record)
+
+
+@given(st.one_of(st.binary(), st.binary().map(msgpack.packb), st.integers(0, 2**64 - 1).map(msgpack.packb)))
+def test_random_values_are_not_listed_and_never_raise(value: bytes) -> None:
+    assert not VALIDATOR.validate(dataclasses.replace(ENTRY, value=value))
+    assert not VALIDATOR.validate(dataclasses.replace(ENTRY, subkey=value))
+
+
 def test_only_the_same_rule_can_be_merged_with_it() -> None:
-    assert VALIDATOR.merge_with(_OnlyPresence())
+    assert VALIDATOR.merge_with(_OnlySelfCertifying())
     assert not VALIDATOR.merge_with(object())
 
 
@@ -159,3 +211,58 @@ def test_nobody_puts_anything_else_under_a_runs_key(pair: Pair) -> None:
     assert not second.run(store(b"junk", second.peer_id), 10)
     assert not second.run(store(b"junk", None), 10)
     assert listed(first, run) == {first.peer_id: 1}
+
+
+def run_list(swarm: Swarm) -> dict[Digest, bytes]:
+    return {each.run: each.spec for each in swarm.run(swarm.directory.runs(), 10)}
+
+
+def test_an_announced_run_is_listed_once_for_everyone_whoever_announces_it(swarms: Swarms) -> None:
+    first = swarms.start()
+    others = [swarms.join(first) for _ in range(3)]
+    expected = {each.run: each.spec for each in (ANNOUNCED, ANOTHER)}
+    for swarm in (first, *others):
+        assert run_list(swarm) == {}
+    assert first.run(first.directory.announce_run(ANNOUNCED), 10) >= 3
+    assert first.run(first.directory.announce_run(ANOTHER), 10) >= 3
+    assert others[0].run(others[0].directory.announce_run(ANNOUNCED), 10) >= 3
+    for swarm in (first, *others):
+        assert run_list(swarm) == expected
+
+
+def test_announcing_a_run_does_not_bring_the_list_along(swarms: Swarms) -> None:
+    """Who stores asks where the list is, and not for the list."""
+    first = swarms.start()
+    second = swarms.join(first)
+    first.run(first.directory.announce_run(ANNOUNCED), 10)
+    found: list[Any] = []
+    real = second.directory._dht.protocol.call_find
+
+    async def call_find(peer: Any, keys: Any) -> Any:
+        answer = await real(peer, keys)
+        found.extend(value for value, _ in answer.values())
+        return answer
+
+    second.directory._dht.protocol.call_find = call_find
+    assert second.run(second.directory.announce_run(ANOTHER), 10) == 2
+    assert found
+    assert set(found) == {None}
+
+
+def test_nobody_lists_a_run_as_what_it_is_not(pair: Pair) -> None:
+    first, second = pair
+    first.run(first.directory.announce_run(ANNOUNCED), 10)
+    ends = clock.swarm_time() + 100
+
+    async def store(value: bytes, subkey: Any, until: float = ends) -> bool:
+        return bool(await second.directory._dht.store(RUNS, value, until, subkey=subkey))
+
+    for forged in FORGED.values():
+        assert not second.run(store(forged.encoded, forged.run), 10)
+        assert not second.run(store(forged.encoded, ANNOUNCED.run), 10)
+    assert not second.run(store(ANOTHER.encoded, ANNOUNCED.run), 10)
+    assert not second.run(store(b"junk", b"junk"), 10)
+    assert not second.run(store(ANNOUNCED.encoded, None), 10)
+    assert not second.run(store(ANOTHER.encoded, ANOTHER.run, clock.swarm_time() - 1), 10)
+    assert not second.run(store(ANNOUNCED.encoded, ANNOUNCED.run, clock.swarm_time() + 1), 10), "nor ends it"
+    assert run_list(first) == run_list(second) == {ANNOUNCED.run: ANNOUNCED.spec}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import queue
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import msgpack
@@ -19,10 +22,13 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record, digest_of
 from p2ptrain.run.record import kind_of
 from p2ptrain.swarm import Membership, Phase, Presence, Swarm, Vitals, membership, presence
+from p2ptrain.swarm.announcement import Announcement
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.presence import Heartbeat
 from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.conftest import Swarms, eventually
 from tests.unit.swarm.people import KEYS, RUN, presence_of
+from tests.unit.swarm.test_announcement import ANNOUNCED
 
 
 def test_a_records_kind_is_read_from_its_first_bytes() -> None:
@@ -102,11 +108,13 @@ class Member:
     news: bytes = b""
     ears: Ears = field(default_factory=Ears)
     acquaintances: tuple[str, ...] = ()
+    announcement: Announcement | None = None
 
     def __post_init__(self) -> None:
         self.membership = Membership(
-            self.swarm, self.run, lambda: Vitals(self.phase), lambda: self.news, lambda: self.acquaintances
-        )
+            self.swarm, self.run, lambda: Vitals(self.phase), lambda: self.news, lambda: self.acquaintances,
+            self.announcement,
+        )  # fmt: skip
         self.membership.listener = self.ears
         self.swarm.run(self.membership.start(), 10)
 
@@ -151,6 +159,49 @@ def test_heartbeats_bring_phases_and_news(members: tuple[Member, Member]) -> Non
 def test_the_directory_lists_the_others(members: tuple[Member, Member]) -> None:
     first, second = members
     eventually(lambda: set(first.swarm.run(first.membership.directory(), 10)) == {second.swarm.peer_id})
+
+
+def test_a_run_is_put_into_the_list_of_runs_by_its_peers_if_it_is_announced(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "HEARTBEAT_SECONDS", 0.05)
+    first, second = pair
+    unlisted = Member(second, digest_of(b"not announced"))
+    member = Member(first, ANNOUNCED.run, announcement=ANNOUNCED)
+    try:
+        eventually(lambda: bool(second.run(second.directory.runs(), 10)))
+        assert second.run(second.directory.runs(), 10) == [ANNOUNCED]
+    finally:
+        member.leave()
+        unlisted.leave()
+
+
+@pytest.mark.parametrize("peers", [1, 2, 10, 1000])
+def test_about_two_peers_of_a_run_announce_it_each_time(peers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are; of one or two each does."""
+    announced = 0
+
+    class Directory:
+        async def announce_run(self, announcement: Announcement) -> int:
+            nonlocal announced
+            announced += 1
+            raise OSError("no network")  # which does not end it
+
+    async def sleep(seconds: float) -> None:
+        rounds[0] += seconds == membership.LIST_SECONDS
+        if rounds[0] == 1000:
+            raise asyncio.CancelledError
+
+    rounds = [0]
+    swarm = SimpleNamespace(directory=Directory(), peer_id=KEYS[0].peer_id, door=Door())
+    member = Membership(swarm, RUN, lambda: Vitals("training"), bytes)  # type: ignore[arg-type]
+    member._live = {PeerId(str(number)): presence_of() for number in range(peers - 1)}
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    random.seed(0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(member._list_regularly(ANNOUNCED))
+    expected = 1000 if peers <= 2 else 2000 / peers
+    assert 0.5 * expected <= announced <= 1.5 * expected + 3
 
 
 def test_peers_that_started_apart_find_each_other_where_they_once_were(

@@ -1,0 +1,141 @@
+"""The list of runs as people and programs see it: what each is, and how it does by its peers' own words."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from p2ptrain.monitor.table import number
+from p2ptrain.run import Digest, Genesis, RunSpec, short, short_peer
+from p2ptrain.run.summary import data_of, is_custom, last_height, method_of, model_of
+from p2ptrain.swarm import Presence
+from p2ptrain.text import printable
+from p2ptrain.units import age
+
+SHOWN = 40
+"""Characters of a model's or dataset's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeen:
+    """An announced run and who is there. The genesis and the spec are proven; figures are what peers say, and anybody
+    can say that they are one of them."""
+
+    genesis: Genesis
+    spec: RunSpec
+    peers: tuple[Presence, ...]
+    addresses: tuple[str, ...]
+    """Where the swarm was found that it is in."""
+
+    @property
+    def run(self) -> Digest:
+        return self.genesis.digest
+
+    @property
+    def name(self) -> str:
+        return self.spec.run.name
+
+    def __str__(self) -> str:
+        return f"{self.name} {short(self.run)} founded by {short_peer(self.genesis.author)}"
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all peers together."""
+        return sum(seen.tokens_per_second for seen in self.peers)
+
+    @property
+    def loss(self) -> float | None:
+        """The middle one of the peers' smoothed training losses, else of their held-out ones."""
+        losses = [seen.loss for seen in self.peers if seen.loss is not None]
+        losses = losses or [seen.eval_loss for seen in self.peers if seen.eval_loss is not None]
+        return statistics.median(losses) if losses else None
+
+    @property
+    def height(self) -> int:
+        """Of most peers that have a state: the middle one."""
+        heights = [seen.height for seen in self.peers if seen.phase not in ("starting", "joining")]
+        return statistics.median_low(heights) if heights else 0
+
+    def age(self, now: float) -> float | None:
+        """Seconds since its founder claims to have begun it; None without a claim that can be true."""
+        founded = self.genesis.founded
+        return now - founded if 0 < founded <= now else None
+
+
+def in_order(runs: Sequence[RunSeen]) -> list[RunSeen]:
+    """The one with most peers first; then by name and id."""
+    return sorted(runs, key=lambda seen: (-len(seen.peers), seen.name, seen.run))
+
+
+def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
+    """One row a run; `now` in seconds since 1970."""
+    table = Table(header_style="bold", expand=False)
+    for column in ("run", "id", "founder", "method", "model", "data"):
+        table.add_column(column, overflow="fold")
+    for column in ("peers", "tokens/s", "loss", "height", "age"):
+        table.add_column(column, justify="right")
+    for seen in in_order(runs):
+        table.add_row(*map(Text, _cells(seen, now)))  # as Text: rich reads a plain string's brackets as markup
+    return table
+
+
+def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
+    last, since = last_height(seen.spec), seen.age(now)
+    return (
+        seen.name, short(seen.run), short_peer(seen.genesis.author), method_of(seen.spec), _shown(model_of(seen.spec)),
+        _shown(data_of(seen.spec)), str(len(seen.peers)), _figure(seen.tokens_per_second, ",.0f"),
+        number(None) if seen.loss is None else _figure(seen.loss, ".3f"),
+        f"{seen.height} of {last}" if last else str(seen.height), "–" if since is None else age(since),
+    )  # fmt: skip
+
+
+def runs_lines(runs: Sequence[RunSeen], now: float) -> list[str]:
+    """The same as plain text, for a pipe."""
+    names = ("id", "founder", "method", "model", "data", "peers", "tokens/s", "loss", "height", "age")
+    lines = []
+    for seen in in_order(runs):
+        name, *cells = _cells(seen, now)
+        lines.append(" ".join([name, *(f"{key}={_word(cell)}" for key, cell in zip(names, cells, strict=True))]))
+    return lines
+
+
+def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
+    """The same for programs."""
+    total, loss = seen.tokens_per_second, seen.loss
+    return {
+        "name": seen.name,
+        "run": seen.run.hex(),
+        "founder": seen.genesis.author,
+        "description": seen.spec.run.description,
+        "method": method_of(seen.spec),
+        "model": model_of(seen.spec),
+        "data": data_of(seen.spec),
+        "custom": is_custom(seen.spec),
+        "peers": len(seen.peers),
+        "tokens_per_second": total if math.isfinite(total) else None,
+        "loss": loss if loss is None or math.isfinite(loss) else None,
+        "height": seen.height,
+        "last_height": last_height(seen.spec),
+        "age_seconds": seen.age(now),
+    }
+
+
+def _shown(text: str) -> str:
+    """What a stranger has written, on one short line."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def _figure(value: float, form: str) -> str:
+    """Anybody may claim any number: those that no run has take no more room than others."""
+    return format(value, form if abs(value) < 1e9 else ".1e")
+
+
+def _word(text: str) -> str:
+    return repr(text) if " " in text else text

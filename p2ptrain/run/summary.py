@@ -1,0 +1,46 @@
+"""A run in a few words, for lists and first lines. What the spec's author wrote is in them as it is: check it before it
+gets to a terminal.
+"""
+
+from __future__ import annotations
+
+from p2ptrain.run.method import SPSAMethod
+from p2ptrain.run.spec import DatasetData, FilesData, RunSpec
+
+
+def contents(spec: RunSpec) -> str:
+    """What is trained on what."""
+    model = spec.model.pretrained or f"a new {spec.model.architecture}"
+    return f"{model} on {data_of(spec)}"
+
+
+def model_of(spec: RunSpec) -> str:
+    """A pretrained model's name, or the architecture that is trained from scratch."""
+    if is_custom(spec):
+        return "its own program's"
+    return spec.model.pretrained or f"new {spec.model.architecture}"
+
+
+def data_of(spec: RunSpec) -> str:
+    """Where the data come from."""
+    match spec.data:
+        case DatasetData():
+            return spec.data.dataset
+        case FilesData():
+            return ", ".join(spec.data.paths)
+    return spec.data.source
+
+
+def method_of(spec: RunSpec) -> str:
+    """How its peers train together."""
+    return "one-byte" if isinstance(spec.method, SPSAMethod) else "DiLoCo"
+
+
+def last_height(spec: RunSpec) -> int | None:
+    """The height at which the run is complete, of a one-byte run the number of records; None if it has no end."""
+    return spec.method.total_records if isinstance(spec.method, SPSAMethod) else spec.method.last_height
+
+
+def is_custom(spec: RunSpec) -> bool:
+    """Whether model or data are brought by a program of its author's, without which nobody can join."""
+    return spec.model.architecture == "custom" or spec.data.source == "custom"

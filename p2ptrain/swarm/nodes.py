@@ -1,0 +1,206 @@
+"""The signed list of bootstrap nodes: where `p2ptrain runs` and `p2ptrain join NAME` look if nobody says where.
+
+    [[node]]
+    invite = "p2ptrain://1.…"                    # that the node prints at its start
+    operator = "Ada Example, ada@example.org"    # who runs it
+    until = 2027-06-30                           # the entry ends with that day
+    signature = "…"                              # base64, by the node's own key
+
+The node's key signs the other three fields, so an entry is its operator's word: nobody can list, move or prolong
+somebody else's node, whoever edits or hands on the file. A node has no authority over any run.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import json
+import tomllib
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from p2ptrain.errors import InviteError, MalformedError, P2PTrainError
+from p2ptrain.run import PeerId, SignedRecord, SigningKey
+from p2ptrain.run.record import Text
+from p2ptrain.swarm.addresses import is_relayed, peer_of
+from p2ptrain.swarm.invite import MAX_LINK, Invite
+
+MAX_FILE_BYTES = 256 * 1024
+MAX_NODES = 64
+LONGEST_DAYS = 2 * 366
+"""That an entry may still last: operators come and go."""
+
+
+def _check_date(text: str) -> str:
+    if date.fromisoformat(text).isoformat() != text:
+        raise ValueError("a date is written YYYY-MM-DD")
+    return text
+
+
+class NodeEntry(SignedRecord):
+    """One node of the list; the author is the node itself."""
+
+    kind: ClassVar[str] = "bootstrap-node/1"
+
+    invite: Annotated[str, Field(max_length=MAX_LINK)]
+    operator: Annotated[Text, Field(min_length=1, max_length=100)]
+    until: Annotated[str, AfterValidator(_check_date)]
+
+    @classmethod
+    def sign(cls, invite: str, operator: str, until: date, key: SigningKey, today: date) -> Self:
+        """The entry of the node whose key this is.
+
+        Raises:
+            InviteError: the invite is damaged, or a run's.
+            MalformedError: it leads to another node, or a field breaks its bounds.
+        """
+        try:
+            entry = cls(author=key.peer_id, invite=invite, operator=operator, until=until.isoformat()).signed(key)
+        except ValidationError as error:
+            raise _malformed(error) from None
+        entry.check(today)
+        return entry
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the node is."""
+        return Invite.parse(self.invite).addresses
+
+    @property
+    def ends(self) -> date:
+        return date.fromisoformat(self.until)
+
+    def check(self, today: date) -> Self:
+        """Raises InviteError or MalformedError unless the entry is the node's own word and holds today."""
+        self.check_signature()
+        left = (self.ends - today).days
+        if left < 0:
+            raise MalformedError("it has ended", f"with {self.until}")
+        if left > LONGEST_DAYS:
+            raise MalformedError("it would last too long", f"until {self.until}; at most two years are taken")
+        if node_of(self.invite) != self.author:
+            raise MalformedError("the invite leads to another node than the one that signed", self.author)
+        return self
+
+    def to_toml(self) -> str:
+        """As it stands in the file."""
+        return (
+            f'[[node]]\ninvite = "{self.invite}"\noperator = {json.dumps(self.operator, ensure_ascii=False)}\n'
+            f'until = {self.until}\nsignature = "{base64.b64encode(self.signature).decode()}"\n'
+        )
+
+
+class _Row(BaseModel):
+    """What the file says of a node."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    invite: str
+    operator: str
+    until: date
+    signature: Annotated[str, Field(max_length=100)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a file has at one place."""
+
+    number: int
+    """From 1 on, in the order of the file."""
+    entry: NodeEntry | None
+    """None if it can't be used."""
+    problem: str = ""
+    """Why not."""
+
+    def __str__(self) -> str:
+        if self.entry is None:
+            return f"entry {self.number}: {self.problem}"
+        return f"entry {self.number}: {self.entry.author} by {self.entry.operator}, until {self.entry.until}"
+
+
+def shipped_list() -> Path:
+    """The list that came with this installation."""
+    package = Path(str(importlib.resources.files("p2ptrain")))
+    installed = package / "nodes.toml"
+    return installed if installed.is_file() else package.parent / "bootstrap" / "nodes.toml"
+
+
+def read_nodes(path: Path, today: date) -> list[Listed]:
+    """Every entry of a file, checked.
+
+    Raises:
+        InviteError: there is no such file, or it is no list of nodes as a whole.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise _unusable(path, f"it has more than {MAX_FILE_BYTES} bytes")
+    try:
+        fields = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # a decoding error is a ValueError
+        raise _unusable(path, str(error)[:200]) from None
+    rows = fields.pop("node", [])
+    if fields:
+        raise _unusable(path, f"it has a key that is not known: {next(iter(fields))!r}")
+    if not isinstance(rows, list) or len(rows) > MAX_NODES:
+        raise _unusable(path, f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
+    listed: list[Listed] = []
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        try:
+            entry = _read(row).check(today)
+            if entry.author in seen:
+                raise MalformedError("this node is listed before", entry.author)
+            seen.add(entry.author)
+            listed.append(Listed(number, entry))
+        except P2PTrainError as error:
+            listed.append(Listed(number, None, error.brief))
+    return listed
+
+
+def node_of(invite: str) -> PeerId:
+    """The node that a bootstrap node's invite leads to.
+
+    Raises:
+        InviteError: it is no invite, or damaged.
+        MalformedError: it is a run's, leads to several peers, or to one behind a relay.
+    """
+    parsed = Invite.parse(invite)
+    if parsed.run is not None:
+        raise MalformedError("the invite is a run's", "the list is of bootstrap nodes")
+    if any(map(is_relayed, parsed.addresses)):
+        raise MalformedError("the node is reached through a relay", "it must be one that others can dial")
+    peers = {peer_of(address) for address in parsed.addresses}
+    if len(peers) > 1:
+        raise MalformedError("the invite leads to several peers", "each node has an entry of its own")
+    return peers.pop()
+
+
+def _read(row: Any) -> NodeEntry:
+    try:
+        told = _Row.model_validate(row)
+        return NodeEntry(
+            author=node_of(told.invite), invite=told.invite, operator=told.operator, until=told.until.isoformat(),
+            signature=base64.b64decode(told.signature, validate=True),
+        )  # fmt: skip
+    except ValidationError as error:
+        raise _malformed(error) from None
+    except ValueError as error:  # of base64
+        raise MalformedError("its signature is not in base64", str(error)) from None
+
+
+def _malformed(error: ValidationError) -> MalformedError:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the entry"
+    return MalformedError(f"{where[:40]!r} is wrong", first["msg"])
+
+
+def _unusable(path: Path, why: str) -> InviteError:
+    return InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md")
