@@ -11,7 +11,7 @@ from p2ptrain.cli import options as o
 
 
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="The run folder that the peer printed at its start.")],
+    run_dir: Annotated[Path, typer.Argument(help="The run's name, or the folder that the peer printed at its start.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; transformers' from_pretrained loads it.")],
     at: Annotated[
         int | None,
@@ -22,4 +22,4 @@ def export(
     """Write the run's weights as a transformers folder."""
     from p2ptrain.peer.export import export_run
 
-    print(export_run(run_dir, out, model, at))
+    print(export_run(o.run_folder(run_dir), out, model, at))

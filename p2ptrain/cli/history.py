@@ -11,10 +11,10 @@ from p2ptrain.cli import options as o
 
 
 def history(
-    run_dir: Annotated[Path, typer.Argument(help="The run folder that the peer printed at its start.")],
+    run_dir: Annotated[Path, typer.Argument(help="The run's name, or the folder that the peer printed at its start.")],
     json_lines: o.Json = False,
 ) -> None:
     """Show a run's commits, who contributed how much, and which branches were left."""
     from p2ptrain.peer.history import history as run
 
-    run(run_dir, json_lines)
+    run(o.run_folder(run_dir), json_lines)

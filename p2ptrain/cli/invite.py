@@ -12,7 +12,7 @@ from p2ptrain.cli import options as o
 
 
 def invite(
-    run_dir: Annotated[Path, typer.Argument(help="A peer's folder of the run; of a private one, an owner's.")],
+    run_dir: Annotated[Path, typer.Argument(help="Name or folder of the run; of a private one, an owner's.")],
     label: Annotated[str, typer.Option(parser=o.parse_name, metavar="TEXT", help="What lists call who comes.")] = "",
     days: Annotated[float, typer.Option(min=0.01, max=36_500, help="How long the membership lasts.")] = 90.0,
     peer: Annotated[str | None, typer.Option(metavar="ID", help="The only peer that the invite is for.")] = None,
@@ -35,14 +35,15 @@ def invite(
 
     if sum((list_all, revoke is not None, renew is not None)) > 1:
         raise typer.BadParameter("give one of --list, --revoke and --renew")
+    folder = o.run_folder(run_dir)
     if list_all:
-        inviting.show_invites(run_dir, json_lines)
+        inviting.show_invites(folder, json_lines)
     elif revoke is not None:
-        print(inviting.close_invite(run_dir, revoke, owner_key))
+        print(inviting.close_invite(folder, revoke, owner_key))
     elif renew is not None:
-        print(inviting.renew(run_dir, renew, days, owner_key))
+        print(inviting.renew(folder, renew, days, owner_key))
     else:
-        link = str(inviting.make_invite(run_dir, label, days, peer, owner_key))
+        link = str(inviting.make_invite(folder, label, days, peer, owner_key))
         print(json.dumps({"event": "invite", "invite": link, "label": label}) if json_lines else link)
         if qr and not json_lines:
             import segno

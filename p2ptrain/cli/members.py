@@ -11,7 +11,7 @@ from p2ptrain.cli import options as o
 
 
 def members(
-    run_dir: Annotated[Path, typer.Argument(help="A peer's folder of a private run.")], json_lines: o.Json = False
+    run_dir: Annotated[Path, typer.Argument(help="Name or folder of a private run.")], json_lines: o.Json = False
 ) -> None:
     """List who is in a private run, who was, by whose invite and until when."""
     from p2ptrain.lean import spare_torch
@@ -19,4 +19,4 @@ def members(
     spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.invite import show_members
 
-    show_members(run_dir, json_lines)
+    show_members(o.run_folder(run_dir), json_lines)

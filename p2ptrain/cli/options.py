@@ -187,6 +187,14 @@ Nodes = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 
 
+def run_folder(given: Path) -> Path:
+    """A run's folder: its path, or the run's name or id, of a run in this home."""
+    from p2ptrain.state.folder import find_folder
+    from p2ptrain.state.run import default_home
+
+    return find_folder(given, default_home())
+
+
 def swarm_of(invite: str | None) -> tuple[str, ...]:
     """Where the swarm of an invite is, for who starts a run or a bootstrap node in it; nowhere without one."""
     from p2ptrain.swarm import Invite

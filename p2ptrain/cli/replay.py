@@ -11,7 +11,7 @@ from p2ptrain.cli import options as o
 
 
 def replay(
-    run_dir: Annotated[Path, typer.Argument(help="The folder of a one-byte run that the peer printed at its start.")],
+    run_dir: Annotated[Path, typer.Argument(help="A one-byte run's name, or the folder that the peer printed.")],
     to: Annotated[
         list[str] | None,
         typer.Option(help="AUTHOR:INDEX, so many records of a peer; repeatable, of others none [default: all]."),
@@ -25,4 +25,4 @@ def replay(
 
     if to and at:
         raise typer.BadParameter("give --to or --at, not both")
-    run(run_dir, tuple(to or ()), at, out, model)
+    run(o.run_folder(run_dir), tuple(to or ()), at, out, model)

@@ -11,7 +11,7 @@ from p2ptrain.cli import options as o
 
 
 def revoke(
-    run_dir: Annotated[Path, typer.Argument(help="An owner's folder of a private run, or of a one-byte run.")],
+    run_dir: Annotated[Path, typer.Argument(help="Name or owner's folder of a private run, or of a one-byte run.")],
     peer: Annotated[str, typer.Argument(help="Peer id, its ending, or the label of its invite.")],
     keep: Annotated[
         int | None,
@@ -25,4 +25,4 @@ def revoke(
     spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.revoke import revoke as run
 
-    print(run(run_dir, peer, keep, owner_key))
+    print(run(o.run_folder(run_dir), peer, keep, owner_key))

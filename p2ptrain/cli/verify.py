@@ -11,7 +11,7 @@ from p2ptrain.cli import options as o
 
 
 def verify(
-    target: Annotated[Path, typer.Argument(help="A run folder, or a folder that `export` wrote.")],
+    target: Annotated[Path, typer.Argument(help="A run's name or folder, or a folder that `export` wrote.")],
     base: Annotated[
         int | None,
         typer.Option("--from", min=0, help="Height of the snapshot to replay from [default: the oldest one]."),
@@ -24,4 +24,4 @@ def verify(
     """Check every digest and signature of a folder again, and replay its ledger."""
     from p2ptrain.peer.verify import verify as run
 
-    run(target, base, run_dir, json_lines)
+    run(o.run_folder(target), base, run_dir, json_lines)

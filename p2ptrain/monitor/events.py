@@ -98,6 +98,8 @@ class Started(Event):
     peer: str
     invite: str
     """Empty of a private run: an owner makes those."""
+    invite_with: str
+    """Of a private run: what an owner types for that; empty if this peer is none."""
     folder: str
     device: str
     parameters: int

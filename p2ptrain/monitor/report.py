@@ -172,8 +172,10 @@ def describe(event: Event) -> list[str]:
                 f"{event.parameters:,} parameters",
                 f"folder {event.folder}",
             ]
+            if event.invite_with:
+                return [*lines, "a private run; invite others with:", f"  {event.invite_with} --label NAME"]
             if not event.invite:
-                return [*lines, "a private run; an owner invites others with:", f"  p2ptrain invite {event.folder}"]
+                return [*lines, "a private run: its owner invites others"]
             return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
         case Training():
             return [f"training from height {event.height} ({event.state[:8]}) with {event.peers} other peers"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from p2ptrain.errors import AccessError, TrainingError
+from p2ptrain.errors import AccessError, StorageError, TrainingError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
@@ -25,6 +25,8 @@ from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import SPSAMethod, short
+from p2ptrain.run.access import owners_of
+from p2ptrain.state.folder import find_folder
 from p2ptrain.state.run import Run, default_home
 from p2ptrain.swarm import NodeConfig, version
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
@@ -127,6 +129,7 @@ def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
             run=run.id.hex(),
             peer=run.swarm.peer_id,
             invite="" if run.spec.is_private else str(run.invite()),
+            invite_with=_invite_command(run),
             folder=str(run.folder.path),
             device=device,
             parameters=sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad),
@@ -143,6 +146,17 @@ def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
             )
         )
     reporter.watch(run.swarm.peer_id, lambda: [trainer.own_presence, *trainer.others])
+
+
+def _invite_command(run: Run) -> str:
+    """By the run's name, where that is enough."""
+    if not run.spec.is_private or run.swarm.peer_id not in owners_of(run.folder.genesis, run.spec):
+        return ""
+    named = run.folder.path
+    with contextlib.suppress(StorageError):
+        if find_folder(Path(run.spec.run.name), default_home()) == run.folder.path:
+            named = Path(run.spec.run.name)
+    return f"p2ptrain invite {shlex.quote(str(named))}"
 
 
 def _training(trainer: Loop) -> events.Training:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, digest_of, short_peer, spec_from_canonical
+from p2ptrain.run.access import owners_of
 from p2ptrain.state.contact import Contact
 from p2ptrain.state.database import DamagedError
 from p2ptrain.state.files import tidy_up, write_whole
@@ -107,6 +109,41 @@ class RunFolder:
         self.ledger.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def find_folder(given: Path, home: Path) -> Path:
+    """The run folder at a path; or the one in `home` of the run of this name, or whose id begins so. Of several peers
+    of one run on a machine, an owner's is meant.
+
+    Raises:
+        StorageError: there is none, or there are several.
+    """
+    name = str(given)
+    if given.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        return given
+    runs = [path for path in (home / "runs").glob("*") if path.name.startswith(f"{name}-") or _id_of(path) == name]
+    found = sorted(path.parent for run in runs for path in run.glob("*/genesis"))
+    meant = [path for path in found if _is_owners(path)] if len(found) > 1 else found
+    if len(meant) == 1:
+        return meant[0]
+    problem = f"{len(meant or found)} run folders go by" if found else "there is no such folder, and no run called"
+    raise StorageError(
+        f"{problem} {name!r}",
+        "\n        ".join(map(str, meant or found)) or f"looked in {home / 'runs'}",
+        "give the folder that the peer printed at its start",
+    )
+
+
+def _id_of(path: Path) -> str:
+    return path.name.rpartition("-")[2]
+
+
+def _is_owners(path: Path) -> bool:
+    with contextlib.suppress(OSError, MalformedError):
+        genesis = Genesis.decode((path / "genesis").read_bytes())
+        spec = spec_from_canonical((path / "spec.json").read_bytes())
+        return Contact.read(path).peer in owners_of(genesis, spec)
+    return False
 
 
 def _refuse_another(path: Path, genesis: Genesis) -> None:

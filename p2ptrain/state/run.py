@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +47,10 @@ log = logging.getLogger(__name__)
 
 
 def default_home() -> Path:
-    """Where identities and run folders live unless the user says otherwise."""
-    return platformdirs.user_data_path("p2ptrain")
+    """Where identities and run folders live unless a command says otherwise: P2PTRAIN_HOME, or the system's data
+    folder."""
+    given = os.environ.get("P2PTRAIN_HOME")
+    return Path(given) if given else platformdirs.user_data_path("p2ptrain")
 
 
 def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity:

@@ -24,7 +24,8 @@ LOADING = events.Loading(
 )  # fmt: skip
 FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0, rate=500_000.0)
 STARTED = events.Started(
-    run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", folder="/home/runs/x",
+    run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", invite_with="",
+    folder="/home/runs/x",
     device="cpu", parameters=1_234_567, held_out="cd" * 32, founded=True,
 )  # fmt: skip
 TRAINING = events.Training(height=7, commit=COMMIT, state=STATE, peers=2)

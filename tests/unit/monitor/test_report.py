@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,6 +93,12 @@ def test_the_first_lines_say_how_others_join() -> None:
     assert "quickstart" in lines[0]
     assert "1,234,567 parameters" in lines[0]
     assert lines[1:] == ["folder /home/runs/x", "others join with:", "  p2ptrain join p2ptrain://1.invite"]
+
+
+def test_a_private_run_s_owner_is_told_how_to_invite_and_others_that_she_does() -> None:
+    owner = replace(STARTED, invite="", invite_with="p2ptrain invite quickstart")
+    assert plain(owner)[2:] == ["a private run; invite others with:", "  p2ptrain invite quickstart --label NAME"]
+    assert plain(replace(STARTED, invite=""))[2:] == ["a private run: its owner invites others"]
 
 
 def test_a_commit_names_its_contributors() -> None:

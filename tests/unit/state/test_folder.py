@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.errors import StorageError
-from p2ptrain.run import NO_DIGEST, Genesis, digest_of
+from p2ptrain.run import NO_DIGEST, Genesis, SigningKey, digest_of
 from p2ptrain.state import DamagedError, RunFolder
+from p2ptrain.state.contact import Contact
+from p2ptrain.state.folder import find_folder
 from tests.unit.run.specs import spec_with
 from tests.unit.state.samples import KEYS, SPEC, empty, flip_a_bit, overwrite, truncate
 
@@ -216,3 +218,49 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="can't make the run folder") as told:
         RunFolder.create(home, genesis, SPEC, ME)
     assert "--home" in told.value.next_step
+
+
+# By name -------------------------------------------------------------------------------------------------------------
+
+
+def folders(home: Path, *founders_and_peers: tuple[SigningKey, SigningKey], name: str = "tiny") -> list[Path]:
+    """Folders of runs of one name, one for each (founder, peer)."""
+    made = []
+    for founder, peer in founders_and_peers:
+        spec = spec_with({"run.name": name})
+        genesis = Genesis.found(spec, NO_DIGEST, NO_DIGEST, "tests", founder)
+        folder = RunFolder.create(home, genesis, spec, peer.peer_id)
+        Contact(peer=peer.peer_id).write(folder.path)
+        folder.close()
+        made.append(folder.path)
+    return made
+
+
+def test_a_run_s_folder_is_found_by_its_name_or_id_or_path(tmp_path: Path) -> None:
+    [path] = folders(tmp_path, (KEYS[0], KEYS[0]))
+    folders(tmp_path, (KEYS[0], KEYS[0]), name="other")
+    for given in (Path("tiny"), Path(path.parent.name.rpartition("-")[2]), path):
+        assert find_folder(given, tmp_path) == path
+    nowhere = tmp_path / "no/such/folder"
+    assert find_folder(nowhere, tmp_path) == nowhere, "who opens it says what is wrong"
+
+
+def test_of_several_peers_of_a_run_the_owner_s_folder_is_meant(tmp_path: Path) -> None:
+    spec = spec_with({"run.name": "tiny"})
+    genesis = Genesis.found(spec, NO_DIGEST, NO_DIGEST, "tests", KEYS[1])
+    made = []
+    for key in KEYS[:3]:
+        folder = RunFolder.create(tmp_path, genesis, spec, key.peer_id)
+        Contact(peer=key.peer_id).write(folder.path)
+        folder.close()
+        made.append(folder.path)
+    assert find_folder(Path("tiny"), tmp_path) == made[1]
+
+
+def test_a_name_of_two_runs_or_of_none_is_told_with_what_there_is(tmp_path: Path) -> None:
+    made = folders(tmp_path, (KEYS[0], KEYS[0]), (KEYS[1], KEYS[1]))
+    with pytest.raises(StorageError, match="2 run folders go by 'tiny'") as refusal:
+        find_folder(Path("tiny"), tmp_path)
+    assert all(str(path) in refusal.value.why for path in made)
+    with pytest.raises(StorageError, match="no run called 'elsewhere'"):
+        find_folder(Path("elsewhere"), tmp_path)
