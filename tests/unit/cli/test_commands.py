@@ -332,7 +332,7 @@ def test_export_prints_what_was_written(program: Program, monkeypatch: pytest.Mo
         return f"{run_dir} to {out} with {model} at {at}"
 
     monkeypatch.setattr(p2ptrain.peer.export, "export_run", export)
-    assert program("export", "./a", "b", "--model", "c", "--at", "7").out == "a to b with c at 7\n"
+    assert program("export", "x/a", "b", "--model", "c", "--at", "7").out == "x/a to b with c at 7\n"
 
 
 def test_verify_and_history_refuse_what_is_no_run_folder(program: Program, tmp_path: Path) -> None:
