@@ -17,6 +17,7 @@ from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Membership, NodeConfig, Presence, Vitals
 from p2ptrain.swarm.private_door import PrivateDoor
+from tests.security.outsiders import Victim
 from tests.unit.run.specs import spec_with
 
 LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
@@ -96,6 +97,11 @@ class House:
         run = Run.found(self.spec, config=LOOPBACK, home=home)
         run.establish(NO_DIGEST, NO_DIGEST)
         return run
+
+    @property
+    def victim(self) -> Victim:
+        """The owner's peer, as outsiders know it."""
+        return Victim.of(self.owner.run.swarm)
 
     @property
     def key(self) -> SigningKey:

@@ -24,6 +24,7 @@ from p2ptrain.swarm.seal import Replays, Seal
 from tests.security.house import DAY, House
 from tests.security.outsiders import (
     ATTEMPTS,
+    FROM_WITHIN,
     Outsider,
     is_readable,
     known_epoch,
@@ -119,14 +120,15 @@ SHOWN: list[Shown] = [
 
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.__name__)
 def test_who_shows_that_is_refused_and_gets_nothing_in_or_out(house: House, outsider: Make, shown: Shown) -> None:
-    them, victim = outsider(), house.owner.run.swarm
+    them, victim = outsider(), house.victim
     certificate = shown(house, them)
     for passing in (True, False):
         assert them.introduce(victim, certificate, passing)
     assert house.owner.door.refusal(them.peer)
-    assert [attempt for attempt in ATTEMPTS if try_to(attempt, them, victim)] == []
+    assert [attempt for attempt in (*ATTEMPTS, *FROM_WITHIN) if try_to(attempt, them, victim)] == []
     assert not is_heard(house, them)
-    assert them.peer not in victim.run(victim.directory.peers(house.owner.run.id))
+    swarm = house.owner.run.swarm
+    assert them.peer not in swarm.run(swarm.directory.peers(house.owner.run.id))
 
 
 def is_heard(house: House, them: Outsider) -> bool:
@@ -322,7 +324,7 @@ def test_with_a_check_of_papers_removed_somebody_is_let_in(
     them = outsider()
     certificate = shown(house, them)
     remove(house, monkeypatch)
-    assert them.introduce(house.owner.run.swarm, certificate, passing=True) == ""
+    assert them.introduce(house.victim, certificate, passing=True) == ""
 
 
 PLACES: dict[str, tuple[Remove, tuple[str, ...]]] = {
@@ -342,7 +344,7 @@ def test_with_the_door_removed_somewhere_strangers_get_through(
     house: House, outsider: Make, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     remove, attempts = PLACES[place]
-    them, victim = outsider(), house.owner.run.swarm
+    them, victim = outsider(), house.victim
     remove(house, monkeypatch)
     assert [attempt for attempt in attempts if not try_to(attempt, them, victim)] == []
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from p2ptrain.run import PeerId, SigningKey
+from p2ptrain.run.access import Access
+from p2ptrain.run.certificate import Certificate, Invitation, make_invitation
+from p2ptrain.state import RunFolder
+from p2ptrain.state.members import MembersFile
+from p2ptrain.swarm import Invite
+from tests.security.outsiders import ATTEMPTS, Outsider, Victim, known_epoch, try_to, words_of
 from tests.swarm import one_byte
 from tests.swarm.lab import LOOPBACK, REPOSITORY, Lab, Peer, files_of, write_spec
 
@@ -73,9 +82,11 @@ def spsa(home: Path) -> tuple[Path, Trains]:
 
 
 METHODS = {"Streaming DiLoCo": diloco, "one-byte SPSA": spsa}
+SHORT_AND_LONG = [pytest.param(diloco, id="Streaming DiLoCo"),
+                  pytest.param(spsa, id="one-byte SPSA", marks=pytest.mark.long)]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("method", SHORT_AND_LONG)
 def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
     lab: Lab, method: Callable[[Path], tuple[Path, Trains]]
 ) -> None:
@@ -107,3 +118,74 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
         trains(peer, time.monotonic())
         assert members(lab, peer)[ben.id]["refusal"].startswith("revoked by the owner")
     assert "Traceback" not in "".join(peer.errors for peer in lab.peers)
+
+
+# From outside --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Papers:
+    """What somebody might have got hold of, of a run whose peers are other processes."""
+
+    owner: SigningKey
+    access: Access
+
+    @classmethod
+    def of(cls, owner: Peer) -> Papers:
+        folder = RunFolder.open(owner.folder, lock=False)
+        try:
+            key = SigningKey.from_file_bytes(Path(folder.contact.identity).read_bytes())
+            return cls(key, MembersFile(folder.path, folder.genesis, folder.spec).access)
+        finally:
+            folder.close()
+
+    def held_by(self, peer: Peer) -> Certificate:
+        certificate = self.access.certificate_of(PeerId(peer.id))
+        assert certificate is not None
+        return certificate
+
+    def made_by(self, owner: SigningKey, days: float = 1.0) -> tuple[Invitation, bytes]:
+        return make_invitation(owner, self.access.run, "", int(time.time() + days * 86_400))
+
+
+def wrong_papers(papers: Papers, member: Peer, them: Outsider) -> dict[str, Certificate | None]:
+    held = papers.held_by(member)
+    return {
+        "nothing": None,
+        "a member's certificate": held,
+        "a member's invitation without its key": Certificate.of(held.invitation, bytes(32), them.peer),
+        "an invitation of their own": Certificate.of(*papers.made_by(them.key), them.peer),
+        "an invite that has ended": Certificate.of(*papers.made_by(papers.owner, -1.0), them.peer),
+    }
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_outsiders_get_nothing_from_peers_that_train_and_keep_nobody_from_it(
+    lab: Lab, method: Callable[[Path], tuple[Path, Trains]], tmp_path: Path
+) -> None:
+    """Strangers with every kind of wrong paper; and a member that was revoked, who knows the key of before."""
+    spec, trains = method(lab.home)
+    owner = lab.found(spec, "--private")
+    link = invite(lab, owner, "member")
+    member, ben = join(lab, owner, link, "member"), join(lab, owner, invite(lab, owner, "ben"), "ben")
+    for peer in (owner, member, ben):
+        trains(peer, 0.0)
+    victim, papers = Victim(PeerId(owner.id), Invite.parse(link).addresses), Papers.of(owner)
+    with contextlib.closing(Outsider(tmp_path / "stranger.key", papers.access.run)) as them:
+        for certificate in wrong_papers(papers, member, them).values():
+            assert them.introduce(victim, certificate)
+        assert [attempt for attempt in ATTEMPTS if try_to(attempt, them, victim)] == []
+
+    command(lab, "revoke", str(owner.folder), "ben")
+    assert ben.exit_code(30) == OUT
+    key_file = lab.home / "ben" / "identities" / "1.key"
+    with contextlib.closing(Outsider(key_file, papers.access.run, known_epoch(papers.access))) as them:
+        assert them.introduce(victim, papers.held_by(ben)).startswith("revoked by the owner")
+        assert [attempt for attempt in ATTEMPTS if try_to(attempt, them, victim)] == []
+        for words in words_of(them):
+            them.swarm.run(them.swarm.node.publish(them.topic, words))
+    for peer in (owner, member):
+        trains(peer, time.monotonic())
+        assert "Traceback" not in peer.errors
