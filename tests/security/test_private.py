@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from p2ptrain.state.members import MembersFile
 from p2ptrain.swarm import Invite
 from tests.security.outsiders import ATTEMPTS, Outsider, Victim, known_epoch, try_to, words_of
 from tests.swarm import one_byte
-from tests.swarm.lab import LOOPBACK, REPOSITORY, Lab, Peer, files_of, write_spec
+from tests.swarm.lab import Lab, Peer, write_spec
 
 OUT = 12
 """The exit code of who is not let in."""
@@ -37,30 +34,14 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         lab.close()
 
 
-def command(lab: Lab, *arguments: str) -> str:
-    """What another command prints, beside the running peers."""
-    environment = {**os.environ, "P2PTRAIN_HOME": str(lab.home), "PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(
-        [sys.executable, "-m", "p2ptrain", *arguments], env=environment, cwd=lab.home, text=True, capture_output=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
-def invite(lab: Lab, owner: Peer, label: str) -> str:
-    return str(json.loads(command(lab, "invite", str(owner.folder), "--label", label, "--json"))["invite"])
-
-
 def join(lab: Lab, owner: Peer, link: str, home: str) -> Peer:
     """A member on a machine of its own."""
-    own = ("--listen", LOOPBACK, "--threads", "1", "--home", str(lab.home / home))
-    return lab.start("join", link, *files_of(owner.folder), *own)
+    return lab.join_privately(owner, link, "--home", str(lab.home / home))
 
 
 def members(lab: Lab, peer: Peer) -> dict[str, dict[str, str]]:
     """By id."""
-    lines = command(lab, "members", str(peer.folder), "--json").splitlines()
+    lines = lab.command("members", str(peer.folder), "--json").splitlines()
     return {member["peer"]: member for member in map(json.loads, lines)}
 
 
@@ -92,7 +73,7 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
 ) -> None:
     spec, trains = method(lab.home)
     owner = lab.found(spec, "--private")
-    anna_s, ben_s = (invite(lab, owner, label) for label in ("anna", "ben"))
+    anna_s, ben_s = (lab.invite(owner, label) for label in ("anna", "ben"))
     anna, ben = join(lab, owner, anna_s, "anna"), join(lab, owner, ben_s, "ben")
     for peer in (owner, anna, ben):
         trains(peer, 0.0)
@@ -101,7 +82,7 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
     }  # fmt: skip
 
     began = time.monotonic()
-    told = command(lab, "revoke", str(owner.folder), "ben")
+    told = lab.command("revoke", str(owner.folder), "ben")
     assert f"{ben.id[-6:]} is revoked" in told
     assert ben.exit_code(30) == OUT
     assert time.monotonic() - began < 30
@@ -168,8 +149,8 @@ def test_outsiders_get_nothing_from_peers_that_train_and_keep_nobody_from_it(
     """Strangers with every kind of wrong paper; and a member that was revoked, who knows the key of before."""
     spec, trains = method(lab.home)
     owner = lab.found(spec, "--private")
-    link = invite(lab, owner, "member")
-    member, ben = join(lab, owner, link, "member"), join(lab, owner, invite(lab, owner, "ben"), "ben")
+    link = lab.invite(owner, "member")
+    member, ben = join(lab, owner, link, "member"), join(lab, owner, lab.invite(owner, "ben"), "ben")
     for peer in (owner, member, ben):
         trains(peer, 0.0)
     victim, papers = Victim(PeerId(owner.id), Invite.parse(link).addresses), Papers.of(owner)
@@ -178,7 +159,7 @@ def test_outsiders_get_nothing_from_peers_that_train_and_keep_nobody_from_it(
             assert them.introduce(victim, certificate)
         assert [attempt for attempt in ATTEMPTS if try_to(attempt, them, victim)] == []
 
-    command(lab, "revoke", str(owner.folder), "ben")
+    lab.command("revoke", str(owner.folder), "ben")
     assert ben.exit_code(30) == OUT
     key_file = lab.home / "ben" / "identities" / "1.key"
     with contextlib.closing(Outsider(key_file, papers.access.run, known_epoch(papers.access))) as them:

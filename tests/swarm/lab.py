@@ -236,6 +236,23 @@ class Lab:
         own = files_of(other.folder) if "--data" not in arguments else ()
         return self._train("join", other.invite, *arguments, *own, fault=fault, place=place)
 
+    def command(self, *arguments: str) -> str:
+        """What another command prints, beside the running peers."""
+        environment = {**os.environ, "P2PTRAIN_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
+        ended = subprocess.run(
+            [sys.executable, "-m", "p2ptrain", *arguments], env=environment, cwd=self.home, text=True,
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def invite(self, owner: Peer, label: str) -> str:
+        """A link into a private run."""
+        return str(json.loads(self.command("invite", str(owner.folder), "--label", label, "--json"))["invite"])
+
+    def join_privately(self, owner: Peer, link: str, *arguments: str, place: Place = HERE) -> Peer:
+        return self._train("join", link, *files_of(owner.folder), *arguments, fault="", place=place)
+
     def _train(self, *arguments: str, fault: str, place: Place) -> Peer:
         where = ("--listen", place.listen) if place.listen else ("--no-listen",)
         return self.start(*arguments, *where, "--threads", "1", fault=fault, place=place)

@@ -89,6 +89,20 @@ def test_one_byte_peers_without_a_route_to_each_other_train_through_a_relay(isla
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+def test_members_of_a_private_run_meet_through_a_relay_that_is_none(islands: Islands, lab: Lab) -> None:
+    """The bootstrap node holds no certificate, and hands on what it can't read; one member does not listen at all."""
+    node, swarm = start_bootstrap(lab, islands.middle)
+    one, other = islands.places
+    first = lab.found(write_spec(lab.home, min_peers=2), "--private", "--bootstrap", swarm, place=one)
+    second = lab.join_privately(first, lab.invite(first, "second"), place=not_listening(other))
+    wait_for_rounds_of(first, second, count=ROUNDS)
+    assert node.process.poll() is None
+    stop(second, first)
+    assert_agreement(first, second)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_peer_that_does_not_listen_contributes_for_many_rounds(network: Network, lab: Lab) -> None:
     """To a swarm without any relay: over the connections that it opened itself."""
     first = lab.found(write_spec(lab.home, min_peers=2), place=network.places[0])
