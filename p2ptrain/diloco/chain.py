@@ -237,6 +237,10 @@ class Chain:
         """All commits above the root, on any branch."""
         return (node.commit for node in self._nodes.values() if node.commit is not None)
 
+    def lists(self, payload: Digest) -> bool:
+        """Whether a commit above the root, on any branch, counts on these bytes."""
+        return any(part.payload == payload for commit in self.commits() for part in commit.contributions)
+
     def commit(self, digest: Digest) -> Commit | None:
         node = self._nodes.get(digest)
         return node.commit if node else None

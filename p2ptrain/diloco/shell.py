@@ -15,26 +15,24 @@ from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
+from p2ptrain.diloco.gathering import Gathering
 from p2ptrain.diloco.join import Joiner, check_commit, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
 from p2ptrain.diloco.replica import Position, Replica, StateGone
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
-from p2ptrain.diloco.snapshots import CONTRIBUTION
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
-from p2ptrain.state import Fetcher, FetchError
+from p2ptrain.state import Fetcher
 from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run
 from p2ptrain.state.workers import Workers
 from p2ptrain.swarm import GONE_AFTER, Membership, Presence, Vitals, monotonic
 
 TICK_SECONDS = 0.1
-HOLDING_DELAY = 0.03
-FETCH_PATIENCE = 10.0
 BRANCHES_AT_ONCE, BRANCH_SECONDS = 4, 60.0
 """Peers that are asked for the commits of their branches at a time, and how long that may take."""
 
@@ -69,10 +67,12 @@ class Shell:
         )
         self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder)
         self._joiner.when_progressing(lambda here, in_all: tell("progress", {"here": here, "in_all": in_all}))
+        self._gathering = Gathering(
+            self._fetcher, self._replica, self._workers, self.membership, self._feed_asked, self.spawn
+        )
         self._rounds: Rounds
         self._view: View
         self._latest: GlobalState
-        self._say: set[Digest] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resyncing = self._stopping = False
         self._asking: set[PeerId] = set()
@@ -221,11 +221,6 @@ class Shell:
         self._feed(events.Stored(Digest(offer.payload), usable=True))
         await self.membership.publish(offer)
 
-    async def _say_holding(self) -> None:
-        await asyncio.sleep(HOLDING_DELAY)  # one message for what arrives together
-        payloads, self._say = tuple(self._say)[:256], set()
-        await self.membership.publish(HoldingNews(payloads=payloads))
-
     @property
     def _has_begun(self) -> bool:
         return hasattr(self, "_rounds")
@@ -237,16 +232,19 @@ class Shell:
             for action in self._rounds.handle(event, monotonic()):
                 self._perform(action)
 
+    def _feed_asked(self, rounds: Rounds, event: events.Event) -> None:
+        """What a state machine has asked for, if it has not been replaced meanwhile."""
+        if rounds is self._rounds:
+            self._feed(event)
+
     def _perform(self, action: events.Action) -> None:
         match action:
             case events.FetchPayload(contribution):
-                self.spawn(self._fetch_payload(contribution))
+                self._gathering.fetch(contribution, self._rounds, lambda: self._view.state)
             case events.FetchCommits(tip, source):
                 self.spawn(self._fetch_commits(tip, source))
             case events.SayHolding(payload):
-                if not self._say:
-                    self.spawn(self._say_holding())
-                self._say.add(payload)
+                self._gathering.tell(payload)
             case events.Propose():
                 self.spawn(self._propose(action))
             case events.Apply(commit):
@@ -296,6 +294,7 @@ class Shell:
         if head.height % self._spec.diloco.snapshot_every == 0:
             self.spawn(self._workers.write(self._replica.snapshots.save, state))
             self.spawn(self._workers.write(self._note_peers))
+        self._gathering.give_up_stale(self._rounds)
         commit = self._view.commits[head.height]
         self._tell("commit", {"commit": commit, "head": head, "rolled_back": rolled_back})
 
@@ -319,27 +318,6 @@ class Shell:
     def _show(self, view: View) -> None:
         self._view = view
         self._show_view(view)
-
-    async def _fetch_payload(self, contribution: Contribution) -> None:
-        payload, rounds = Digest(contribution.payload), self._rounds
-        try:
-            data = await self._fetcher.fetch(
-                payload, lambda: self._holders(contribution), CONTRIBUTION, contribution.size, FETCH_PATIENCE
-            )
-            usable = await self._workers.compute(self._replica.store_payload, contribution, data, self._view.state)
-            event: events.Event = events.Stored(payload, usable)
-        except FetchError as error:
-            log.info("%s", error)
-            event = events.FetchFailed(payload)
-        if rounds is self._rounds:
-            self._feed(event)
-
-    def _holders(self, contribution: Contribution) -> list[PeerId]:
-        """Whom to ask for its bytes: the author, who says he has them, then who is past that height."""
-        live = self.membership.live
-        likely = [PeerId(contribution.author), *self._rounds.holders(Digest(contribution.payload))]
-        passed = [peer for peer, seen in live.items() if seen.height >= contribution.height]
-        return [peer for peer in dict.fromkeys([*likely, *passed]) if peer in live]
 
     async def _fetch_commits(self, tip: Digest, source: PeerId) -> None:
         rounds = self._rounds
@@ -408,8 +386,9 @@ class Shell:
             self._note_peers()
             self._replica.snapshots.save(self._view.state)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start background work that `stop` cancels; if it fails, the swarm's `check` raises."""
         task = self._swarm.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
