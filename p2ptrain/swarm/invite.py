@@ -44,7 +44,7 @@ class Ticket:
         if self.invitation.peer not in ("", peer):
             raise InviteError(
                 "this invite is for another peer", f"it is for {self.invitation.peer}, this one is {peer}",
-                "join with that peer's key: p2ptrain join INVITE --identity ITS_KEY_FILE; or ask for an invite of your own",
+                "join with that peer's key (--identity ITS_KEY_FILE), or ask for an invite of your own",
             )  # fmt: skip
         return Certificate.of(self.invitation, self.seed, peer)
 
