@@ -153,6 +153,18 @@ def test_the_directory_lists_the_others(members: tuple[Member, Member]) -> None:
     eventually(lambda: set(first.swarm.run(first.membership.directory(), 10)) == {second.swarm.peer_id})
 
 
+def test_an_observer_reads_of_another_phase_at_once(members: tuple[Member, Member]) -> None:
+    """And not only at the next regular announcement, in 20 s."""
+    first, second = members
+
+    def phases() -> set[str]:
+        return {seen.phase for seen in second.swarm.run(second.membership.directory(), 10).values()}
+
+    eventually(lambda: phases() == {"training"})
+    first.phase = "paused"
+    eventually(lambda: phases() == {"paused"})
+
+
 def test_peers_that_started_apart_find_each_other_where_they_once_were(
     swarms: Swarms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
