@@ -51,6 +51,8 @@ class PeerOptions:
     """When it may train; None: always."""
     pause_when: tuple[str, ...] = ()
     """'gpu-busy', 'cpu-busy': with whom it does not compete."""
+    again: tuple[str, ...] = ()
+    """What was typed to say all this, for the command that resumes."""
 
 
 def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter, pauses: Pauses | None = None) -> None:
@@ -97,7 +99,7 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         complete = trainer.is_complete
         trainer.finish(FINISH_SECONDS if complete else 0.0)
         trainer.save()
-        _say_goodbye(run, trainer, reporter, complete)
+        _say_goodbye(run, trainer, reporter, complete, options.again)
         if trainer.given_up is not None:
             raise trainer.given_up
 
@@ -156,7 +158,7 @@ def _training(trainer: Loop) -> events.Training:
     return events.Training(place.height, place.commit.hex(), place.state.hex(), len(list(trainer.others)))
 
 
-def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool) -> None:
+def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool, options: tuple[str, ...]) -> None:
     place = trainer.place
     folder = str(run.folder.path)
     reporter.emit(
@@ -168,7 +170,7 @@ def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, complete: bool) ->
             steps=trainer.vitals.steps,
             seconds=round(trainer.seconds, 3),
             folder=folder,
-            resume="" if complete else f"p2ptrain peer {shlex.quote(folder)}",
+            resume="" if complete else shlex.join(["p2ptrain", "peer", folder, *options]),
             sent=accounts(run),
             refused=dict(trainer.refused),
         )
