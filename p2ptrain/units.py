@@ -20,3 +20,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(count: int, thing: str) -> str:
+    """1 peer, 2 peers."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
