@@ -121,7 +121,10 @@ class LiveReporter:
         if isinstance(event, Stopped):
             self.close()
         for line in describe(event):
-            self._console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
+            is_copied = line.startswith(
+                ("  p2ptrain ", "folder ")
+            )  # the terminal breaks these, so that they stay whole
+            self._console.print(printable(line), highlight=False, soft_wrap=is_copied, markup=False)
 
     def watch(self, me: str, peers: Peers) -> None:
         self._me, self._peers = me, peers  # type: ignore[assignment]
@@ -206,7 +209,8 @@ def describe(event: Event) -> list[str]:
         case Stopped():
             lines = [
                 f"{event.reason}: height {event.height}, state {event.state[:8]}, {event.steps} steps in "
-                f"{event.seconds:.0f} s, sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items())
+                f"{event.seconds:.0f} s",
+                "sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items()),
             ]
             if event.refused:
                 lines.append("not used: " + ", ".join(f"{n} × {why}" for why, n in event.refused.items()))

@@ -57,7 +57,7 @@ _CELLS: dict[str, Callable[[Presence], str]] = {
     "tokens/s": lambda seen: f"{seen.tokens_per_second:,.0f}",
     "loss": lambda seen: number(seen.loss),
     "held-out": lambda seen: f"{number(seen.eval_loss)} @{seen.eval_height}" if seen.eval_height else "–",
-    "sent": lambda seen: size(seen.bytes_sent),
+    "sent": lambda seen: size(seen.bytes_sent).rjust(8),  # as wide as it may get: the columns stay where they are
     "limit": lambda seen: limits_text(seen),
     "device": lambda seen: seen.device,
     "taken back": lambda seen: str(seen.taken_back or ""),

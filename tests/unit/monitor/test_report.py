@@ -142,9 +142,12 @@ def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
 
 def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
     first, *rest = plain(STOPPED)
-    assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s, sent 2.0 MB contribution, 900 B gossip"
-    assert rest == ["not used: 3 × malformed", "go on with:", "  p2ptrain peer /home/runs/x"]
-    assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 1
+    assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s"
+    assert rest == [
+        "sent 2.0 MB contribution, 900 B gossip", "not used: 3 × malformed", "go on with:",
+        "  p2ptrain peer /home/runs/x",
+    ]  # fmt: skip
+    assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 2
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,20 @@ def test_on_a_terminal_important_lines_scroll_and_the_rest_is_in_the_table(conso
     assert describe(EVALUATED)[0] not in told, "else the invite would be gone from the screen after some minutes"
     assert describe(PROGRESS)[0] not in told
     assert describe(FETCHING)[0] not in told
+
+
+def test_sentences_break_between_words_and_what_is_copied_does_not_break() -> None:
+    console = Console(record=True, width=40, file=io.StringIO(), force_terminal=False)
+    reporter = LiveReporter(console)
+    reporter.emit(dataclasses.replace(STARTED, invite="p2ptrain://1." + "x" * 100, folder="/srv/" + "y" * 100))
+    reporter.emit(dataclasses.replace(WARNED, text="a sentence that is longer than a row of this terminal"))
+    lines = console.export_text().splitlines()
+    assert "  p2ptrain join p2ptrain://1." + "x" * 100 in lines
+    assert "folder /srv/" + "y" * 100 in lines
+    assert [line.rstrip() for line in lines[-2:]] == [
+        "warning: a sentence that is longer than",
+        "a row of this terminal",
+    ]
 
 
 def test_the_state_on_its_way_stands_below_the_lines_until_it_is_here(console: Console) -> None:
