@@ -150,36 +150,41 @@ class Terminal:
         return self.wait_until(lambda text: re.search(pattern, text, re.M), repr(pattern), timeout)
 
     def wait_until(self, look: Callable[[str], T], what: str, timeout: float = 60.0) -> T:
-        """What `look` finds in the same text, as soon as it finds something."""
-        return self._wait(lambda: look(self._screen.text(self._since)), what, timeout)
+        """What `look` finds in the same text, as soon as it finds something.
+
+        Raises:
+            AssertionError: it has found nothing when the time is over, or when the command has ended.
+        """
+        return self._wait(lambda: look(self._screen.text(self._since)), what, timeout, self._is_at_prompt)
 
     def wait_for_prompt(self, timeout: float = 60.0) -> None:
         """Until the shell waits for the next command."""
-
-        def is_there() -> bool:
-            screen = self._screen
-            is_next = not self.typed or screen.height - 1 > self._since
-            return (
-                is_next and screen.cursor.x == len(PROMPT) and screen.row(screen.cursor.y).rstrip() == PROMPT.rstrip()
-            )
-
-        self._wait(is_there, "the prompt", timeout)
+        self._wait(self._is_at_prompt, "the prompt", timeout)
 
     def text(self) -> str:
         """Everything that was ever written here and not overwritten."""
         with self._changed:
             return self._screen.text()
 
-    def _wait(self, look: Callable[[], T], what: str, timeout: float) -> T:
+    def _wait(
+        self, look: Callable[[], T], what: str, timeout: float, has_ended: Callable[[], bool] = lambda: False
+    ) -> T:
         deadline = time.monotonic() + timeout
         with self._changed:
             while not (found := look()):
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._is_open:
-                    when = f"within {timeout:.0f} s" if self._is_open else "before the program ended"
+                is_over = not self._is_open or has_ended()
+                if left <= 0 or is_over:
+                    when = "before the program ended" if is_over else f"within {timeout:.0f} s"
                     raise AssertionError(f"{what} did not appear {when}; the screen:\n{self._framed()}")
                 self._changed.wait(left)
             return found
+
+    def _is_at_prompt(self) -> bool:
+        """Whether the shell waits for the next command."""
+        screen = self._screen
+        is_next = not self.typed or screen.height - 1 > self._since
+        return is_next and screen.cursor.x == len(PROMPT) and screen.row(screen.cursor.y).rstrip() == PROMPT.rstrip()
 
     def _framed(self) -> str:
         edge = "─" * self.columns

@@ -31,6 +31,7 @@ def marked(story: Story) -> object:
     return pytest.param(story, id=story.name, marks=() if story.name == "start" else pytest.mark.long)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("story", map(marked, STORIES))
 def test_a_story_of_the_readme_works_as_typed(story: Story, desk: Desk) -> None:
     story.play(desk)

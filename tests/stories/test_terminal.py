@@ -31,7 +31,7 @@ def test_a_command_is_typed_and_its_output_seen(shell: Terminal) -> None:
 def test_what_came_before_the_last_command_counts_no_more(shell: Terminal) -> None:
     shell.run("echo once")
     shell.wait_for("^once$")
-    shell.run("true")
+    shell.run("sleep 60")
     with pytest.raises(AssertionError, match="'once' did not appear within 0 s"):
         shell.wait_for("once", timeout=0.3)
 
@@ -60,14 +60,15 @@ def test_what_was_drawn_over_is_not_seen(shell: Terminal) -> None:
 
 
 def test_a_failure_shows_the_screen(shell: Terminal) -> None:
-    shell.run("echo some news")
+    shell.run("echo some news; sleep 60")
     shell.wait_for("^some news$")
     with pytest.raises(AssertionError, match=r"'other news' did not appear within 0 s(?s:.*)│some news +│"):
         shell.wait_for("other news", timeout=0.2)
 
 
-def test_a_program_that_ends_is_waited_for_no_longer(shell: Terminal) -> None:
-    shell.run("exit")
+@pytest.mark.parametrize("command", ["false", "exit"])
+def test_a_program_that_ends_is_waited_for_no_longer(shell: Terminal, command: str) -> None:
+    shell.run(command)
     began = time.monotonic()
     with pytest.raises(AssertionError, match="before the program ended"):
         shell.wait_for("something else", timeout=30)
