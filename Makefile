@@ -2,13 +2,14 @@
 # make test        the tests (same installation)
 # make test-all    also the long scenarios
 # make check       ruff and mypy
+# make stories     play the stories of the README and record them anew in docs/stories/
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-all check install
+.PHONY: demo test test-all check stories install
 
 demo: install
 	@$(BIN)/p2ptrain demo
@@ -26,6 +27,9 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+stories: install
+	@$(BIN)/python -m tests.stories.record
 
 install: $(STAMP)
 

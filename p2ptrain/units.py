@@ -29,3 +29,8 @@ def age(seconds: float) -> str:
         if whole >= (2 if unit == "days" else 1) * length:
             return f"{whole // length} {unit}"
     return f"{whole} s"
+
+
+def counted(count: int, thing: str) -> str:
+    """1 peer, 2 peers."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")

@@ -54,7 +54,7 @@ def join(
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
         home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
-        pause_when,
+        pause_when, o.options_to_repeat(invite),
     )  # fmt: skip
     reporter = make_reporter(json_lines)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -242,6 +244,7 @@ def peer_options(
     max_memory: float | None,
     hours: Hours | None,
     pause_when: list[PauseCause] | None,
+    again: tuple[str, ...],
 ) -> PeerOptions:
     """What the volunteer decides, as the peer takes it."""
     from p2ptrain.peer import PeerOptions
@@ -250,7 +253,19 @@ def peer_options(
     local = local_options(device, batch_size, autocast, compile_model, model, data)
     memory = None if max_memory is None else int(max_memory * 1e9)
     causes = tuple(dict.fromkeys(cause.value for cause in pause_when or ()))
-    return PeerOptions(home or default_home(), identity, network, local, threads, memory, hours, causes)
+    return PeerOptions(home or default_home(), identity, network, local, threads, memory, hours, causes, again)
+
+
+def options_to_repeat(subject: str) -> tuple[str, ...]:
+    """This command's options as they were typed, for the one that goes on in the run's folder: without `subject` (what
+    was founded or joined), and without those that only matter before there is a folder."""
+    once = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--home", "--bootstrap"):
+        once.add_argument(option)
+    once.add_argument("--private", action="store_true")
+    words = once.parse_known_args(sys.argv[2:])[1]
+    words.remove(subject)
+    return tuple(words)
 
 
 def local_options(

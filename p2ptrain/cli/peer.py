@@ -52,7 +52,7 @@ def peer(
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
         home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
-        pause_when,
+        pause_when, o.options_to_repeat(run),
     )  # fmt: skip
 
     def begin() -> Run:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -36,9 +38,11 @@ from p2ptrain.monitor.table import number, peers_table
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
 from p2ptrain.text import printable
-from p2ptrain.units import duration, size
+from p2ptrain.units import counted, duration, size
 
 Peers = Callable[[], Iterable[Presence]]
+AROUND_ROWS = 8
+"""Lines of the live display that are no peer's: the table's head and foot, what is below it, one that stays free."""
 
 
 class Reporter(Protocol):
@@ -114,7 +118,7 @@ class LiveReporter:
         self._fetching = None
         if isinstance(event, Evaluated):
             self._evaluation = event
-        if isinstance(event, Committed | Marked):
+        if isinstance(event, Committed | Marked | Evaluated):
             return  # the table shows where everyone is
         if isinstance(event, Stopped):
             self.close()
@@ -122,7 +126,10 @@ class LiveReporter:
             self._console.print(loading_panel(event))
             return
         for line in describe(event):
-            self._console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
+            is_copied = line.startswith(
+                ("  p2ptrain ", "folder ")
+            )  # the terminal breaks these, so that they stay whole
+            self._console.print(printable(line), highlight=False, soft_wrap=is_copied, markup=False)
 
     def watch(self, me: str, peers: Peers) -> None:
         self._me, self._peers = me, peers  # type: ignore[assignment]
@@ -141,7 +148,8 @@ class LiveReporter:
     def _render(self) -> RenderableType:
         if self._fetching is not None:
             return Text(describe(self._fetching)[0])
-        table = peers_table(self._peers(), self._me)
+        most = self._console.height - AROUND_ROWS
+        table = peers_table(self._peers(), self._me, width=self._console.width, most=max(1, most))
         if self._progress is None:
             return table
         now = self._progress
@@ -150,7 +158,7 @@ class LiveReporter:
             shown = self._evaluation
             line += f"  held-out {shown.loss:.3f}" + ("" if shown.accuracy is None else f" ({shown.accuracy:.1%})")
             line += f" at height {shown.height}"
-        return Group(table, Text(line + "   Ctrl-C: save and leave"))
+        return Group(table, Text(line), Text("Ctrl-C: save and leave", "dim"))
 
 
 def describe(event: Event) -> list[str]:
@@ -170,7 +178,7 @@ def describe(event: Event) -> list[str]:
             lines = [
                 f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}, "
                 f"{event.parameters:,} parameters",
-                f"folder {event.folder}",
+                f"folder {for_shell(event.folder)}",
             ]
             if event.invite_with:
                 return [*lines, "a private run; invite others with:", f"  {event.invite_with} --label NAME"]
@@ -178,7 +186,8 @@ def describe(event: Event) -> list[str]:
                 return [*lines, "a private run: its owner invites others"]
             return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
         case Training():
-            return [f"training from height {event.height} ({event.state[:8]}) with {event.peers} other peers"]
+            others = counted(event.peers, "other peer")
+            return [f"training from height {event.height} ({event.state[:8]}) with {others}"]
         case Progress():
             return [
                 f"step {event.steps} height {event.height} loss {number(event.loss)} lr {event.learning_rate:.2e} "
@@ -211,12 +220,22 @@ def describe(event: Event) -> list[str]:
         case Stopped():
             lines = [
                 f"{event.reason}: height {event.height}, state {event.state[:8]}, {event.steps} steps in "
-                f"{event.seconds:.0f} s, sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items())
+                f"{event.seconds:.0f} s",
+                "sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items()),
             ]
             if event.refused:
                 lines.append("not used: " + ", ".join(f"{n} × {why}" for why, n in event.refused.items()))
-            return [*lines, "go on with:", f"  {event.resume}"] if event.resume else lines
+            command = event.resume.replace(shlex.quote(event.folder), for_shell(event.folder), 1)
+            return [*lines, "go on with:", f"  {command}"] if event.resume else lines
     raise TypeError(f"no words for {type(event).__name__}")
+
+
+def for_shell(path: str) -> str:
+    """A path as people type it, quoted where a shell wants that: in the home folder from ~ on."""
+    try:
+        return f"~/{shlex.quote(str(Path(path).relative_to(Path.home())))}"
+    except (ValueError, RuntimeError):  # elsewhere; nobody's home
+        return shlex.quote(path)
 
 
 def is_json(value: object) -> bool:

@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from p2ptrain.run import short, short_peer
 from p2ptrain.state.limits import rate_text
 from p2ptrain.swarm import Presence
-from p2ptrain.units import size
+from p2ptrain.units import counted, size
 
 
-def peers_table(presences: Iterable[Presence], me: str = "", title: str = "") -> Table:
-    """One row a peer, in the order of their ids; names, limits and what was taken back if somebody has any."""
+def peers_table(
+    presences: Iterable[Presence], me: str = "", title: str = "", width: int = 160, most: int | None = None
+) -> Table:
+    """One row a peer, in the order of their ids; names, limits and what was taken back if somebody has any.
+
+    Args:
+        me: this peer, which comes first if there are too many.
+        width: of the terminal, in characters; a table that is too wide loses the columns that matter least.
+        most: rows, if there are more peers; the rest is counted below.
+    """
     rows = sorted(presences, key=lambda seen: seen.author)
-    named, capped = any(seen.name for seen in rows), any(limits_text(seen) for seen in rows)
-    healed = any(seen.taken_back for seen in rows)
-    columns = [
-        "peer", *(["name"] if named else []), "phase", "height", "state", "steps", "tokens/s", "loss", "held-out",
-        "sent", *(["limit"] if capped else []), "device", *(["taken back"] if healed else []),
-    ]  # fmt: skip
+    more = 0 if most is None else max(0, len(rows) - most)
+    if more:
+        rows = sorted(rows, key=lambda seen: seen.author != me)[:most]
+    cells = {column: [cell(seen) for seen in rows] for column, cell in _CELLS.items()}
+    cells["peer"] = [
+        name + (" (you)" if seen.author == me else "") for name, seen in zip(cells["peer"], rows, strict=True)
+    ]
+    columns = [column for column in cells if column not in _RARE or any(cells[column])]
+    for column in _LEAST_FIRST:
+        if sum(max(map(cell_len, (name, *cells[name]))) + 3 for name in columns) + 1 <= width:
+            break
+        columns = [name for name in columns if name != column]
     table = Table(title=title, title_justify="left", header_style="bold", expand=False)
     for column in columns:
         table.add_column(column, justify="left" if column in _WORDS else "right")
-    for seen in rows:
-        cells = [
-            short_peer(seen.author) + (" (you)" if seen.author == me else ""), *([seen.name] if named else []),
-            seen.phase, str(seen.height), short(seen.state), str(seen.steps), f"{seen.tokens_per_second:,.0f}",
-            number(seen.loss), f"{number(seen.eval_loss)} @{seen.eval_height}" if seen.eval_height else "–",
-            size(seen.bytes_sent), *([limits_text(seen)] if capped else []), seen.device,
-            *([str(seen.taken_back)] if healed else []),
-        ]  # fmt: skip
-        table.add_row(*map(Text, cells))  # as Text: rich reads a plain string's brackets as markup
+    for row in zip(*(cells[column] for column in columns), strict=True):
+        table.add_row(*map(Text, row))  # as Text: rich reads a plain string's brackets as markup
+    if more:
+        table.caption, table.caption_justify = f"and {counted(more, 'other peer')}", "left"
     return table
 
 
+_CELLS: dict[str, Callable[[Presence], str]] = {
+    "peer": lambda seen: short_peer(seen.author),
+    "name": lambda seen: seen.name,
+    "phase": lambda seen: seen.phase,
+    "height": lambda seen: str(seen.height),
+    "state": lambda seen: short(seen.state),
+    "steps": lambda seen: str(seen.steps),
+    "tokens/s": lambda seen: f"{seen.tokens_per_second:,.0f}",
+    "loss": lambda seen: number(seen.loss),
+    "held-out": lambda seen: f"{number(seen.eval_loss)} @{seen.eval_height}" if seen.eval_height else "–",
+    "sent": lambda seen: size(seen.bytes_sent).rjust(8),  # as wide as it may get: the columns stay where they are
+    "limit": lambda seen: limits_text(seen),
+    "device": lambda seen: seen.device,
+    "taken back": lambda seen: str(seen.taken_back or ""),
+}
+_RARE = ("name", "limit", "taken back")
+"""Shown if they say something."""
+_LEAST_FIRST = ("device", "sent", "limit", "state", "taken back", "held-out", "tokens/s", "name", "steps", "loss")
 _WORDS = ("peer", "name", "phase", "state", "limit", "device")
 
 

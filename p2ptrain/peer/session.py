@@ -53,6 +53,8 @@ class PeerOptions:
     """When it may train; None: always."""
     pause_when: tuple[str, ...] = ()
     """'gpu-busy', 'cpu-busy': with whom it does not compete."""
+    again: tuple[str, ...] = ()
+    """What was typed to say all this, for the command that resumes."""
 
 
 def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter, pauses: Pauses | None = None) -> None:
@@ -104,7 +106,7 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         except AccessError:
             pass  # this peer has given up, see below
         trainer.save()
-        _say_goodbye(run, trainer, reporter)
+        _say_goodbye(run, trainer, reporter, options.again)
         if trainer.given_up is not None:
             raise trainer.given_up
 
@@ -164,7 +166,7 @@ def _training(trainer: Loop) -> events.Training:
     return events.Training(place.height, place.commit.hex(), place.state.hex(), len(list(trainer.others)))
 
 
-def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter) -> None:
+def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, options: tuple[str, ...]) -> None:
     place = trainer.place
     folder = str(run.folder.path)
     complete, shut_out = trainer.is_complete, isinstance(trainer.given_up, AccessError)
@@ -177,7 +179,7 @@ def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter) -> None:
             steps=trainer.vitals.steps,
             seconds=round(trainer.seconds, 3),
             folder=folder,
-            resume="" if complete or shut_out else f"p2ptrain peer {shlex.quote(folder)}",
+            resume="" if complete or shut_out else shlex.join(["p2ptrain", "peer", folder, *options]),
             sent=accounts(run),
             refused=dict(trainer.refused),
         )

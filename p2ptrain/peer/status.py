@@ -16,6 +16,7 @@ from p2ptrain.monitor import peers_lines, peers_table
 from p2ptrain.run import Digest, PeerId, short
 from p2ptrain.state.members import door_for
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm
+from p2ptrain.units import counted
 
 
 def show_status(invite: Invite, json_lines: bool) -> None:
@@ -38,7 +39,9 @@ def show_status(invite: Invite, json_lines: bool) -> None:
             fields = seen.model_dump(exclude={"signature"})
             print(json.dumps({key: _plain(value) for key, value in fields.items()}))
     elif sys.stdout.isatty():
-        Console().print(peers_table(presences, title=f"run {short(invite.run)}: {len(presences)} peers"))
+        console = Console()
+        title = f"run {short(invite.run)}: {counted(len(presences), 'peer')}"
+        console.print(peers_table(presences, title=title, width=console.width))
     else:
         print("\n".join(peers_lines(presences)) or "no peers")
 

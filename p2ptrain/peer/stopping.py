@@ -1,4 +1,8 @@
-"""Ctrl-C once: finish the step, save, leave politely. Twice: quit now. SIGTERM is the first, with a deadline."""
+"""Ctrl-C once: finish the step, save, leave politely. Twice: quit now. SIGTERM is the first, with a deadline.
+
+Python runs a signal's handler on the main thread, which may be in a backward pass of half a minute. So here a thread
+hears of signals and answers at once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
 
 TERM_DEADLINE = 25.0
 QUIT_CODE = 130
@@ -14,23 +17,36 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stopping:
-    """Whether somebody has asked this process to stop. Make it on the main thread."""
+    """Whether somebody has asked this process to stop. Make it once in a process, on the main thread."""
 
     def __init__(self, doing: str = "finishing the step and saving") -> None:
         self._requests, self._doing = 0, doing
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._terminate)
+        self._heard, heard = os.pipe()
+        os.set_blocking(heard, False)
+        signal.set_wakeup_fd(heard)
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not this process's
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
     def requested(self) -> bool:
         return self._requests > 0
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def _listen(self) -> None:
+        while True:
+            for number in os.read(self._heard, 64):
+                if number == signal.SIGINT:
+                    self._interrupt()
+                elif number == signal.SIGTERM:
+                    self._terminate()
+
+    def _interrupt(self) -> None:
         self._requests += 1
         if self._requests > 1:
             quit_now()
         print(f"\n{self._doing}; Ctrl-C again quits at once", file=sys.stderr, flush=True)
 
-    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+    def _terminate(self) -> None:
         self._requests += 1
         deadline = threading.Timer(TERM_DEADLINE, quit_now)
         deadline.daemon = True

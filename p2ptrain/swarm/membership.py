@@ -108,6 +108,9 @@ class Membership:
         self._session = secrets.token_bytes(8)
         self._beat = 0
         self._addresses: tuple[str, ...] = ()
+        self._announced: Phase | None = None
+        self._is_due = asyncio.Event()
+        """The next announcement."""
         self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
         self._tasks: list[asyncio.Task[None]] = []
         self._live: dict[PeerId, Presence] = {}
@@ -159,7 +162,10 @@ class Membership:
 
     async def beat(self) -> None:
         """Send a heartbeat now."""
-        await self.publish(Heartbeat(presence=self._presence(), news=self._news(), papers=self._door.summary))
+        presence = self._presence()
+        if presence.phase != self._announced:
+            self._is_due.set()
+        await self.publish(Heartbeat(presence=presence, news=self._news(), papers=self._door.summary))
 
     def presence(self) -> Presence:
         """What this peer would say of itself now."""
@@ -194,16 +200,21 @@ class Membership:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _announce_regularly(self) -> None:
-        """Put the presence into the DHT, and open connections to peers found there."""
+        """Put the presence into the DHT (at once when its phase is another one: observers see nothing else), and open
+        connections to peers found there."""
         while True:
+            self._is_due.clear()
             try:
                 self._addresses = tuple(await self._swarm.node.addresses())
-                if not await self._swarm.directory.announce(self._presence()):
+                presence = self._presence()
+                self._announced = presence.phase
+                if not await self._swarm.directory.announce(presence):
                     log.debug("no DHT node took this peer's record")
                 await asyncio.gather(self._meet_neighbours(), self._meet_acquaintances())
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
-            await asyncio.sleep(ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_due.wait(), ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
 
     async def _list_regularly(self, announcement: Announcement) -> None:
         """Keep the run in the list of runs, together with its other peers: each does it as seldom as they are many."""

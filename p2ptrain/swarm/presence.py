@@ -1,8 +1,8 @@
 """Who is there: heartbeats on the run's gossip topic, and the same signed record in the DHT for newcomers.
 
 A peer says every 2 s where it is in the run; whoever has not been heard for 6 s counts as gone. Only the local
-monotonic clock is asked. Every 20 s the record goes to the DHT, too, where it lives for a minute: a newcomer or an
-observer reads there who takes part, without any training process.
+monotonic clock is asked. Every 20 s, and when its phase changes, the record goes to the DHT, too, where it lives for a
+minute: a newcomer or an observer reads there who takes part, without any training process.
 """
 
 from __future__ import annotations

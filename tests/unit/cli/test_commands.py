@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shlex
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,16 @@ class Handed:
 
     @property
     def options(self) -> PeerOptions:
+        """What they mean, however they were given."""
+        return replace(self._options, again=())
+
+    @property
+    def again(self) -> str:
+        """What is typed once more to resume."""
+        return shlex.join(self._options.again)
+
+    @property
+    def _options(self) -> PeerOptions:
         return next(part for part in self.arguments if isinstance(part, PeerOptions))
 
 
@@ -236,7 +248,25 @@ def test_a_variable_is_checked_like_its_flag(program: Program, monkeypatch: pyte
 def test_without_any_the_defaults_are_the_documented_ones(program: Program, handed: Handed) -> None:
     program("join", INVITE)
     assert handed.options == PeerOptions()
+    assert handed.again == ""
     assert handed.options.home == default_home()
+
+
+@pytest.mark.parametrize(
+    ("given", "again"),
+    [
+        (f"join {INVITE} --no-listen --max-up 5Mbit", "--no-listen --max-up 5Mbit"),
+        (f"join --name x {INVITE} --hours=22-07 --pause-when cpu-busy", "--name x --hours=22-07 --pause-when cpu-busy"),
+        (f"peer demo --home /a/home --bootstrap {BOOTSTRAP} --threads 2 --json", "--threads 2 --json"),
+        (f"peer --name demo demo --bootstrap={BOOTSTRAP}", "--name demo"),
+        ("peer demo --name demo", "--name demo"),
+    ],
+)
+def test_what_was_typed_is_kept_for_the_command_that_resumes(
+    program: Program, handed: Handed, given: str, again: str
+) -> None:
+    assert program(*given.split()).code == 0
+    assert handed.again == again
 
 
 @pytest.mark.parametrize("by", ["flag", "variable"])

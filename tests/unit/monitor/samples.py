@@ -10,7 +10,13 @@ from p2ptrain.monitor import events
 from p2ptrain.run import SigningKey, digest_of
 from p2ptrain.swarm import Presence
 
-PEERS = sorted(SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)).peer_id for n in range(3))
+
+def peer_ids(count: int) -> list[str]:
+    keys = [SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)) for n in range(count)]
+    return sorted(key.peer_id for key in keys)
+
+
+PEERS = peer_ids(3)
 STATE = digest_of(b"a state").hex()
 COMMIT = digest_of(b"a commit").hex()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -29,8 +31,10 @@ from tests.unit.monitor.samples import (
     STARTED,
     STATE,
     STOPPED,
+    TRAINING,
     WARNED,
     WENT_ON,
+    peer_ids,
     presence,
 )
 
@@ -101,6 +105,11 @@ def test_a_private_run_s_owner_is_told_how_to_invite_and_others_that_she_does() 
     assert plain(replace(STARTED, invite=""))[2:] == ["a private run: its owner invites others"]
 
 
+def test_others_are_counted_in_good_english() -> None:
+    assert plain(TRAINING) == [f"training from height 7 ({STATE[:8]}) with 2 other peers"]
+    assert plain(replace(TRAINING, peers=1)) == [f"training from height 7 ({STATE[:8]}) with 1 other peer"]
+
+
 def test_a_commit_names_its_contributors() -> None:
     assert plain(COMMITTED)[0].endswith(f"state {STATE[:8]} from {PEERS[0][-6:]} {PEERS[1][-6:]}")
     assert plain(dataclasses.replace(COMMITTED, contributors=()))[0].endswith("from nobody")
@@ -142,9 +151,31 @@ def test_fetching_is_printed_at_once_every_ten_seconds_and_at_the_end() -> None:
 
 def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
     first, *rest = plain(STOPPED)
-    assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s, sent 2.0 MB contribution, 900 B gossip"
-    assert rest == ["not used: 3 × malformed", "go on with:", "  p2ptrain peer /home/runs/x"]
-    assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 1
+    assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s"
+    assert rest == [
+        "sent 2.0 MB contribution, 900 B gossip", "not used: 3 × malformed", "go on with:",
+        "  p2ptrain peer /home/runs/x",
+    ]  # fmt: skip
+    assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "shown"),
+    [
+        ("/home/otto/runs/x", "~/runs/x"),
+        ("/home/otto/Library/Application Support/runs/x", "~/'Library/Application Support/runs/x'"),
+        ("/home/ottokar/runs/x", "/home/ottokar/runs/x"),
+        ("/srv/my runs/x", "'/srv/my runs/x'"),
+    ],
+)
+def test_a_folder_can_be_copied_into_a_shell(monkeypatch: pytest.MonkeyPatch, folder: str, shown: str) -> None:
+    monkeypatch.setenv("HOME", "/home/otto")
+    resume = shlex.join(["p2ptrain", "peer", folder, "--name", "Otto's laptop"])
+    assert plain(dataclasses.replace(STARTED, folder=folder))[1] == f"folder {shown}"
+    last = plain(dataclasses.replace(STOPPED, folder=folder, resume=resume))[-1]
+    assert last == f"""  p2ptrain peer {shown} --name 'Otto'"'"'s laptop'"""
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {last}"], capture_output=True, text=True, check=True)
+    assert words.stdout.splitlines() == ["p2ptrain", "peer", folder, "--name", "Otto's laptop"]
 
 
 def test_an_event_without_words_is_a_mistake() -> None:
@@ -165,11 +196,26 @@ def test_on_a_terminal_important_lines_scroll_and_the_rest_is_in_the_table(conso
     for event in ALL:
         reporter.emit(event)
     told = console.export_text()
-    for shown in (PREPARING, STARTED, ROLLED_BACK, EVALUATED, WARNED, STOPPED):
+    for shown in (PREPARING, STARTED, ROLLED_BACK, WARNED, STOPPED):
         assert all(line in told for line in describe(shown))
     assert describe(COMMITTED)[0] not in told
+    assert describe(EVALUATED)[0] not in told, "else the invite would be gone from the screen after some minutes"
     assert describe(PROGRESS)[0] not in told
     assert describe(FETCHING)[0] not in told
+
+
+def test_sentences_break_between_words_and_what_is_copied_does_not_break() -> None:
+    console = Console(record=True, width=40, file=io.StringIO(), force_terminal=False)
+    reporter = LiveReporter(console)
+    reporter.emit(dataclasses.replace(STARTED, invite="p2ptrain://1." + "x" * 100, folder="/srv/" + "y" * 100))
+    reporter.emit(dataclasses.replace(WARNED, text="a sentence that is longer than a row of this terminal"))
+    lines = console.export_text().splitlines()
+    assert "  p2ptrain join p2ptrain://1." + "x" * 100 in lines
+    assert "folder /srv/" + "y" * 100 in lines
+    assert [line.rstrip() for line in lines[-2:]] == [
+        "warning: a sentence that is longer than",
+        "a row of this terminal",
+    ]
 
 
 def test_the_state_on_its_way_stands_below_the_lines_until_it_is_here(console: Console) -> None:
@@ -211,6 +257,46 @@ def test_an_accuracy_is_told_where_there_is_one(console: Console) -> None:
     console.print(reporter._render())
     reporter.close()
     assert "held-out 1.988 (71.2%) at height 9" in console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_on_a_usual_terminal_no_line_is_too_long(width: int) -> None:
+    """With the longest that each place may hold in practice: lines that wrap make a table that is drawn anew jump."""
+    console = Console(record=True, width=width, height=24, file=io.StringIO(), force_terminal=False)
+    reporter = LiveReporter(console)
+    peers = [
+        presence(
+            peer, phase="training", height=123_456, steps=1_234_567, tokens_per_second=123_456.7, eval_height=123_456,
+            bytes_sent=999_900_000_000, device="NVIDIA H100 80GB HBM3", max_up=625_000, taken_back=1_000,
+            name="Otto's laptop in the kitchen",
+        )
+        for peer in PEERS
+    ]  # fmt: skip
+    reporter.watch(PEERS[1], lambda: peers)
+    reporter.emit(dataclasses.replace(EVALUATED, height=123_456, accuracy=1.0))
+    reporter.emit(dataclasses.replace(PROGRESS, steps=1_234_567))
+    console.print(reporter._render())
+    reporter.close()
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert len(lines) == 4 + len(peers) + 2, "one row for each peer"
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    assert lines[-1] == "Ctrl-C: save and leave"
+
+
+def test_with_more_peers_than_rows_the_rest_is_counted_and_this_one_is_there() -> None:
+    console = Console(record=True, width=100, height=24, file=io.StringIO(), force_terminal=False)
+    reporter = LiveReporter(console)
+    crowd = peer_ids(31)
+    me = crowd[-1]
+    reporter.watch(me, lambda: map(presence, crowd))
+    reporter.emit(PROGRESS)
+    console.print(reporter._render())
+    reporter.close()
+    lines = console.export_text().rstrip().splitlines()
+    assert len(lines) < 24
+    assert f"{me[-6:]} (you)" in lines[3]
+    assert "and 15 other peers" in lines[-3]
 
 
 def test_the_last_event_ends_the_table(console: Console) -> None:

@@ -14,7 +14,7 @@ from p2ptrain.units import age, duration, size
 from tests.unit.monitor.samples import PEERS, STATE, presence
 
 
-def rendered(*args: object, **kwargs: str) -> str:
+def rendered(*args: object, **kwargs: object) -> str:
     console = Console(record=True, width=160, file=io.StringIO())
     console.print(peers_table(*args, **kwargs))  # type: ignore[arg-type]
     return console.export_text()
@@ -38,7 +38,7 @@ def test_what_was_taken_back_has_a_column_if_somebody_took_something_back() -> N
     assert "taken back" not in rendered([presence(peer) for peer in PEERS])
     table = rendered([presence(PEERS[0]), presence(PEERS[1], taken_back=17)])
     assert "taken back" in table
-    assert [line.split("│")[-2].strip() for line in table.splitlines() if STATE[:8] in line] == ["0", "17"]
+    assert [line.split("│")[-2].strip() for line in table.splitlines() if STATE[:8] in line] == ["", "17"]
 
 
 def test_names_and_limits_have_columns_if_somebody_has_one() -> None:
@@ -51,6 +51,23 @@ def test_names_and_limits_have_columns_if_somebody_has_one() -> None:
     assert "Otto's [red]laptop[/red]" in table, "brackets are no markup"
     assert 'name="Otto\'s [red]laptop[/red]" ' in peers_lines([limited])[0]
     assert " limit=↑5Mbit/s↓80kbit/s " in peers_lines([limited])[0]
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (160, "peer phase height state steps tokens/s loss held-out sent device"),
+        (100, "peer phase height state steps tokens/s loss held-out sent"),
+        (80, "peer phase height steps tokens/s loss held-out"),
+        (40, "peer phase height"),
+        (10, "peer phase height"),
+    ],
+)
+def test_a_narrow_terminal_gets_whole_columns(width: int, columns: str) -> None:
+    table = rendered([presence(peer) for peer in PEERS], PEERS[0], width=width)
+    assert table.splitlines()[1].replace("┃", " ").split() == columns.split()
+    assert max(map(len, table.splitlines())) <= max(width, 40)
+    assert "…" not in table
 
 
 def test_what_is_not_known_yet_is_a_dash() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +119,24 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     assert not resumed.founded
     assert (training.height, training.state) == (6, stopped.state)
     assert again.all(events.Stopped)[0].steps == 0
+
+
+class Leaver(Notebook):
+    """Presses Ctrl-C at the first commit."""
+
+    def emit(self, event: events.Event) -> None:
+        if isinstance(event, events.Committed) and not self.all(events.Committed):
+            signal.raise_signal(signal.SIGINT)
+        super().emit(event)
+
+
+def test_who_leaves_is_told_the_command_that_goes_on_in_the_same_way(tmp_path: Path, corpus: Path) -> None:
+    notes = Leaver()
+    options = replace(options_in(tmp_path), again=("--no-listen", "--name", "Otto's laptop"))
+    run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options, notes)
+    stopped = notes.all(events.Stopped)[0]
+    assert stopped.reason == "stopped"
+    assert shlex.split(stopped.resume) == ["p2ptrain", "peer", stopped.folder, *options.again]
 
 
 @pytest.mark.usefixtures("own_dataset_cache")

@@ -81,6 +81,47 @@ def test_a_second_ctrl_c_ends_it_at_once(start: Start, first: int) -> None:
     assert next_line(process) == ""
 
 
+BUSY = (
+    "while not stopping.requested():",
+    """
+import hashlib
+hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a call that does not return, as a long backward pass
+while not stopping.requested():""",
+)
+
+
+def test_both_are_answered_at_once_also_in_a_call_that_takes_long() -> None:
+    program = PROGRAM.replace(*BUSY)
+    command = [sys.executable, "-c", program, stopping.__file__, "60"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert next_line(process) == "training"
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert process.stderr.readline() == "\n"
+            assert "Ctrl-C again quits at once" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
+
+
+def test_the_signals_of_a_child_are_its_own() -> None:
+    """Ctrl-C goes to all processes of a terminal: what a forked one hears must not count as a second one here."""
+    forks = """
+import os, signal
+if (child := os.fork()) == 0:
+    os.kill(os.getpid(), signal.SIGINT)
+    os._exit(0)
+os.waitpid(child, 0)
+time.sleep(0.2)
+print(stopping.requested(), flush=True)
+"""
+    program = PROGRAM.split("print(")[0] + forks
+    command = [sys.executable, "-c", program, stopping.__file__, "60"]
+    assert subprocess.run(command, text=True, capture_output=True, timeout=20, check=True).stdout == "False\n"
+
+
 def test_quitting_at_once_shows_the_cursor_that_a_live_table_has_hidden() -> None:
     terminal, its_end = pty.openpty()
     quits = "import importlib.util, sys\n" + PROGRAM.split("module.TERM")[0].split("\n", 2)[2] + "module.quit_now()"

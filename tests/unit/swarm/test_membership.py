@@ -204,6 +204,18 @@ def test_about_two_peers_of_a_run_announce_it_each_time(peers: int, monkeypatch:
     assert 0.5 * expected <= announced <= 1.5 * expected + 3
 
 
+def test_an_observer_reads_of_another_phase_at_once(members: tuple[Member, Member]) -> None:
+    """And not only at the next regular announcement, in 20 s."""
+    first, second = members
+
+    def phases() -> set[str]:
+        return {seen.phase for seen in second.swarm.run(second.membership.directory(), 10).values()}
+
+    eventually(lambda: phases() == {"training"})
+    first.phase = "paused"
+    eventually(lambda: phases() == {"paused"})
+
+
 def test_peers_that_started_apart_find_each_other_where_they_once_were(
     swarms: Swarms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
