@@ -17,7 +17,7 @@ from p2ptrain.errors import AccessError, NetworkError, StorageError
 from p2ptrain.peer.orders import shut_out
 from p2ptrain.peer.visiting import find_member, members_of, owner_key, tell_everyone, visit
 from p2ptrain.run import PeerId, short_peer
-from p2ptrain.run.access import Access, Member, day
+from p2ptrain.run.access import REVOKED, Access, Member, day
 from p2ptrain.run.certificate import certify
 from p2ptrain.run.keys import check_peer_id
 from p2ptrain.state import RunFolder
@@ -120,7 +120,7 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
         member = find_member(access, peer)
         if member.role != "member":
             raise AccessError(f"{short_peer(member.peer)} needs no renewal", f"it is {member.role} of the run")
-        if access.order_against(member.peer) is not None and member.refusal.startswith("revoked"):
+        if member.refusal.startswith(REVOKED):
             raise AccessError(f"{short_peer(member.peer)} was revoked", member.refusal, "invite it under another id")
         until = int(time.time() + min(days, MAX_DAYS) * DAY)
         certificate = certify(key, folder.run, member.label, until, member.peer)

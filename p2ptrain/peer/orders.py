@@ -34,10 +34,9 @@ def shut_out(swarm: Swarm, key: SigningKey, peers: tuple[PeerId, ...], *invites:
     order = make_order(door.access, key, peers, invites, secret)
 
     async def give(peer: PeerId) -> None:
-        if peer not in peers:
-            await door.papers.give(peer, order, secret)
+        await door.papers.give(peer, order, secret)
 
-    return tell_everyone(swarm, door.access.run, give)
+    return tell_everyone(swarm, door.access.run, give, but=peers)
 
 
 def make_order(

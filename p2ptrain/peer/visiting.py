@@ -24,6 +24,8 @@ from p2ptrain.swarm.private_door import Pass, PrivateDoor
 VISIT_SECONDS = 3600
 CALL_SECONDS = 60.0
 
+Tell = Callable[[PeerId], Awaitable[None]]
+
 
 def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
     """The key of one of the run's owners; the folder's own peer's if none is given.
@@ -99,16 +101,16 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
     return PrivateDoor(me, Pass(folder.run, certificate, passing=True), members_of(folder))
 
 
-def tell_everyone(swarm: Swarm, run: Digest, tell: Callable[[PeerId], Awaitable[None]]) -> int:
-    """Call `tell` for each peer of the run; how many were told.
+def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...] = ()) -> int:
+    """Call `tell` for each peer of the run `but` for these; how many were told.
 
     Raises:
         NetworkError: none was.
     """
-    return swarm.run(_tell_everyone(swarm, run, tell), CALL_SECONDS)
+    return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
 
 
-async def _tell_everyone(swarm: Swarm, run: Digest, tell: Callable[[PeerId], Awaitable[None]]) -> int:
+async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...]) -> int:
     problem = "nobody is there"
 
     async def tell_one(peer: PeerId, presence: Presence) -> bool:
@@ -122,7 +124,7 @@ async def _tell_everyone(swarm: Swarm, run: Digest, tell: Callable[[PeerId], Awa
         return True
 
     peers = await swarm.directory.peers(run)
-    told = sum(await asyncio.gather(*(tell_one(peer, presence) for peer, presence in peers.items())))
+    told = sum(await asyncio.gather(*(tell_one(peer, seen) for peer, seen in peers.items() if peer not in but)))
     if not told:
         raise NetworkError("no peer of the run took it", problem, "start a peer of the run and try again")
     return told

@@ -32,6 +32,8 @@ TOLERANCE = 3600
 MOST_CERTIFICATES, MOST_ORDERS = 4096, 1024
 STRANGER = "introduce yourself"
 """What a peer is told that has shown no certificate: with one, it may try again."""
+REVOKED = "revoked"
+"""How the reason begins of a peer that is out for good."""
 
 Paper = Certificate | Order
 Role = Literal["owner", "founder", "member"]
@@ -141,7 +143,7 @@ class Access:
             now: seconds since 1970.
         """
         if order := self._shut_out.get(peer):
-            return f"revoked by the owner {short_peer(order.author)} on {day(order.time)}"
+            return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
         if peer in self.owners or peer == self.founder:
             return ""
         reasons = [self.standing(certificate, now) for certificate in self._certificates.get(peer, ())]
@@ -159,7 +161,7 @@ class Access:
     def standing(self, certificate: Certificate, now: float) -> str:
         """The same of a certificate that has been checked before."""
         if order := self._shut_out.get(PeerId(certificate.peer)):
-            return f"revoked by the owner {short_peer(order.author)} on {day(order.time)}"
+            return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
         invitation = certificate.invitation
         for order in self._closed.get(invitation.bearer, ()):
             if certificate.peer not in order.kept:

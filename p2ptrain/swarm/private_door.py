@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from p2ptrain.errors import AccessError, MalformedError, NetworkError
 from p2ptrain.run import Digest, Genesis, PeerId, short_peer, spec_from_canonical
-from p2ptrain.run.access import STRANGER, Access, Paper, read_paper
+from p2ptrain.run.access import REVOKED, STRANGER, Access, Paper, read_paper
 from p2ptrain.run.certificate import Certificate, Order
 from p2ptrain.swarm import clock
 from p2ptrain.swarm.door import Door
@@ -337,6 +337,11 @@ class PrivateDoor(Door):
 
 def not_let_in(refusal: str) -> AccessError:
     """What a peer is told, and tells its user, that is out."""
+    for_good = refusal.startswith(REVOKED)
     return AccessError(
-        "the members of this private run do not let this peer in", refusal, "ask an owner of the run for a new invite"
+        "the members of this private run do not let this peer in",
+        refusal,
+        "only an owner can let you in again: under another identity, with a new invite"
+        if for_good
+        else "ask an owner of the run for a new invite",
     )
