@@ -98,7 +98,7 @@ def test_the_runs_of_a_swarm_are_listed_and_joined_by_name(lab: Lab) -> None:
     wrong = run_command("join", "timy", "--bootstrap", invite, home=lab.home)
     assert_explained(wrong, 5, "no run called 'timy' goes on there", f"tiny {id_of(first)[:8]}", "bytes")
     unsaid = run_command("join", "tiny", "--bootstrap", invite, home=lab.home)
-    assert_explained(unsaid, 3, "reads files of this machine", "--data FILES")
+    assert_explained(unsaid, 7, "trains on files of each volunteer's machine", "--data ")
 
 
 @pytest.mark.long

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import cast
@@ -33,9 +32,8 @@ Program = Callable[..., Ended]
 
 
 @pytest.fixture
-def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Program:
     """`p2ptrain` with arguments, in this process: what it imports is imported once."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets it
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # else it is called pytest
     for name in [name for name in os.environ if name.startswith("P2PTRAIN_")]:
@@ -48,6 +46,4 @@ def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         told = capsys.readouterr()
         return Ended(cast(int, end.value.code) or 0, told.out, told.err)
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run

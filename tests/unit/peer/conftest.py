@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +12,11 @@ torch.set_num_threads(1)  # tiny models: threads only get in each other's way
 
 
 @pytest.fixture(autouse=True)
-def settings_of_this_process() -> Iterator[None]:
+def precision_of_this_process() -> Iterator[None]:
     """What a peer sets for its whole process is as before afterwards."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     precision = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(precision)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
