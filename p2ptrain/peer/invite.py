@@ -100,7 +100,7 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
                 f"there are: {known or 'none'}", "give the beginning of its key",
             )  # fmt: skip
         with visit(folder, key) as swarm:
-            told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
+            _, told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
         return f"the invite {label} is closed; {told} peers were told and pass it on"
     finally:
         folder.close()

@@ -49,7 +49,7 @@ def revoke(run_dir: Path, peer: str, keep: int | None, key_file: Path | None) ->
         told = [f"{short_peer(author)} is revoked"]
         with visit(folder, key) as swarm:
             if folder.spec.is_private:
-                count = shut_out(swarm, key, (author,))
+                _, count = shut_out(swarm, key, (author,))
             if cut is not None:
                 order, words = cut
                 count = tell_everyone(swarm, folder.run, lambda other: give_cut(swarm.rpc, other, order))

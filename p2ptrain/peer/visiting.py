@@ -3,11 +3,10 @@ passing identity of their own. Nobody is asked to remember it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
@@ -19,10 +18,13 @@ from p2ptrain.state.inviting import check_owner
 from p2ptrain.state.members import MembersFile
 from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
 from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.private_door import Pass, PrivateDoor
 
 VISIT_SECONDS = 3600
 CALL_SECONDS = 60.0
+TELL_SECONDS = 10.0
+"""For all peers together: who is slower hears of it from the others."""
 
 Tell = Callable[[PeerId], Awaitable[None]]
 
@@ -101,8 +103,8 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
     return PrivateDoor(me, Pass(folder.run, certificate, passing=True), members_of(folder))
 
 
-def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...] = ()) -> int:
-    """Call `tell` for each peer of the run `but` for these; how many were told.
+def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
+    """Call `tell` for each peer of the run `but` for these; how many were told in time.
 
     Raises:
         NetworkError: none was.
@@ -110,21 +112,20 @@ def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...]
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
 
 
-async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...]) -> int:
-    problem = "nobody is there"
-
-    async def tell_one(peer: PeerId, presence: Presence) -> bool:
-        nonlocal problem
-        try:
-            await swarm.node.connect(peer, presence.addresses)
-            await tell(peer)
-        except (NetworkError, RpcError) as error:
-            problem = str(error)
-            return False
-        return True
+async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId]) -> int:
+    async def tell_one(peer: PeerId, presence: Presence) -> None:
+        await swarm.node.connect(peer, presence.addresses)
+        await tell(peer)
 
     peers = await swarm.directory.peers(run)
-    told = sum(await asyncio.gather(*(tell_one(peer, seen) for peer, seen in peers.items() if peer not in but)))
-    if not told:
-        raise NetworkError("no peer of the run took it", problem, "start a peer of the run and try again")
-    return told
+    questions = {peer: tell_one(peer, seen) for peer, seen in peers.items() if peer not in but}
+    answers = list((await ask_all(questions, TELL_SECONDS)).values())
+    if None not in answers:
+        raise NetworkError(
+            "no peer of the run took it", "; ".join(map(str, answers[:3])) or "nobody is there",
+            "start a peer of the run and try again",
+        )  # fmt: skip
+    for answer in answers:
+        if answer is not None and not isinstance(answer, NetworkError | RpcError | TimeoutError):
+            raise answer
+    return answers.count(None)

@@ -30,12 +30,22 @@ from p2ptrain.run.spec import RunSpec
 TOLERANCE = 3600
 """Seconds: by so much may clocks differ before a certificate counts as expired."""
 MOST_CERTIFICATES, MOST_ORDERS = 4096, 1024
+MOST_BY_INVITE = 128
+"""Peers that come by one invite: whoever holds it can make as many as they like."""
+OWNERS_CERTIFICATES = 1024
+"""Of the certificates, so many are left for invites of one peer each, which owners alone can make."""
 STRANGER = "introduce yourself"
 """What a peer is told that has shown no certificate: with one, it may try again."""
 REVOKED = "revoked"
 """How the reason begins of a peer that is out for good."""
 
 Paper = Certificate | Order
+
+
+class TooManyError(MalformedError):
+    """A paper is good, but there are as many of its kind as a run can have."""
+
+
 Role = Literal["owner", "founder", "member"]
 
 
@@ -82,7 +92,10 @@ class Access:
         self.owners = owners_of(genesis, spec)
         self._founding = Digest(genesis.seal)
         self._papers: dict[Digest, Paper] = {}
+        """By digest; certificates by that of invitation and peer, as their holders can make many proofs of the same."""
         self._certificates: dict[PeerId, list[Certificate]] = defaultdict(list)
+        self._came: dict[bytes, list[PeerId]] = defaultdict(list)
+        """Who has come by each invite."""
         self._shut_out: dict[PeerId, Order] = {}
         self._closed: dict[bytes, list[Order]] = defaultdict(list)
         self._secrets: dict[Digest, bytes] = {}
@@ -95,22 +108,33 @@ class Access:
         """Learn from a certificate or an order, whoever brings it; False if it has been known.
 
         Raises:
-            MalformedError: it is not what it says, of another run, not an owner's, or one too many.
+            MalformedError: it is not what it says, of another run, or not an owner's.
+            TooManyError: there are as many as there can be.
         """
-        if paper.digest in self._papers:
+        name = paper.claim if isinstance(paper, Certificate) else paper.digest
+        if name in self._papers:
             return False
         if isinstance(paper, Certificate):
             self._check_owner(paper.invitation.run, paper.invitation.author)
-            if sum(map(len, self._certificates.values())) >= MOST_CERTIFICATES:
-                raise MalformedError("the run has too many certificates", str(MOST_CERTIFICATES))
-            self._certificates[PeerId(paper.check().peer)].append(paper)
+            self._check_room(paper.check())
+            self._certificates[PeerId(paper.peer)].append(paper)
+            self._came[paper.invitation.bearer].append(PeerId(paper.peer))
         else:
             self._check_owner(paper.run, paper.author)
             if len(self._wanted) > MOST_ORDERS:
-                raise MalformedError("the run has too many orders", str(MOST_ORDERS))
+                raise TooManyError("the run has too many orders", str(MOST_ORDERS))
             self._follow(paper.check_signature())
-        self._papers[paper.digest] = paper
+        self._papers[name] = paper
         return True
+
+    def _check_room(self, certificate: Certificate) -> None:
+        invitation, count = certificate.invitation, sum(map(len, self._came.values()))
+        if not invitation.peer:
+            if len(self._came[invitation.bearer]) >= MOST_BY_INVITE:
+                raise TooManyError("too many peers have come by the same invite", str(MOST_BY_INVITE))
+            count += OWNERS_CERTIFICATES
+        if count >= MOST_CERTIFICATES:
+            raise TooManyError("the run has too many certificates", str(MOST_CERTIFICATES))
 
     def _check_owner(self, run: bytes, author: str) -> None:
         if run != self.run:
@@ -175,9 +199,10 @@ class Access:
         """Whether a peer is or ever was a member: what it has signed may be part of the run's past."""
         return peer in self._certificates or peer in self.owners or peer == self.founder
 
-    def certificate_of(self, peer: PeerId) -> Certificate | None:
-        """The one that holds for longest; None of owners, the founder and strangers."""
-        return max(self._certificates.get(peer, ()), key=lambda each: each.invitation.expires, default=None)
+    def certificate_of(self, peer: PeerId, now: float) -> Certificate | None:
+        """The one that lets it in for longest, or did; None of owners, the founder and strangers."""
+        held = self._certificates.get(peer, ())
+        return max(held, key=lambda each: (not self.standing(each, now), each.invitation.expires), default=None)
 
     def order_against(self, peer: PeerId) -> Order | None:
         """What shut a peer out, to be shown to it."""
@@ -188,7 +213,7 @@ class Access:
 
     def came_by(self, invite: bytes) -> list[PeerId]:
         """Who has a certificate by this invite."""
-        return [peer for peer, held in self._certificates.items() if any(c.invitation.bearer == invite for c in held)]
+        return list(self._came.get(invite, ()))
 
     def invites_of(self, peer: PeerId) -> set[bytes]:
         """The invites by which a peer has come."""
@@ -201,7 +226,7 @@ class Access:
         """Everybody who is or was in the run: owners, the founder, then the others by label."""
         found = []
         for peer in sorted(self.owners | {self.founder} | self._certificates.keys()):
-            held = self.certificate_of(peer)
+            held = self.certificate_of(peer, now)
             role: Role = "owner" if peer in self.owners else "founder" if peer == self.founder else "member"
             label, by, expires = ("", "", None) if held is None or role != "member" else (
                 held.invitation.label, held.invitation.author, held.invitation.expires)  # fmt: skip
@@ -210,9 +235,18 @@ class Access:
 
     # Telling ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def orders(self) -> list[Order]:
+        return [paper for paper in self._papers.values() if isinstance(paper, Order)]
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        return [paper for paper in self._papers.values() if isinstance(paper, Certificate)]
+
     def papers(self) -> Iterator[Paper]:
         """All that are known, orders first."""
-        yield from sorted(self._papers.values(), key=lambda paper: isinstance(paper, Certificate))
+        yield from self.orders
+        yield from self.certificates
 
     @property
     def secrets(self) -> tuple[bytes, ...]:

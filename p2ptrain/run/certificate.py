@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AfterValidator, Field
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.run.digest import Digest
+from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.keys import SIGNATURE_BYTES, PeerId, SigningKey, check_peer_id, is_signed_by, peer_id_from_key
 from p2ptrain.run.record import DigestField, Name, PeerIdField, Record, SignedRecord
 
@@ -62,6 +62,11 @@ class Certificate(Record):
         """What the holder of an invite's private key (32 bytes) makes for a peer."""
         key = SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
         return cls(invitation=invitation, peer=peer, proof=key.sign(_proven(invitation, peer)))
+
+    @property
+    def claim(self) -> Digest:
+        """Who is said to have come by which invitation, whatever the proof."""
+        return digest_of(_proven(self.invitation, PeerId(self.peer)))
 
     def check(self) -> Self:
         """Raises MalformedError unless an owner's signature leads to this peer; whose key counts as an owner's, and

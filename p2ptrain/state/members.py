@@ -16,7 +16,7 @@ from pydantic import Field
 
 from p2ptrain.errors import AccessError, MalformedError
 from p2ptrain.run import Genesis, PeerId, Record, RunSpec
-from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, read_paper
+from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, TooManyError, read_paper
 from p2ptrain.run.certificate import KEY_BYTES, Certificate
 from p2ptrain.run.record import Count
 from p2ptrain.state.files import write_whole
@@ -76,7 +76,8 @@ class MembersFile:
             before = cls(folder, access.genesis, access.spec)
             boot = before.boot
             for paper in before.access.papers():
-                access.take(paper)
+                with contextlib.suppress(TooManyError):
+                    access.take(paper)
             for secret in before.access.secrets:
                 access.take_secret(secret)
         papers = tuple(paper.encoded for paper in access.papers())

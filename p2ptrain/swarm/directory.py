@@ -25,6 +25,7 @@ from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.swarm import clock
 from p2ptrain.swarm.announcement import Announcement, announced_run
+from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
 from p2ptrain.swarm.storage import BoundedStorage
@@ -41,11 +42,11 @@ log = logging.getLogger(__name__)
 class Directory:
     """This node's part of the DHT."""
 
-    def __init__(self, dht: DHTNode) -> None:
-        self._dht = dht
+    def __init__(self, dht: DHTNode, door: Door) -> None:
+        self._dht, self._door = dht, door
 
     @classmethod
-    async def join(cls, node: Node, first: set[PeerId], hidden: bool = False) -> Directory:
+    async def join(cls, node: Node, first: set[PeerId], door: Door, hidden: bool = False) -> Directory:
         """Join the DHT of these peers, or start one. A hidden node, one that others can't reach, asks and stores there,
         but nothing is kept with it.
 
@@ -65,9 +66,9 @@ class Directory:
             raise NetworkError(
                 "the swarm's peers do not answer in the DHT", str(error), "try again, or ask for a newer invite"
             ) from None
-        dht.protocol.storage = BoundedStorage(dht.protocol.storage)
-        dht.protocol.cache = BoundedStorage(dht.protocol.cache)
-        return cls(dht)
+        dht.protocol.storage = BoundedStorage(dht.protocol.storage, door.knows)
+        dht.protocol.cache = BoundedStorage(dht.protocol.cache, door.knows)
+        return cls(dht, door)
 
     async def announce(self, presence: Presence) -> bool:
         """Store this peer's record; False if no node took it."""
@@ -84,7 +85,7 @@ class Directory:
         await self._dht.protocol.call_ping(PeerID.from_base58(peer))
 
     async def peers(self, run: Digest) -> dict[PeerId, Presence]:
-        """Everyone who has announced themselves in the run within the last minute."""
+        """Everyone who has announced themselves in the run within the last minute, and is not out of it."""
         found = await self._dht.get(_key(run), latest=True)
         if found is None or not isinstance(found.value, dict):
             return {}
@@ -95,8 +96,9 @@ class Directory:
             except (MalformedError, TypeError) as error:
                 log.debug("a directory entry of %s is unusable: %s", peer, error)
                 continue
-            if presence.phase != "leaving":
-                presences[PeerId(presence.author)] = presence
+            author = PeerId(presence.author)
+            if presence.phase != "leaving" and not self._door.is_out(author):
+                presences[author] = presence
         return presences
 
     async def announce_run(self, announcement: Announcement) -> int:

@@ -60,6 +60,10 @@ class Door:
         """Whether what this peer has signed may be part of the run's past."""
         return True
 
+    def is_out(self, peer: PeerId) -> bool:
+        """Whether a peer is known to have no place in the run any more, whatever it shows."""
+        return False
+
     # Gossip ----------------------------------------------------------------------------------------------------------
 
     kinds: frozenset[str] = frozenset()

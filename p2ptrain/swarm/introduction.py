@@ -53,6 +53,8 @@ class Welcome(Record):
     genesis: Annotated[bytes, Field(max_length=MAX_GENESIS)] = b""
     spec: Annotated[bytes, Field(max_length=MAX_SPEC_BYTES)] = b""
     summary: Summary = b""
+    yours: CertificateBytes = b""
+    """One that lets you in for longer than what you have shown."""
 
 
 class PapersRequest(Record):

@@ -21,7 +21,7 @@ from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
-from p2ptrain.run import PeerId
+from p2ptrain.run import PeerId, short_peer
 from p2ptrain.run.keys import peer_id_from_bytes
 from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
@@ -29,12 +29,15 @@ from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.daemon import daemon_type
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
+from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.relay import Relay, Tunnels
 from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
 MAX_GOSSIP_BYTES = MAX_RECORD_BYTES + OVERHEAD
 DIAL_TIMEOUT = 15.0
+DIAL_SECONDS = 40.0
+"""For the peers of an invite: directly, then through two relays."""
 HEAD_START = 4.0
 """Seconds that a direct connection has before a relay is asked."""
 TOLD_RELAYED = 3
@@ -271,18 +274,18 @@ class Node:
                 f"{self.peer_id} is the identity that this process uses",
                 "use another --identity, or run the command on another machine",
             )
-        attempts = [self.connect(peer, addresses) for peer, addresses in peers.items()]
-        results = await asyncio.gather(*attempts, return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
+        attempts = {peer: self.connect(peer, addresses) for peer, addresses in peers.items()}
+        results = await ask_all(attempts, DIAL_SECONDS)
+        failures = {peer: result for peer, result in results.items() if isinstance(result, BaseException)}
         if failures and len(failures) == len(results):
-            reasons = "\n        ".join(getattr(failure, "why", str(failure)) for failure in failures)
+            reasons = "\n        ".join(getattr(failure, "why", str(failure)) for failure in failures.values())
             raise NetworkError(
                 "nobody answers at the swarm's addresses",
                 reasons,
                 "check that a peer of the swarm is running and reachable, or ask for a newer invite",
             )
-        for failure in failures:
-            log.warning("%s", failure)
+        for peer, failure in failures.items():
+            log.warning("%s", failure if isinstance(failure, NetworkError) else f"{short_peer(peer)}: {failure}")
 
     # Streams -------------------------------------------------------------------------------------------------------
 

@@ -13,20 +13,34 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
-from p2ptrain.errors import MalformedError
+from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import PeerId, short_peer
-from p2ptrain.run.access import Access, Paper, read_paper
+from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, Paper, TooManyError, commitment, read_paper
+from p2ptrain.run.certificate import Order
 from p2ptrain.run.record import kind_of
-from p2ptrain.swarm.introduction import GIVE, PAPERS, SUMMARY_BYTES, GivenPaper, PapersRequest, PaperTaken, Secret
+from p2ptrain.swarm.introduction import (
+    GIVE,
+    MAX_ORDER,
+    PAPERS,
+    SUMMARY_BYTES,
+    GivenPaper,
+    PapersRequest,
+    PaperTaken,
+    Secret,
+)
 from p2ptrain.swarm.node import ControlError
 from p2ptrain.swarm.presence import monotonic
-from p2ptrain.swarm.rpc import Refused, Rpc, RpcError
+from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 from p2ptrain.swarm.seal import Seal, UnknownEpochError
 
-DIFFERENT_SECONDS = 3.0
-"""How long another peer may know something else before it is asked for it: news are on their way."""
+DIFFERENT_SECONDS, PATIENCE = 3.0, 60.0
+"""How long another peer may know something else before it is asked for it: news are on their way. Twice as long after
+each time that it still does then, up to a minute: the two may have taken others of too many."""
 PULL_SECONDS = 30.0
-MOST_PAPERS = 16_384
+PULLS_AT_ONCE = 3
+MOST_PAPERS = MOST_CERTIFICATES + 2 * MOST_ORDERS + 1
+GIVEN_RATE, GIVEN_BURST = 2.0, 256.0
+"""Papers a second that one member may bring, and at once."""
 
 log = logging.getLogger(__name__)
 Save = Callable[[tuple[bytes, ...], tuple[bytes, ...]], None]
@@ -46,9 +60,10 @@ class Papers:
         self._save: Save | None = None
         self._unsaved = False
         self._publish: Callable[[bytes], Awaitable[None]] | None = None
-        self._differs: dict[PeerId, float] = {}
-        """Since when others have said something else."""
-        self._pulling = False
+        self._differs: dict[PeerId, tuple[float, float]] = {}
+        """Others who say something else: when they are asked, and how long after that again."""
+        self._pulling: set[PeerId] = set()
+        self._given = RateLimit(GIVEN_RATE, GIVEN_BURST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._use_newest_key()
 
@@ -66,12 +81,13 @@ class Papers:
             save: gets papers and secrets, encoded.
         """
         self._seal.boot, self._save, self._unsaved = boot, save, True
+        self._use_newest_key()
 
     def save(self) -> None:
         """Write down what was learned, if anything was; raises StorageError. A few kilobytes, and rarely."""
         if self._unsaved and self._save is not None:
-            self._unsaved = False
             self._save(tuple(paper.encoded for paper in self.access.papers()), self.access.secrets)
+            self._unsaved = False
 
     # Learning --------------------------------------------------------------------------------------------------------
 
@@ -79,15 +95,19 @@ class Papers:
         """Take in what somebody has brought; `tell`: and tell everybody, if it is new.
 
         Raises:
-            MalformedError: it is no paper of this run.
+            MalformedError: it is no paper of this run, the secret not the order's, or there are too many of them.
         """
-        if not self.access.take(paper):
+        if secret and (not isinstance(paper, Order) or commitment(secret) != paper.secret):
+            raise MalformedError("a secret belongs to another order")
+        is_new = self.access.take(paper)
+        # The order alone may have come before, by gossip.
+        if not (self.access.take_secret(secret) if secret else False) and not is_new:
             return
-        if secret:
-            self.access.take_secret(secret)
         self._unsaved = True
-        self._learned(paper)
-        self._spawn(self._pass_on(paper if tell else None))
+        if is_new:
+            self._differs.clear()  # its secret is needed at once
+            self._learned(paper)
+        self._spawn(self._pass_on(paper if tell and is_new else None))
 
     async def _pass_on(self, paper: Paper | None) -> None:
         if paper is not None and self._publish is not None:
@@ -110,10 +130,12 @@ class Papers:
         if summary == self.summary and not self.access.lacks_secrets:
             self._differs.pop(peer, None)
             return
-        since = self._differs.setdefault(peer, monotonic())
-        if (monotonic() - since >= DIFFERENT_SECONDS or self.access.lacks_secrets) and not self._pulling:
-            self._pulling = True
-            del self._differs[peer]
+        now = monotonic()
+        first = now + (0 if self.access.lacks_secrets else DIFFERENT_SECONDS)
+        due, wait = self._differs.setdefault(peer, (first, DIFFERENT_SECONDS))
+        if now >= due and peer not in self._pulling and len(self._pulling) < PULLS_AT_ONCE:
+            self._pulling.add(peer)
+            self._differs[peer] = now + wait, min(2 * wait, PATIENCE)
             self._spawn(self._pull_quietly(peer))
 
     async def _pull_quietly(self, peer: PeerId) -> None:
@@ -122,7 +144,7 @@ class Papers:
         except RpcError as error:
             log.info("%s could not be asked who is in the run: %s", short_peer(peer), error)
         finally:
-            self._pulling = False
+            self._pulling.discard(peer)
 
     async def pull(self, peer: PeerId) -> None:
         """Learn what a peer knows.
@@ -133,7 +155,7 @@ class Papers:
         count = 0
         try:
             async with asyncio.timeout(PULL_SECONDS):
-                frames = self._rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run))
+                frames = self._rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run), MAX_ORDER)
                 async with contextlib.aclosing(frames):
                     async for frame in frames:
                         count += 1
@@ -147,27 +169,37 @@ class Papers:
 
     def _learn_from(self, frame: bytes) -> None:
         if kind_of(frame) != Secret.kind:
-            self.learn(read_paper(frame), tell=False)
+            with contextlib.suppress(TooManyError):  # what follows may be needed
+                self.learn(read_paper(frame), tell=False)
         elif self.access.take_secret(Secret.decode(frame).value):
             self._unsaved = True
             self._use_newest_key()
 
     # Telling ---------------------------------------------------------------------------------------------------------
 
-    async def answer(self, _peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
-        """All papers, then all secrets."""
+    async def answer(self, request: PapersRequest) -> AsyncIterator[bytes]:
+        """Orders, then secrets, then certificates, as they are now: whom an order shuts out that comes meanwhile must
+        not get its secret."""
         if request.run == self.access.run:
-            for paper in list(self.access.papers()):
-                yield paper.encoded
-            for secret in self.access.secrets:
+            orders, secrets, certificates = self.access.orders, self.access.secrets, self.access.certificates
+            for order in orders:
+                yield order.encoded
+            for secret in secrets:
                 yield Secret(value=secret).encoded
+            for certificate in certificates:
+                yield certificate.encoded
 
-    async def given(self, _peer: PeerId, request: GivenPaper) -> PaperTaken:
+    async def given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
         """Somebody brings a paper; it is on disk when it is taken."""
         if request.run != self.access.run:
             raise Refused("another run's")
+        if not self._given.allows(peer):
+            raise Refused("too many papers, wait a second")
         self.learn(read_paper(request.paper), tell=True, secret=request.secret)
-        self.save()  # who brings an order may be gone in a moment
+        try:
+            self.save()  # who brings an order may be gone in a moment
+        except StorageError as error:
+            raise Refused(f"it can't be kept here: {error.what}") from None
         return PaperTaken()
 
     async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:

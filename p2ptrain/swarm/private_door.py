@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from p2ptrain.errors import AccessError, MalformedError, NetworkError
 from p2ptrain.run import Digest, Genesis, PeerId, short_peer, spec_from_canonical
 from p2ptrain.run.access import REVOKED, STRANGER, Access, Paper, read_paper
 from p2ptrain.run.certificate import Certificate, Order
-from p2ptrain.swarm import clock
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.introduction import (
     GIVE,
@@ -32,8 +32,9 @@ from p2ptrain.swarm.introduction import (
 )
 from p2ptrain.swarm.node import ControlError, Node
 from p2ptrain.swarm.papers import Papers
+from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.presence import monotonic
-from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
+from p2ptrain.swarm.rpc import IDLE_TIMEOUT, RateLimit, Refused, Rpc, RpcError
 
 SWEEP_SECONDS = 2.0
 HANG_UP_SECONDS = 10.0
@@ -114,15 +115,19 @@ class PrivateDoor(Door):
 
     @property
     def certificate(self) -> Certificate | None:
-        """This peer's own; None of owners and the founder."""
-        return self._own.certificate if self._own else None
+        """This peer's own, the one that holds for longest; None of owners and the founder."""
+        shown = self._own.certificate if self._own else None
+        known = self.access.certificate_of(self._me, time.time()) if self.has_begun else None
+        if shown is None or self._is_passing or known is None or self.access.standing(known, time.time()):
+            return shown
+        return known
 
     # Who may ask -----------------------------------------------------------------------------------------------------
 
     def refusal(self, peer: PeerId) -> str:
         if not self.has_begun:
             return STRANGER
-        now = clock.swarm_time()
+        now = time.time()  # not the swarm's time, which others may have moved
         found = self.access.refusal(peer, now)
         if found == STRANGER and peer in self._passing:
             return self.access.standing(self._passing[peer], now)
@@ -130,6 +135,9 @@ class PrivateDoor(Door):
 
     def knows(self, peer: PeerId) -> bool:
         return self.has_begun and self.access.knows(peer)
+
+    def is_out(self, peer: PeerId) -> bool:
+        return self.knows(peer) and bool(self.access.refusal(peer, time.time()))
 
     async def attach(self, node: Node, rpc: Rpc) -> None:
         self._node, self._rpc = node, rpc
@@ -141,7 +149,7 @@ class PrivateDoor(Door):
         await rpc.serve(GIVE, GivenPaper, self._given)
 
     async def _introduced(self, peer: PeerId, request: Introduction) -> Welcome:
-        if not self._each.allows(peer) or not self._total.allows(""):
+        if not self._each.allows(peer) or (self.refusal(peer) and not self._total.allows("")):
             raise Refused("too many introductions, wait a minute")
         if not self.has_begun or request.run != self.access.run:
             return Welcome(refusal=NO_SUCH_RUN)
@@ -152,11 +160,13 @@ class PrivateDoor(Door):
         if refusal:
             order = self.access.order_against(peer)
             return Welcome(refusal=refusal, order=order.encoded if order else b"")
-        own = self.certificate
+        own, yours = self.certificate, self.access.certificate_of(peer, time.time())
+        if yours is not None and yours.encoded == request.certificate:
+            yours = None
         founding = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
         return Welcome(
             certificate=own.encoded if own else b"", passing=self._is_passing, genesis=founding[0], spec=founding[1],
-            summary=self.summary,
+            summary=self.summary, yours=yours.encoded if yours else b"",
         )  # fmt: skip
 
     def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
@@ -169,9 +179,8 @@ class PrivateDoor(Door):
             certificate = Certificate.decode(shown)
             if certificate.peer != peer:
                 raise MalformedError("it is another peer's")
-            refusal = self.access.judge(certificate, clock.swarm_time())
-            if refusal:
-                return refusal
+            if refusal := self.access.judge(certificate, time.time()):
+                return self.refusal(peer) and refusal  # it may have another one, of which it has not heard
             if passing:
                 self._passing[peer] = certificate
                 if len(self._passing) > MOST_PASSING:
@@ -186,12 +195,8 @@ class PrivateDoor(Door):
         if self._own is None:
             self._helpers |= peers
             return set()
-        asked = sorted(peers)
-        answers = await asyncio.gather(*map(self.meet, asked), return_exceptions=True)
-        failures = {peer: answer for peer, answer in zip(asked, answers, strict=True) if answer is not None}
-        self._helpers |= {
-            peer for peer, each in failures.items() if isinstance(each, RpcError) and each.reason == "unknown method"
-        }
+        answers = await ask_all({peer: self.meet(peer) for peer in sorted(peers)}, IDLE_TIMEOUT)
+        failures = {peer: answer for peer, answer in answers.items() if answer is not None}
         if self.expelled is not None:
             raise self.expelled
         welcome = peers - failures.keys()
@@ -202,15 +207,19 @@ class PrivateDoor(Door):
     def _explain(self, failures: list[BaseException]) -> None:
         """Nobody says welcome: raise the reason, unless this peer can wait for others."""
         for failure in failures:
-            if not isinstance(failure, RpcError):
+            if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
-            if isinstance(failure, NotLetIn):
+            if isinstance(failure, NotLetIn) and not self._may_be_wrong(failure):
                 raise not_let_in(failure.detail)
         if not self.has_begun:
             raise NetworkError(
                 "no member of the run answers", "; ".join(map(str, failures)) or "the invite leads to nobody",
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
             )  # fmt: skip
+
+    def _may_be_wrong(self, failure: NotLetIn) -> bool:
+        """A member's word alone ends no peer that has been in the run: an owner's order does, or the time."""
+        return self.has_begun and not self._is_passing and not self.refusal(self._me)
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
         if peer in self._met and not again and not self.refusal(peer):
@@ -234,7 +243,12 @@ class PrivateDoor(Door):
             run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing,
             new=not self.has_begun,
         )  # fmt: skip
-        answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
+        try:
+            answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
+        except RpcError as error:
+            if error.reason == "unknown method":
+                self._helpers.add(peer)
+            raise
         try:
             self._take_welcome(peer, answer)
         except MalformedError as error:
@@ -253,6 +267,10 @@ class PrivateDoor(Door):
             self._take_founding(answer)
         if refusal := self._judge(peer, answer.certificate, answer.passing, tell=False):
             raise RpcError(peer, INTRODUCE, "refused", f"it is no member itself: {refusal}")
+        if answer.yours and not self._is_passing:
+            yours = Certificate.decode(answer.yours)
+            if yours.peer == self._me:
+                self.papers.learn(yours, tell=False)
 
     def _take_founding(self, answer: Welcome) -> None:
         assert self._own is not None
@@ -303,8 +321,8 @@ class PrivateDoor(Door):
         if self.has_begun:
             self.papers.save()
 
-    async def _tell_papers(self, peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
-        async for frame in self.papers.answer(peer, request):
+    async def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
+        async for frame in self.papers.answer(request):
             yield frame
 
     async def _given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
@@ -327,7 +345,8 @@ class PrivateDoor(Door):
             connected = await self._node.connected()
             helpers = self._helpers | self._node.relays.keys() | self._node.book.relays().keys()
             now = monotonic()
-            refused = {peer for peer in connected - helpers if self.refusal(peer)}
+            # A member of former times helps nobody any more.
+            refused = {peer for peer in connected if self.refusal(peer) and (peer not in helpers or self.knows(peer))}
             self._refused_since = {peer: self._refused_since.get(peer, now) for peer in refused}
             for peer, since in list(self._refused_since.items()):
                 if now - since > HANG_UP_SECONDS:

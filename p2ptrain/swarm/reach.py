@@ -19,13 +19,16 @@ from p2ptrain.swarm.addresses import CIRCUIT, address_parts, by_peer, is_loopbac
 from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import ControlError, Node
+from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.presence import Reachability
 from p2ptrain.swarm.probe import DialBackAnswer, ask_to_dial_back
-from p2ptrain.swarm.rpc import Rpc, RpcError
+from p2ptrain.swarm.rpc import IDLE_TIMEOUT, Rpc, RpcError
 
 LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 600.0
 """A verdict is asked for anew after so long, and when the relays have changed."""
+DIAL_BACK_GRACE = 10.0
+"""Seconds that others have to dial back once one has said how that went."""
 ASKED_AT_ONCE = 3
 MAX_RELAYS = 2
 MAX_CANDIDATES = 8
@@ -70,8 +73,8 @@ class Reach:
         own = [address for address in await self._node.addresses() if not (is_relayed(address) or is_loopback(address))]
         places = [parts for address in own if (parts := address_parts(address)) and parts[1] == "tcp"]
         ports = tuple(port for _, _, port in places)
-        answers = await asyncio.gather(*(self._ask(peer, ports) for peer in asked))
-        given = {peer: answer for peer, answer in zip(asked, answers, strict=True) if answer is not None}
+        answers = await ask_all({peer: self._ask(peer, ports) for peer in asked}, 2 * IDLE_TIMEOUT, DIAL_BACK_GRACE)
+        given = {peer: answer for peer, answer in answers.items() if isinstance(answer, DialBackAnswer)}
         self._offering = {peer for peer, answer in given.items() if answer.relays}
         reached = {answer.seen for answer in given.values() if answer.reached}
         self._asked_at = time.monotonic()

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Literal, TypeVar
 
 from p2ptrain.errors import MalformedError
@@ -29,8 +29,13 @@ MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
 REFUSE_TIMEOUT = 1.0
+OPENING_TIMEOUT = 3.0
+"""For the request of a call that is open to all."""
 CALLS_PER_PEER = 8
 CALLS_IN_ALL = 64
+OPENINGS_PER_PEER = 2
+OPENINGS_IN_ALL = 32
+"""Calls that are open to all have places of their own: strangers take none of the others'."""
 RATE, BURST = 200.0, 400.0
 """Calls per second that one peer may make in the long run, and at once."""
 
@@ -73,13 +78,38 @@ class RateLimit:
         return allowed
 
 
+class Places:
+    """Calls that are being answered at a time: so many of one peer, so many in all."""
+
+    def __init__(self, per_peer: int, in_all: int) -> None:
+        self.per_peer, self.in_all = per_peer, in_all
+        self.running: Counter[PeerId] = Counter()
+
+    def refusal(self, peer: PeerId) -> str:
+        """Why there is no place for another one; empty if there is."""
+        is_full = self.running[peer] >= self.per_peer or self.running.total() >= self.in_all
+        return "too many calls at once" if is_full else ""
+
+    @contextlib.contextmanager
+    def taken(self, peer: PeerId) -> Iterator[None]:
+        """One place, for as long as the context lasts."""
+        self.running[peer] += 1
+        try:
+            yield
+        finally:
+            self.running[peer] -= 1
+            if not self.running[peer]:
+                del self.running[peer]
+
+
 class Rpc:
     """Both sides of typed calls over one node."""
 
     def __init__(self, node: Node, door: Door) -> None:
         self._node, self._door = node, door
         self._limit = RateLimit(RATE, BURST)
-        self._running: Counter[PeerId] = Counter()
+        self._places = Places(CALLS_PER_PEER, CALLS_IN_ALL)
+        self._open_places = Places(OPENINGS_PER_PEER, OPENINGS_IN_ALL)
 
     # Serving -------------------------------------------------------------------------------------------------------
 
@@ -107,33 +137,35 @@ class Rpc:
         versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
-        """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`."""
+        """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`.
+
+        The door is asked again before each frame: an order may come while an answer is on its way.
+        """
+
+        places = self._open_places if open_to_all else self._places
 
         async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # Whatever the answer is, the request is read: a stream that is closed with something unread is reset, and
             # the answer may be lost with it.
             refusal = "" if open_to_all else self._door.refusal(peer)
-            if self._running[peer] >= CALLS_PER_PEER or self._running.total() >= CALLS_IN_ALL:
-                refusal = refusal or "too many calls at once"
-            if refusal:
+            if refusal := refusal or places.refusal(peer):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(_read_request(reader, request_type.max_bytes), REFUSE_TIMEOUT)
                 await self._write(writer, method, _ERROR, refusal.encode()[:500])
                 return
-            self._running[peer] += 1
-            try:
-                data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), IDLE_TIMEOUT)
-                if not self._limit.allows(peer):
-                    raise Refused("too many calls, wait a second")
-                async for frame in handler(peer, request_type.decode(data)):
-                    await self._write(writer, method, _DATA, frame)
-                await self._write(writer, method, _END, b"")
-            except (Refused, MalformedError) as error:
-                await self._write(writer, method, _ERROR, str(error).encode()[:500])
-            finally:
-                self._running[peer] -= 1
-                if not self._running[peer]:
-                    del self._running[peer]
+            patience = OPENING_TIMEOUT if open_to_all else IDLE_TIMEOUT
+            with places.taken(peer):
+                try:
+                    data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), patience)
+                    if not self._limit.allows(peer):
+                        raise Refused("too many calls, wait a second")
+                    async for frame in handler(peer, request_type.decode(data)):
+                        if not open_to_all and (refusal := self._door.refusal(peer)):
+                            raise Refused(refusal)
+                        await self._write(writer, method, _DATA, frame)
+                    await self._write(writer, method, _END, b"")
+                except (Refused, MalformedError) as error:
+                    await self._write(writer, method, _ERROR, str(error).encode()[:500])
 
         await self._node.handle(_protocol(method, versioned), handle)
 

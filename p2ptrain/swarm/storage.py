@@ -8,12 +8,14 @@ of those who are there already are renewed and newcomers' refused: a flood keeps
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Any
 
 from hivemind.dht.routing import DHTID, Subkey
 from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.utils.timed_storage import TimedStorage
 
+from p2ptrain.run import PeerId
 from p2ptrain.swarm.presence import monotonic
 
 KEY_BYTES = 3 * 1024 * 1024
@@ -27,9 +29,12 @@ COUNT_SECONDS = 1.0
 class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]  # hivemind is not typed
     """Records under subkeys: dictionaries of them are all that this DHT holds."""
 
-    def __init__(self, before: DHTLocalStorage | None = None) -> None:
-        """`before`: what takes its place, with what has arrived there."""
+    def __init__(
+        self, before: DHTLocalStorage | None = None, admits: Callable[[PeerId], bool] = lambda peer: True
+    ) -> None:
+        """`before`: what takes its place, with what has arrived there. `admits`: whose presence is kept."""
         super().__init__()
+        self._admits = admits
         self._bytes, self._counted = 0, 0.0
         for key, found in before.items() if before is not None else ():
             for subkey, (value, expiration_time) in found.value.items():
@@ -37,6 +42,8 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]  # hivemind is not 
 
     def store_subkey(self, key: DHTID, subkey: Subkey, value: bytes, expiration_time: float) -> bool:
         """Keep a record, if there is room and none here that lasts as long."""
+        if isinstance(subkey, str) and not self._admits(PeerId(subkey)):  # those of runs are bytes
+            return False
         found = self.get(key)
         records = found.value if found is not None else DictionaryDHTValue()
         known = records.get(subkey)

@@ -31,12 +31,15 @@ from p2ptrain.swarm.directory import Directory
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.node import Node
+from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.probe import Probes
 from p2ptrain.swarm.reach import Reach
-from p2ptrain.swarm.rpc import Rpc, RpcError
+from p2ptrain.swarm.rpc import IDLE_TIMEOUT, Rpc, RpcError
 
 START_TIMEOUT = 60.0
 NOTABLE_CLOCK_ERROR = 300.0
+LAST_YEAR = 253_402_300_800.0
+"""Seconds since 1970 that still have a date in Python."""
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -57,7 +60,7 @@ class HelloAnswer(Record):
     software: Text
     oldest_protocol: Count
     newest_protocol: Count
-    time: Annotated[Number, Field(ge=0.0)]
+    time: Annotated[Number, Field(ge=0.0, lt=LAST_YEAR)]
     """The swarm's time in seconds since 1970."""
 
 
@@ -207,7 +210,7 @@ class Swarm:
         hidden = self._config.passing or self.reach.verdict in ("relayed", "outgoing only")
         if first and not self.door.is_private:
             first |= await self.node.connected()  # with the relays on the way: hidden peers do not answer
-        self.directory = await Directory.join(self.node, first, hidden)
+        self.directory = await Directory.join(self.node, first, self.door, hidden)
         self.spawn(self.reach.keep())
         self.spawn(self.door.keep())
         self.spawn(self._watch_daemon())
@@ -236,39 +239,42 @@ class Swarm:
             time=clock.swarm_time(),
         )
 
+    async def _ask_hello(self, peer: PeerId) -> tuple[HelloAnswer, float]:
+        """What a peer says, and this machine's time in the middle of that."""
+        asked = time.time()
+        answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3)
+        return answer, (asked + time.time()) / 2
+
     async def _greet(self, peers: set[PeerId]) -> None:
         """Ask the first peers for their protocol, and take over the swarm's time from them."""
         if not peers:
             return
-        asked = time.time()
-        calls = [self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3) for peer in peers]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        now = (asked + time.time()) / 2
-        good = [answer for answer in answers if isinstance(answer, HelloAnswer)]
+        answers = (await ask_all({peer: self._ask_hello(peer) for peer in peers}, IDLE_TIMEOUT)).values()
+        good = [answer for answer in answers if isinstance(answer, tuple)]
         if not good:
             failure = next(answer for answer in answers if isinstance(answer, BaseException))
-            if not isinstance(failure, RpcError):
+            if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
-            if failure.detail == STRANGER:
+            if isinstance(failure, RpcError) and failure.detail == STRANGER:
                 raise AccessError(
                     "this run is private", "the invite holds no key", "ask an owner of the run for an invite of yours"
                 )
-            foreign = failure.reason in ("unknown method", "malformed")
+            foreign = isinstance(failure, RpcError) and failure.reason in ("unknown method", "malformed")
             raise NetworkError(
                 "who answers at the swarm's address is no p2ptrain peer" if foreign else "the swarm does not answer",
                 str(failure),
                 "ask for a newer invite",
             )
-        speakers = [answer for answer in good if answer.oldest_protocol <= PROTOCOL <= answer.newest_protocol]
+        speakers = [each for each in good if each[0].oldest_protocol <= PROTOCOL <= each[0].newest_protocol]
         if not speakers:
-            other = good[0]
+            other = good[0][0]
             raise NetworkError(
                 "the swarm speaks another version of the protocol",
                 f"{other.software} there speaks {other.oldest_protocol} to {other.newest_protocol}, "
                 f"p2ptrain {version()} here speaks {PROTOCOL}",
                 "update the older of the two",
             )
-        offset = clock.adopt([(answer.time, now) for answer in speakers])
+        offset = clock.adopt([(answer.time, now) for answer, now in speakers])
         if abs(offset) > NOTABLE_CLOCK_ERROR:
             log.warning("this machine's clock differs from the swarm's by %.0f minutes", offset / 60)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from p2ptrain.errors import AccessError, InviteError, NetworkError
-from p2ptrain.run import Genesis, PeerId, digest_of
+from p2ptrain.run import Genesis, PeerId, SigningKey, digest_of
 from p2ptrain.run.certificate import certify
 from p2ptrain.state.members import MembersFile, door_for
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Swarm, clock
+from p2ptrain.swarm import Identity, Invite, NodeConfig, RpcError, Swarm, private_door
 from p2ptrain.swarm.private_door import PrivateDoor
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
 from tests.security.house import DAY, LOOPBACK, House, Resident
@@ -126,7 +127,7 @@ def test_a_member_that_has_forgotten_another_one_is_introduced_again(house: Hous
     held = certificates.pop(third.peer)
     papers = house.owner.door.access._papers
     for paper in held:
-        del papers[paper.digest]
+        del papers[paper.claim]
     assert not knows(house.owner, third.peer)
     say_hello(third.run.swarm, house.owner.run.swarm)
     assert knows(house.owner, third.peer)
@@ -184,6 +185,43 @@ def test_an_order_reaches_everyone_and_its_secret_those_who_stay(house: House, h
     eventually(lambda: shut_out.peer not in house.owner.membership.live)
 
 
+def test_a_secret_that_comes_after_its_order_is_learned_and_another_s_is_not(house: House) -> None:
+    """Gossip is faster than the owner's own call, and brings the order alone."""
+    order, secret = house.order(SigningKey.generate().peer_id)
+    owner, member = house.owner, house.member
+
+    async def give(secret: bytes) -> None:
+        await owner.door.papers.give(member.peer, order, secret)
+
+    async def hear() -> None:
+        member.door.papers.learn(order, tell=False)
+        member.door.papers._pulling |= {owner.peer}  # and nobody else has it yet
+
+    member.run.swarm.run(hear())
+    assert member.door.access.lacks_secrets
+    with pytest.raises(RpcError, match="a secret belongs to another order"):
+        owner.run.swarm.run(give(bytes(32)))
+    owner.run.swarm.run(give(secret))
+    assert not member.door.access.lacks_secrets
+    member.door.papers._pulling.clear()
+    eventually(lambda: owner.door.access.epoch() == member.door.access.epoch())
+
+
+def test_a_member_s_word_alone_does_not_end_who_has_been_in_the_run(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.join(house.owner.run.invite("back"), config=LOOPBACK, home=tmp_path)
+    path = run.folder.path
+    run.close()
+    for resident in (house.owner, house.member):
+        monkeypatch.setattr(resident.door, "_judge", lambda *_, **__: "you are revoked, believe me")
+    again = Run.resume(path, config=LOOPBACK)
+    try:
+        assert again.swarm.door.expelled is None
+    finally:
+        again.close()
+
+
 def test_who_missed_its_own_revocation_is_shown_the_owner_s_order(house: House, tmp_path: Path) -> None:
     run = Run.join(house.owner.run.invite("revoked"), config=LOOPBACK, home=tmp_path)
     peer, path = run.swarm.peer_id, run.folder.path
@@ -196,7 +234,7 @@ def test_who_missed_its_own_revocation_is_shown_the_owner_s_order(house: House, 
 
 def test_a_membership_that_ends_meanwhile_is_told(house: House, home: MoveIn, monkeypatch: pytest.MonkeyPatch) -> None:
     third = home(house.owner.run.invite("short", days=1.0))
-    monkeypatch.setattr(clock, "_offset", 2.0 * DAY)
+    monkeypatch.setattr(private_door, "time", SimpleNamespace(time=lambda: time.time() + 2 * DAY))
     eventually(lambda: third.door.expelled is not None)
     assert "its invite has ended on" in str(third.door.expelled)
 
@@ -209,6 +247,29 @@ def test_a_membership_is_renewed_wherever_the_member_is(house: House, home: Move
     house.member.run.swarm.run(house.member.door.papers.give(house.owner.peer, paper))
     for resident in (house.owner, house.member, third):
         eventually(lambda resident=resident: resident.door.access.refusal(third.peer, later) == "")  # type: ignore[misc]
+
+
+def test_a_renewal_holds_after_a_restart_also_of_who_was_away_meanwhile(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows what it came by at first, which has ended; whom it meets hands it the better one."""
+    run = Run.join(house.owner.run.invite("away", days=1.0), config=LOOPBACK, home=tmp_path)
+    peer, path = run.swarm.peer_id, run.folder.path
+    run.close()
+    until = int(time.time()) + 9 * DAY
+    house.admit(certify(house.key, house.owner.run.id, "away", until, peer))
+    monkeypatch.setattr(private_door, "time", SimpleNamespace(time=lambda: time.time() + 2 * DAY))
+    for _ in range(2):
+        again = Run.resume(path, config=LOOPBACK)
+        try:
+            door = again.swarm.door
+            assert isinstance(door, PrivateDoor)
+            eventually(lambda door=door: not door.refusal(peer))  # type: ignore[misc]
+            assert door.certificate is not None
+            assert door.certificate.invitation.expires == until
+            assert door.expelled is None
+        finally:
+            again.close()
 
 
 def test_a_looker_on_is_let_in_and_remembered_by_nobody(house: House, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class Papers:
             folder.close()
 
     def held_by(self, peer: Peer) -> Certificate:
-        certificate = self.access.certificate_of(PeerId(peer.id))
+        certificate = self.access.certificate_of(PeerId(peer.id), time.time())
         assert certificate is not None
         return certificate
 

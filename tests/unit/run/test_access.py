@@ -131,15 +131,52 @@ def test_owners_can_not_be_revoked_and_a_founder_who_is_none_can() -> None:
 
 
 def test_a_run_takes_only_so_many_papers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_CERTIFICATES", 2)
+    monkeypatch.setattr(rules, "MOST_CERTIFICATES", 4)
+    monkeypatch.setattr(rules, "OWNERS_CERTIFICATES", 2)
     monkeypatch.setattr(rules, "MOST_ORDERS", 2)
     known = access(certificate(ANNA), certificate(BEN))
-    with pytest.raises(MalformedError, match="too many certificates"):
+    with pytest.raises(rules.TooManyError, match="too many certificates"):
         known.take(certificate(STRANGER))
+    for number in range(2):  # of the owners' own there is still room
+        assert known.take(certify(OWNER, RUN[0].digest, "", NOW + DAY + number, STRANGER.peer_id))
+    with pytest.raises(rules.TooManyError, match="too many certificates"):
+        known.take(certify(OWNER, RUN[0].digest, "", NOW, STRANGER.peer_id))
     for secret in SECRETS[:2]:
         known.take(order(secret=secret))
     with pytest.raises(MalformedError, match="too many orders"):
         known.take(order(secret=SECRETS[2]))
+
+
+def test_only_so_many_come_by_one_invite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_BY_INVITE", 2)
+    made, seed = invitation()
+    known = access(*(Certificate.of(made, seed, peer.peer_id) for peer in (ANNA, BEN)))
+    with pytest.raises(rules.TooManyError, match="come by the same invite"):
+        known.take(Certificate.of(made, seed, STRANGER.peer_id))
+    assert known.take(certificate(STRANGER))
+
+
+def test_one_peer_s_certificate_by_one_invite_counts_once_whatever_its_proof() -> None:
+    """Whoever holds the link can sign the same as often as it likes, and each signature is another."""
+    first = certificate(ANNA)
+    again = Certificate.model_construct(**{**dict(first), "proof": bytes(64)})
+    known = access(first)
+    before = known.digest
+    assert not known.take(again)
+    assert known.digest == before
+    with pytest.raises(MalformedError, match="not signed with its invite's key"):
+        access().take(again)
+
+
+def test_a_peer_shows_the_certificate_that_lets_it_in_for_longest() -> None:
+    made, seed = invitation(expires=NOW + 9 * DAY)
+    closed = Certificate.of(made, seed, ANNA.peer_id)
+    short, long = certificate(ANNA), certificate(ANNA, expires=NOW + 2 * DAY)
+    known = access(short, closed, long)
+    assert known.certificate_of(ANNA.peer_id, NOW) == closed
+    known.take(order(closed=(made.bearer,)))
+    assert known.certificate_of(ANNA.peer_id, NOW) == long
+    assert known.certificate_of(STRANGER.peer_id, NOW) is None
 
 
 # The key -------------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Swarm, Swar
 @pytest.fixture
 def every_call_comes_to_an_end(pair: tuple[Swarm, Swarm]) -> Iterator[None]:
     yield
-    eventually(lambda: not any(swarm.rpc._running for swarm in pair))
+    eventually(lambda: not any(swarm.rpc._places.running for swarm in pair))
 
 
 @pytest.fixture

@@ -54,6 +54,49 @@ def test_a_stream_brings_all_frames_in_order(number: int, pair: Pair) -> None:
     assert frames == [b"%d" % n for n in range(number)]
 
 
+def test_the_door_is_asked_again_before_each_frame(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order may come while an answer is on its way."""
+    answering, asking = pair
+    out = False
+    monkeypatch.setattr(answering.door, "refusal", lambda peer: "revoked meanwhile" if out else "")
+
+    async def three(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+        nonlocal out
+        yield b"one"
+        out = True
+        yield b"two"
+
+    answering.run(answering.rpc.serve_stream("ended", Ask, three))
+    arrived: list[bytes] = []
+    with pytest.raises(RpcError, match="revoked meanwhile"):
+        asking.run(frames_of(asking.rpc, answering.peer_id, "ended", 0, arrived))
+    assert arrived == [b"one"]
+
+
+def test_calls_that_are_open_to_all_take_nobody_else_s_place(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering, asking = pair
+    monkeypatch.setattr(answering.rpc._open_places, "in_all", 1)
+    gate, waiting = asyncio.Event(), asyncio.Event()
+
+    async def waits(caller: PeerId, request: Ask) -> Told:
+        waiting.set()
+        await gate.wait()
+        return await echo(caller, request)
+
+    answering.run(answering.rpc.serve("open-to-all", Ask, waits, open_to_all=True))
+    answering.run(answering.rpc.serve("echo-beside", Ask, echo))
+    first = asking.submit(asking.rpc.call(answering.peer_id, "open-to-all", Ask(), Told))
+    answering.run(asyncio.wait_for(waiting.wait(), 10))
+    assert failure_of(pair, "open-to-all") == ("refused", "too many calls at once")
+    assert ask(pair, "echo-beside").caller == asking.peer_id
+
+    async def open_the_gate() -> None:
+        gate.set()
+
+    answering.run(open_the_gate())
+    assert first.result(10).caller == asking.peer_id
+
+
 def test_the_largest_frame_passes_and_is_counted_on_both_sides(pair: Pair) -> None:
     answering, asking = pair
 
@@ -167,7 +210,7 @@ def test_a_peer_that_has_too_many_calls_open_is_told(
     pair: Pair, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering, asking = pair
-    monkeypatch.setattr(rpc, "CALLS_PER_PEER", 1)
+    monkeypatch.setattr(answering.rpc._places, "per_peer", 1)
     serve_one_and_wait(pair, "open", gate)
 
     async def call_within_a_call() -> None:

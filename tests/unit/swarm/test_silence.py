@@ -91,7 +91,7 @@ def test_a_caller_that_leaves_early_frees_the_handler(pair: Pair) -> None:
             return await anext(frames)
 
     assert asking.run(first_frame()) == b"0"
-    eventually(lambda: not answering.rpc._running)
+    eventually(lambda: not answering.rpc._places.running)
 
 
 # Deaths --------------------------------------------------------------------------------------------------------------

@@ -123,3 +123,12 @@ def test_each_record_is_the_one_that_lasts_longest(stored: list[tuple[str, int, 
         if taken:
             expected[name] = (value, lasts)
     assert records(kept) == {name: bytes([value]) for name, (value, _) in expected.items()}
+
+
+def test_only_the_presence_of_whom_the_door_knows_is_kept(time: Clock) -> None:
+    kept = BoundedStorage(admits=lambda peer: peer == "member")
+    until = time.now + 60
+    assert kept.store_subkey(KEY, "member", b"here", until)
+    assert not kept.store_subkey(KEY, "somebody", b"here", until)
+    assert kept.store_subkey(OTHER, b"a run", b"announced", until)
+    assert (list(records(kept)), list(records(kept, OTHER))) == (["member"], [b"a run"])

@@ -1,0 +1,44 @@
+"""Asking several peers at once without waiting for the slowest, which may be slow on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from p2ptrain.run import PeerId
+
+GRACE_SECONDS = 3.0
+"""How long the others still have once one peer has answered."""
+
+Answer = TypeVar("Answer")
+
+
+async def ask_all(
+    questions: Mapping[PeerId, Coroutine[Any, Any, Answer]], seconds: float, grace: float = GRACE_SECONDS
+) -> dict[PeerId, Answer | BaseException]:
+    """What each peer answers, or what its question raises; TimeoutError of those that took too long.
+
+    Args:
+        questions: one for each peer; what is not done in time is cancelled.
+        seconds: for all of them together.
+        grace: and no more than this after the first that succeeds.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = {peer: loop.create_task(question) for peer, question in questions.items()}
+    waiting, ends = set(tasks.values()), loop.time() + seconds
+    has_succeeded = False
+    try:
+        while waiting and (left := ends - loop.time()) > 0:
+            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not has_succeeded and any(not task.cancelled() and task.exception() is None for task in done):
+                has_succeeded, ends = True, min(ends, loop.time() + grace)
+    finally:
+        for task in waiting:
+            task.cancel()
+    late = TimeoutError(f"no answer in {seconds:.0f} s")
+    outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
+    return {
+        peer: late if isinstance(outcome, asyncio.CancelledError) else outcome
+        for peer, outcome in zip(tasks, outcomes, strict=True)
+    }
