@@ -207,8 +207,8 @@ EXIT_CODES = (
     ExitCode(
         12,
         "not let in",
-        "The run is private and its members do not let this peer in, or not any more; or only an owner of a private one "
-        "can do that, and the key is no owner's or the run is public. A peer that was training has saved.",
+        "The run is private and its members do not let this peer in, or not any more; or only an owner of a private "
+        "run can do that, and the key is no owner's or the run is public. A peer that was training has saved.",
         (
             "An owner has revoked this peer, or closed the invite before it was used.",
             "The invite, and with it the membership, has ended.",
