@@ -53,47 +53,58 @@ EXIT_CODES = (
     ExitCode(
         3,
         "a run spec is wrong",
-        "A run spec (or a flag that stands for one of its fields) is wrong: the message names file, key, what was "
-        "found and what is allowed.",
+        "A run spec is wrong, or asks for something that the command or this machine can't do: the message names file "
+        "and key or flag, what was found and what is allowed.",
         (
-            "A key is misspelt, or a value is not among those that are allowed.",
+            "A key is misspelt, a value is not among those that are allowed, or the file is no TOML.",
             "No recipe has this name, or the file is not there.",
-            "The model's configuration does not fit the architecture, the tokenizer or the sequence length.",
+            "The model's parts do not fit together: its configuration, the tokenizer, the sequence length, the number "
+            "of fragments, a pattern that matches nothing, a learning rate that its weights can't follow.",
+            "The model's configuration would have code run that comes from elsewhere (docs/safety.md).",
+            "The run needs a program of its founder's, or trains by the other method than the command is for.",
+            "--autocast, --pause-when gpu-busy or a one-byte run asks this machine's device for what it lacks.",
         ),
         (
-            "Correct what the message names and start again.",
+            "Correct what the message names, or leave that flag out, and start again.",
             "Get a spec in which every field is explained: p2ptrain new FILE",
+            "Ask the founder of a run that needs a program for that program.",
         ),
     ),
     ExitCode(
         4,
         "the identity can't be used",
-        "The identity is in use by another process on this machine, unreadable, or no Ed25519 key.",
+        "The identity is in use by another process on this machine, unreadable, no Ed25519 key, or another peer's.",
         (
             "Another peer on this machine runs with the same --identity or from the same run folder.",
-            "The key file belongs to another user, or is damaged.",
-            "The key is not the one that the command needs, e.g. the founder's for `revoke`.",
+            "The key file is not there, belongs to another user, or is damaged.",
+            "The run folder that is resumed is another peer's, or its key is not in this home.",
+            "`keygen` was given a file that exists: a key is never overwritten.",
         ),
         (
             "Stop the other process, or leave out --identity: each peer takes the next free one.",
             "See whether the key can be used: p2ptrain doctor --identity FILE",
+            "Resume with the key of the folder's own peer, --identity FILE; or come as a new one: p2ptrain join INVITE",
         ),
     ),
     ExitCode(
         5,
         "network",
-        "Nobody answers at the swarm's addresses, another protocol is spoken there, a port is taken, or p2pd has "
-        "ended.",
+        "Nobody answers at the swarm's addresses, or nobody there has what is asked for; another protocol is spoken "
+        "there; this machine can't listen as it was told; or p2pd has ended.",
         (
             "The peers of the invite have stopped, or moved to other addresses.",
             "A firewall between here and there.",
             "One of the two is of another version.",
-            "Another process listens at the port of --listen.",
+            "No peer is there that knows the run, hands out its state, or takes an owner's order.",
+            "The port of --listen or --metrics is taken, or an address there or in --announce is none.",
+            "The invite leads to this very peer: it was made under the same --identity.",
             "No bootstrap node is known, or no run of the name that was given goes on there.",
+            "The run folder knows no address yet: its peer has never run.",
         ),
         (
             "See how far the invite leads from here: p2ptrain doctor INVITE",
-            "Ask for a newer invite; any peer of the run prints one at its start.",
+            "Ask for a newer invite; any peer of a public run prints one at its start, an owner makes a private run's.",
+            "Start a peer of the run, then give the order again (`revoke`, `invite --renew`, `invite --revoke`).",
             "Listen at another port: --listen /ip4/0.0.0.0/tcp/31338",
             "See which runs go on in a swarm that you have an invite of: p2ptrain runs --bootstrap INVITE",
         ),
@@ -121,31 +132,42 @@ EXIT_CODES = (
         "Model, tokenizer or data can't be loaded: missing files or columns, an incomplete model folder, too small a "
         "disk, no such device, no compiler for `--compile`; or they would bring code with them, which is never run.",
         (
-            "The run reads files that are not on this machine.",
+            "The run trains on files of each volunteer's machine; none were named, none match, or they can't be read.",
             "The hub can't be reached, or the name there is another one.",
-            "A package is missing, e.g. peft for runs with adapters.",
+            "A column or a label is missing; or what is left is too little to train on, or to hold some of it out.",
+            "The disk of the hub's cache is too small for what has to be downloaded.",
+            "A package is missing: peft for runs with adapters, nvidia-ml-py for --pause-when gpu-busy.",
             "The model, tokenizer or dataset wants code of its author's to be run (docs/safety.md).",
-            "--device names a GPU that torch can't use.",
+            "--device names a GPU that torch can't use, or --compile finds no compiler.",
         ),
         (
-            "Read other files than the spec names: --data FILES; load another folder's model: --model FOLDER",
+            "Name the files that the run may read here: --data FILES; load another folder's model: --model FOLDER",
+            "Make room, or set HF_HOME to a folder on another disk.",
+            'Install what is missing: pip install "p2ptrain[lora]" or "p2ptrain[gpu]"',
             "See what torch can use here: p2ptrain doctor",
         ),
     ),
     ExitCode(
         8,
         "a run folder can't be used",
-        "A run folder, or what a bootstrap node keeps, can't be written, read or trusted: full disk, damaged file, in "
-        "use by another process.",
+        "A run folder, an export, or what a bootstrap node keeps can't be written, read or trusted (full disk, damaged "
+        "file, in use by another process), or does not hold what was asked for.",
         (
             "The disk is full, or the folder belongs to another user.",
             "A file is damaged or gone; the message names it.",
-            "The folder is another peer's that runs now, or no run folder.",
+            "The folder is another peer's that runs now, no run folder, or of a format that this version can't read.",
+            "No run folder here, or more than one, goes by the name that was given.",
+            "It does not hold the height or records (`export --at`, `replay`), the peer or invite (`revoke`, `invite`) "
+            "that was named.",
+            "The folder that `export` or `demo` should write to holds something else.",
+            "--archive and --max-disk contradict each other.",
         ),
         (
             "Free some space, or choose another folder with --home; see what is there: p2ptrain doctor",
+            "Instead of a name, give the folder that the peer printed at its start.",
             "See what is wrong in a run folder: p2ptrain verify RUN_DIR",
-            "Join the run again: what is damaged is fetched from the others: p2ptrain join INVITE",
+            "Have its peer fetch what is missing: p2ptrain peer RUN_DIR",
+            "If genesis or spec are damaged, join the run again, which mends them: p2ptrain join INVITE",
         ),
     ),
     ExitCode(
@@ -185,18 +207,21 @@ EXIT_CODES = (
     ExitCode(
         12,
         "not let in",
-        "The run is private and its members do not let this peer in, or not any more; or a key is not one of the run's "
-        "owners. A peer that was training has saved.",
+        "The run is private and its members do not let this peer in, or not any more; or only an owner of a private "
+        "run can do that, and the key is no owner's or the run is public. A peer that was training has saved.",
         (
             "An owner has revoked this peer, or closed the invite before it was used.",
             "The invite, and with it the membership, has ended.",
             "The link names a private run and holds no key, or is for another peer.",
             "This machine's clock is off by more than an hour.",
+            "The file `members` in the run folder is damaged or gone.",
+            "The run is public: it has no members, its invites no labels, and it can shut nobody out.",
         ),
         (
-            "Ask an owner of the run for a new invite: p2ptrain join INVITE",
+            "Ask an owner of the run for a new invite; who was revoked joins with it under another --identity.",
             "As an owner, see who is in and why not: p2ptrain members RUN_DIR",
             "Give the owner's key file: --owner-key FILE",
+            "To choose who takes part, start a private run: p2ptrain peer RUN --private",
         ),
     ),
     ExitCode(

@@ -20,7 +20,7 @@ import pyte
 from pyte.screens import Char
 
 PROMPT = "$ "
-KEYS = {"Enter": "\r", "Ctrl-C": "\x03", "Ctrl-D": "\x04"}
+KEYS = {"Enter": "\r", "Ctrl-C": "\x03"}
 PASTED = re.compile(r"(p2ptrain://\S+|~/\S+)")
 """What nobody types."""
 END_SECONDS = 10.0

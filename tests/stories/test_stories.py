@@ -1,4 +1,4 @@
-"""The README's stories work as they are told there."""
+"""The README's stories, played at pseudo-terminals: what is typed is what it shows, and what it promises appears."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 def as_in_the_readme(command: str) -> str:
-    """A command with what is different each time left open: links, folders of runs, ids of peers."""
+    """A command with what is different each time left open: links and folders of runs. Peers go by their labels."""
     command = re.sub(r"p2ptrain://\S+", "INVITE", command)
-    command = re.sub(r"~/\S+", "RUN_DIR", command)
-    return re.sub(r"(revoke RUN_DIR) \S+", r"\1 PEER", command)
+    return re.sub(r"~/\S+", "RUN_DIR", command)
 
 
 def commands_of_the_readme() -> set[str]:

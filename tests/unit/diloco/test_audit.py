@@ -110,7 +110,7 @@ def test_what_is_wrong_is_found_and_named(damage: Callable[[Peer], None], subjec
     assert {check.subject for check in wrong(peer)} == subjects
 
 
-def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(tmp_path: Path, peer: Peer) -> None:
+def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(peer: Peer) -> None:
     """Whole, with the right commit, but of other numbers."""
     fake = type(BASE)(6, peer.states[6].commit, 600, BASE.layout, BASE.fragments)
     change(peer, "DELETE FROM snapshots WHERE height = 6")

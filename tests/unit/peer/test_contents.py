@@ -209,7 +209,7 @@ def test_what_is_not_surely_downloaded_needs_no_room(data: Part, monkeypatch: py
 # Files of this machine -----------------------------------------------------------------------------------------------
 
 
-def test_somebody_else_s_run_reads_no_files_that_the_volunteer_has_not_named(corpus: Path, tmp_path: Path) -> None:
+def test_somebody_else_s_run_reads_no_files_that_the_volunteer_has_not_named(corpus: Path) -> None:
     files = spec_of(corpus)
     with pytest.raises(DataError, match="trains on files of each volunteer's machine") as refusal:
         check_own_files(files, LocalOptions())

@@ -137,7 +137,6 @@ def test_invites_are_listed_with_what_became_of_them(folder: RunFolder, owners: 
     papers: list[Paper] = [*file.access.papers(), used.certificate(STRANGER.peer_id),
                            order(closed=(closed.invitation.bearer,))]  # fmt: skip
     file.save(tuple(paper.encoded for paper in papers), (FOUNDING_SECRET,))
-    time.sleep(1.0)  # the resolution of an invite's end
     show_invites(folder.path, json_lines=True)
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["label"], each["state"], each["peers"]) for each in listed] == [

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.run import PeerId, SigningKey, digest_of
+from p2ptrain.run import SigningKey
 from p2ptrain.run import access as rules
 from p2ptrain.run.access import STRANGER as UNKNOWN
-from p2ptrain.run.access import TOLERANCE, Access, Paper, commitment, owners_of
+from p2ptrain.run.access import TOLERANCE, Access, Paper, owners_of
 from p2ptrain.run.certificate import Certificate, certify
 from tests.unit.run.papers import (
     ANNA,
@@ -254,8 +254,3 @@ def test_in_whatever_order_they_are_heard_the_same_papers_mean_the_same(
 def test_every_set_of_papers_has_a_digest_of_its_own() -> None:
     sets = [subset for size in range(4) for subset in itertools.combinations(PAPERS, size)]
     assert len({access(*subset).digest for subset in sets}) == len(sets)
-
-
-def test_a_commitment_does_not_give_its_secret_away() -> None:
-    assert commitment(SECRETS[0]) not in (SECRETS[0], digest_of(SECRETS[0]))
-    assert PeerId(ANNA.peer_id) not in access().owners

@@ -280,7 +280,7 @@ def test_a_source_that_falls_silent_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(("limit", "arrives"), [(len(BLOB) - 1, False), (len(BLOB), True)])
-def test_a_blob_larger_than_expected_is_not_fetched(limit: int, arrives: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_larger_than_expected_is_not_fetched(limit: int, arrives: bool) -> None:
     async def scene() -> bytes:
         wire = Wire()
         await wire.add(ALICE, BLOB)

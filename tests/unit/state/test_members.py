@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.errors import AccessError, StorageError
-from p2ptrain.run import RunSpec
 from p2ptrain.run.access import Access
 from p2ptrain.run.certificate import Certificate
 from p2ptrain.state import RunFolder
@@ -93,7 +92,7 @@ def test_a_file_of_another_run_is_not_taken_for_this_one_s(tmp_path: Path) -> No
         MembersFile(tmp_path, *private_run())
 
 
-def test_the_largest_file_can_be_read(tmp_path: Path) -> None:
+def test_the_largest_file_can_be_read() -> None:
     paper = certificate(ANNA, label="x" * 32).encoded
     kept = Members(boot=2**40, own=paper, papers=(paper,) * 5120, secrets=(bytes(32),) * 1025)
     assert len(kept.encoded) < Members.max_bytes
@@ -136,6 +135,5 @@ def test_a_damaged_list_is_told_and_lets_nobody_in_or_out(folder: RunFolder) -> 
 
 
 def test_a_private_run_s_folder_is_its_user_s_alone(folder: RunFolder) -> None:
-    assert isinstance(folder.spec, RunSpec)
     assert folder.path.stat().st_mode & 0o077 == 0
     folder.close()

@@ -49,7 +49,7 @@ def test_hiveminds_dht_asks_the_swarms_clock() -> None:
         assert module.get_dht_time() == pytest.approx(time.time() + 1000.0, abs=0.1)
 
 
-def test_a_module_imported_meanwhile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_imported_meanwhile_changes_nothing() -> None:
     """Any allocation may run the garbage collector, and what it ends may import: here it always does."""
     imported = (f"tests.imported_meanwhile_{number}" for number in range(10**6))
     before = set(sys.modules)

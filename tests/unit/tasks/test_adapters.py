@@ -96,7 +96,7 @@ def test_adapters_are_the_same_on_every_peer() -> None:
     assert not torch.equal(one[first], drawn_again[first])
 
 
-def test_diloco_exchanges_the_adapters_alone(tmp_path: Path) -> None:
+def test_diloco_exchanges_the_adapters_alone() -> None:
     task = open_task(tiny_spec(model=lora()), LocalOptions(device="cpu"))
     tensors = shared_parameters(task.model)
     layout = Layout.of({name: p.shape for name, p in tensors.items()}, 2)
