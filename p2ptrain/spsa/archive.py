@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import PeerId, short_peer
@@ -112,8 +112,13 @@ def _restored(row: Row) -> Batch:
     return batch
 
 
-def take_cut(book: Logbook, record: bytes) -> Revocation | Equivocation | None:
-    """Let a revocation or a proof, whichever it is, take effect; None if it has been known.
+def take_cut(
+    book: Logbook, record: bytes, knows: Callable[[PeerId], bool] = lambda author: True
+) -> Revocation | Equivocation | None:
+    """Let a revocation or a proof, whichever it is, take effect; None if it has been known, or is about nobody.
+
+    Args:
+        knows: whose words may be part of the run: anybody can invent an author that contradicts itself.
 
     Raises:
         MalformedError: it is neither, or not about this run.
@@ -122,6 +127,8 @@ def take_cut(book: Logbook, record: bytes) -> Revocation | Equivocation | None:
         order = Revocation.decode(record)
     except MalformedError:
         proof = Equivocation.decode(record)
+        if not knows(PeerId(proof.proven()[0].author)):
+            return None
         return proof if book.convict(proof) is not None else None
     return order if book.revoke(order) else None
 

@@ -107,6 +107,8 @@ class Marks:
         author = PeerId(mark.author)
         if mark.run != self._run.id or mark.number <= self._heard or author in self._asked:
             return
+        if not self._membership.knows(author):
+            return
         if mark.number > total(standing) // self._every + 1:
             return  # far ahead of what is here; there will be others
         try:

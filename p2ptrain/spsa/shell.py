@@ -231,7 +231,7 @@ class Shell:
 
     def _take_cut(self, record: bytes) -> None:
         """A revocation or a proof: it takes effect, is kept, and is told to others once."""
-        cut = take_cut(self.book, record)
+        cut = take_cut(self.book, record, self.membership.knows)
         if cut is None:
             return
         log.warning("%s", _told(cut))

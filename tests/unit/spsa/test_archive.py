@@ -197,6 +197,16 @@ def test_a_cut_takes_effect_once_whichever_it_is(author: Author) -> None:
         assert found.standing() == {author.log: left}
 
 
+def test_a_proof_about_nobody_of_the_run_changes_nothing(author: Author) -> None:
+    """Anybody can invent authors, and have them contradict themselves."""
+    said = talk(author, 3, 2)
+    found = book(*said)
+    proof = found.proof(author.say_again(1, 9), said[1]).encoded
+    assert take_cut(found, proof, knows=lambda name: name != author.log.author) is None
+    assert found.standing() == {author.log: 5}
+    assert take_cut(found, proof, knows=lambda name: name == author.log.author) is not None
+
+
 def test_what_is_no_cut_of_this_run_is_refused(author: Author) -> None:
     said = talk(author, 3, 2)
     elsewhere = Author(PEERS[1], run=Digest(b"x" * 32))

@@ -69,7 +69,10 @@ class Peer:
         folder = written.folder
         swarm = SimpleNamespace(peer_id=me, key=KEY_OF[me])
         run = SimpleNamespace(id=folder.run, spec=folder.spec, swarm=swarm, blobs=written.blobs, folder=folder)
-        membership = SimpleNamespace(live=live or {}, publish=self._publish)
+        self.outside: set[PeerId] = set()
+        membership = SimpleNamespace(
+            live=live or {}, publish=self._publish, knows=lambda author: author not in self.outside
+        )
         parts = (run, membership, self.fetcher, written.archive, written.snapshots, Inline(), self._tell)
         self.marks = Marks(*cast(Any, parts))
 
@@ -126,6 +129,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def marks_in(written: Written) -> list[tuple[int, int]]:
     """(number, records) of those in the ledger."""
     return [(Mark.decode(row.record).number, row.position) for row in written.folder.ledger.logs.marks()]
+
+
+def test_a_mark_of_nobody_in_the_run_is_not_followed(written: Written) -> None:
+    peer = Peer(written)
+    peer.outside.add(PEERS[1])
+    assert peer.hear(peer.mark(1, written.half)) is None
+    assert peer.hear(peer.mark(1, written.half, PEERS[2])) is not None
 
 
 # Turns ---------------------------------------------------------------------------------------------------------------
