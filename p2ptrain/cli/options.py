@@ -260,7 +260,7 @@ def options_to_repeat(subject: str) -> tuple[str, ...]:
     """This command's options as they were typed, for the one that goes on in the run's folder: without `subject` (what
     was founded or joined), and without those that only matter before there is a folder."""
     once = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--home", "--bootstrap"):
+    for option in ("--home", "--bootstrap", "--nodes"):
         once.add_argument(option)
     once.add_argument("--private", action="store_true")
     words = once.parse_known_args(sys.argv[2:])[1]

@@ -21,6 +21,7 @@ from p2ptrain.monitor import Reporter, events
 from p2ptrain.monitor.runs import RunSeen, in_order, run_fields, runs_lines, runs_table
 from p2ptrain.peer.status import passing
 from p2ptrain.run import Digest, Genesis, RunSpec, spec_from_canonical
+from p2ptrain.run.digest import SHORTEST_ID
 from p2ptrain.run.summary import is_custom
 from p2ptrain.swarm import Invite, Swarm, clock
 from p2ptrain.swarm.announcement import Announcement, is_announced
@@ -32,8 +33,6 @@ MAX_LOOKED_AT = 200
 AT_ONCE = 8
 LOOK_SECONDS = 30.0
 SUGGESTED = 10
-SHORTEST_ID = 6
-"""Hexadecimal digits: with fewer a slip of the pen would be somebody's run."""
 
 log = logging.getLogger(__name__)
 Addresses = tuple[str, ...]

@@ -260,6 +260,7 @@ def test_without_any_the_defaults_are_the_documented_ones(program: Program, hand
         (f"peer demo --home /a/home --bootstrap {BOOTSTRAP} --threads 2 --json", "--threads 2 --json"),
         (f"peer --name demo demo --bootstrap={BOOTSTRAP}", "--name demo"),
         ("peer demo --name demo", "--name demo"),
+        (f"join {INVITE} --bootstrap {BOOTSTRAP} --nodes nodes.toml --max-up 5Mbit", "--max-up 5Mbit"),
     ],
 )
 def test_what_was_typed_is_kept_for_the_command_that_resumes(
