@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ptrain.errors import DataError, NetworkError, P2PTrainError
+from p2ptrain.errors import NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
-from p2ptrain.run.spec import FilesData
 from p2ptrain.run.summary import contents
 from p2ptrain.state.members import door_for
 from p2ptrain.state.run import fetch_genesis
@@ -209,7 +208,7 @@ def _run(
 ) -> Finding:
     """Whether the run fits on this machine."""
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
-    if spec.model.architecture == "custom":
+    if spec.is_custom:
         return Finding("run", "ok", f"{spec.run.name}: its model and data are its own program's, so sizes are unknown")
     trained, parameters = _parameters(spec)
     free_device, on_host = _free_on_device(options.device)
@@ -223,7 +222,7 @@ def _run(
             free_memory=free_memory()[0],
             free_device=free_device,
             free_disk=shutil.disk_usage(nearest(home_of(options))).free,
-            missing_data=_missing_data(spec),
+            own_files=_reads_own_files(spec),
             down=down,
         )
     )
@@ -255,12 +254,7 @@ def _free_on_device(name: str) -> tuple[float | None, bool]:
     return (float(torch.cuda.mem_get_info(device)[0]), False) if device.type == "cuda" else (None, True)
 
 
-def _missing_data(spec: RunSpec) -> str:
-    from p2ptrain.tasks.documents import expand
+def _reads_own_files(spec: RunSpec) -> bool:
+    from p2ptrain.tasks.documents import own_files
 
-    if isinstance(spec.data, FilesData):
-        try:
-            expand(spec.data.paths)
-        except DataError as error:
-            return error.brief
-    return ""
+    return bool(own_files(spec))

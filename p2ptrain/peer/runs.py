@@ -22,7 +22,6 @@ from p2ptrain.monitor.runs import RunSeen, in_order, run_fields, runs_lines, run
 from p2ptrain.peer.status import passing
 from p2ptrain.run import Digest, Genesis, RunSpec, spec_from_canonical
 from p2ptrain.run.digest import SHORTEST_ID
-from p2ptrain.run.summary import is_custom
 from p2ptrain.swarm import Invite, Swarm, clock
 from p2ptrain.swarm.announcement import Announcement, is_announced
 from p2ptrain.swarm.nodes import read_nodes, shipped_list
@@ -145,7 +144,7 @@ def _listed(lines: Iterable[str]) -> str:
 
 def check_joinable(seen: RunSeen) -> None:
     """Raises SpecError if the run needs its author's program."""
-    if is_custom(seen.spec):
+    if seen.spec.is_custom:
         raise SpecError(
             f"{seen} can't be joined with this command",
             "its model and data are made by a program of its founder",
