@@ -6,21 +6,19 @@ import asyncio
 import contextlib
 import ipaddress
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from p2ptrain.errors import NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
+from p2ptrain.peer.passing import passing
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.summary import contents
-from p2ptrain.state.members import door_for
 from p2ptrain.state.run import fetch_genesis
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm import Invite, NodeConfig, Presence, RpcError, Swarm
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
@@ -28,7 +26,6 @@ from p2ptrain.swarm.swarm import Hello, HelloAnswer
 ASKED = 4
 """Peers that are asked to dial back."""
 CALL_SECONDS = 30.0
-LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,10 @@ def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
         return
     listen = options.listen or NodeConfig().listen
     listens = _can_listen(listen)
-    config = NodeConfig(
-        listen if listens else (LOOPBACK,), options.announce if listens else (), bootstrap=invite.addresses
-    )
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         try:
-            identity = Identity.open(Path(folder) / "passing.key")
-            swarm = stack.enter_context(Swarm.start(identity, config, door_for(invite, identity, passing=True)))
+            visit = passing(invite, listen, options.announce) if listens else passing(invite)
+            swarm = stack.enter_context(visit)
         except P2PTrainError as error:
             yield failed("swarm", error)
             return

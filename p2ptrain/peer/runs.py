@@ -19,7 +19,7 @@ from rich.console import Console
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, SpecError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.monitor.runs import RunSeen, in_order, run_fields, runs_lines, runs_table
-from p2ptrain.peer.status import passing
+from p2ptrain.peer.passing import passing
 from p2ptrain.run import Digest, Genesis, RunSpec, spec_from_canonical
 from p2ptrain.run.digest import SHORTEST_ID
 from p2ptrain.swarm import Invite, Swarm, clock

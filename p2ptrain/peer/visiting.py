@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
+from p2ptrain.peer.passing import passing_by
 from p2ptrain.run import Digest, PeerId, SigningKey
 from p2ptrain.run.access import Access, Member
 from p2ptrain.run.certificate import certify
 from p2ptrain.state import RunFolder
 from p2ptrain.state.inviting import check_owner
 from p2ptrain.state.members import MembersFile
-from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm import Presence, RpcError, Swarm
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.private_door import Pass, PrivateDoor
 
@@ -75,8 +75,7 @@ def find_member(access: Access, text: str) -> Member:
     return found[0]
 
 
-@contextlib.contextmanager
-def visit(folder: RunFolder, owner: SigningKey) -> Iterator[Swarm]:
+def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
     """The run's swarm.
 
     Raises:
@@ -84,14 +83,10 @@ def visit(folder: RunFolder, owner: SigningKey) -> Iterator[Swarm]:
     """
     contact = folder.contact
     here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
-    known = (*here, *contact.peers)
+    known = tuple(dict.fromkeys((*here, *contact.addresses, *contact.peers)))
     if not known:
         raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
-    with tempfile.TemporaryDirectory() as home:
-        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=known)
-        identity = Identity.open(Path(home) / "passing.key")
-        with Swarm.start(identity, config, _door(folder, owner, identity.peer_id)) as swarm:
-            yield swarm
+    return passing_by(known, lambda identity: _door(folder, owner, identity.peer_id))
 
 
 def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
