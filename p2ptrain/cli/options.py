@@ -176,14 +176,16 @@ Swarms = Annotated[
         "--bootstrap",
         envvar="P2PTRAIN_BOOTSTRAP",
         metavar="INVITE",
-        help="Swarm to look for runs in, by a bootstrap node's or any run's invite; repeatable [default: that of the "
-        "listed nodes].",
+        help="Swarm to look in for runs, or for a NAME, by a bootstrap node's or any run's invite; repeatable "
+        "[default: that of the listed nodes].",
     ),
 ]
 Nodes = Annotated[
     Path | None,
     typer.Option(
-        envvar="P2PTRAIN_NODES", metavar="FILE", help="List of bootstrap nodes [default: the one that came along]."
+        envvar="P2PTRAIN_NODES",
+        metavar="FILE",
+        help="List of bootstrap nodes to look for runs, or for a NAME, with [default: the one that came along].",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]

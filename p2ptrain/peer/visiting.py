@@ -20,6 +20,7 @@ from p2ptrain.state.members import MembersFile
 from p2ptrain.swarm import Presence, RpcError, Swarm
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.private_door import Pass, PrivateDoor
+from p2ptrain.units import counted
 
 VISIT_SECONDS = 3600
 CALL_SECONDS = 60.0
@@ -103,6 +104,11 @@ def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...]
         NetworkError: none was.
     """
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
+
+
+def told_words(count: int) -> str:
+    """For the end of a line that says what was done."""
+    return f"{counted(count, 'peer')} {'was told and passes' if count == 1 else 'were told and pass'} it on"
 
 
 async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: tuple[PeerId, ...]) -> int:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One peer's folder of one run, locked while it is open for training."""
+    """One peer's folder of one run, locked while it is open for training. Close it, or use it in a `with` block."""
 
     def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, lock: FileLock | None) -> None:
         self.path, self.genesis, self.spec, self._lock = path, genesis, spec, lock
@@ -110,6 +110,12 @@ class RunFolder:
         self.ledger.close()
         if self._lock is not None:
             self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def find_folder(given: Path, home: Path) -> Path:

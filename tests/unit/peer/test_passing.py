@@ -56,7 +56,7 @@ def test_who_passes_is_hidden_and_its_key_is_gone_afterwards(started: Started) -
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     genesis = Genesis.found(SPEC, NO_DIGEST, NO_DIGEST, "tests", KEYS[0])
-    with contextlib.closing(RunFolder.create(tmp_path, genesis, SPEC, ME)) as made:
+    with RunFolder.create(tmp_path, genesis, SPEC, ME) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
-from p2ptrain.peer import revoke as revoking
+from p2ptrain.peer import cuts
 from p2ptrain.peer.revoke import revoke
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.batch import MOST_KEPT, Revocation
@@ -53,7 +53,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
             given.append(order)
 
     monkeypatch.setattr(others, "note", note)
-    monkeypatch.setattr(revoking, "visit", lambda folder, key: contextlib.nullcontext(others))
+    monkeypatch.setattr(cuts, "visit", lambda folder, key: contextlib.nullcontext(others))
     return given
 
 
@@ -118,7 +118,7 @@ def test_an_order_that_nobody_can_be_told_of_is_refused(written: Written) -> Non
 def test_an_author_of_very_many_logs_can_be_revoked_with_what_to_keep(
     written: Written, orders: list[Revocation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revoking, "MOST_KEPT", 1)
+    monkeypatch.setattr(cuts, "MOST_KEPT", 1)
     with pytest.raises(StorageError, match="in 2 logs, and an order can keep those of 1"):
         revoke(written.folder.path, ONE, None, None)
     revoke(written.folder.path, ONE, 15, None)

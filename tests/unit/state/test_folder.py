@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -240,7 +239,7 @@ def folders(home: Path, *founders_and_peers: tuple[SigningKey, SigningKey], name
 def test_a_run_s_folder_is_found_by_its_name_or_id_or_path(tmp_path: Path) -> None:
     [path] = folders(tmp_path, (KEYS[0], KEYS[0]))
     folders(tmp_path, (KEYS[0], KEYS[0]), name="other")
-    with closing(RunFolder.open(path)) as folder:
+    with RunFolder.open(path) as folder:
         run = folder.run.hex()
     for given in (Path("tiny"), Path(run[:6]), Path(run[:8]), Path(run[:20]), Path(run), path):
         assert find_folder(given, tmp_path) == path
@@ -250,7 +249,7 @@ def test_a_run_s_folder_is_found_by_its_name_or_id_or_path(tmp_path: Path) -> No
 
 def test_a_part_of_a_name_or_too_few_digits_of_an_id_name_no_run(tmp_path: Path) -> None:
     [path] = folders(tmp_path, (KEYS[0], KEYS[0]), name="tiny-one")
-    with closing(RunFolder.open(path)) as folder:
+    with RunFolder.open(path) as folder:
         run = folder.run.hex()
     for given in ("tiny", "tiny-one-x", run[:5], run[:8] + "x", run[:-1] + "x"):
         with pytest.raises(StorageError, match=f"no run called '{given}'"):
