@@ -46,7 +46,8 @@ EXIT_CODES = (
     ExitCode(
         2,
         "the command line is wrong",
-        "The command line itself is wrong: an unknown command or flag, a missing argument, a value out of its range.",
+        "The command line itself is wrong: an unknown command or flag, a missing argument, a value out of its range, "
+        "or flags that mean nothing together or to this run.",
         ("A flag is misspelt.", "An argument is missing, e.g. the invite.", "A number is too small or too large."),
         ("See what the command takes: p2ptrain COMMAND --help",),
     ),
@@ -72,7 +73,7 @@ EXIT_CODES = (
         (
             "Another peer on this machine runs with the same --identity or from the same run folder.",
             "The key file belongs to another user, or is damaged.",
-            "The key is not the one that the command needs, e.g. the founder's for `revoke`.",
+            "The key is not the one that the command needs, e.g. an owner's for `revoke`.",
         ),
         (
             "Stop the other process, or leave out --identity: each peer takes the next free one.",
@@ -151,12 +152,12 @@ EXIT_CODES = (
     ExitCode(
         9,
         "training can't go on here",
-        "Training can't go on here, e.g. the loss became NaN, or a one-byte run's founder has revoked this peer. The "
+        "Training can't go on here, e.g. the loss became NaN, or an owner of a one-byte run has revoked this peer. The "
         "peer has contributed nothing wrong; starting it again goes on from the swarm's weights.",
         (
             "The learning rate is too high for the model.",
             "--autocast with a model that needs float32.",
-            "The founder has revoked this peer.",
+            "An owner has revoked this peer.",
         ),
         ("Start the peer again, without --autocast: p2ptrain peer RUN_DIR",),
     ),
