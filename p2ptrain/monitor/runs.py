@@ -15,7 +15,7 @@ from p2ptrain.monitor.table import number
 from p2ptrain.run import Digest, Genesis, RunSpec, short, short_peer
 from p2ptrain.run.method import SHORT_METHODS
 from p2ptrain.run.summary import data_of, last_height, model_of
-from p2ptrain.swarm import Presence
+from p2ptrain.swarm import Invite, Presence
 from p2ptrain.text import one_line
 from p2ptrain.units import age
 
@@ -41,6 +41,11 @@ class RunSeen:
     @property
     def name(self) -> str:
         return self.spec.run.name
+
+    @property
+    def invite(self) -> Invite:
+        """With which anybody joins it."""
+        return Invite(self.run, self.addresses)
 
     def __str__(self) -> str:
         return f"{self.name} {short(self.run)} founded by {short_peer(self.genesis.author)}"

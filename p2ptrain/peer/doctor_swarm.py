@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.summary import contents
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Invite, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm.addresses import address_parts, by_peer, host_of
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
@@ -68,7 +68,7 @@ def _can_listen(addresses: Sequence[str]) -> bool:
 
 
 def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool) -> Iterator[Finding]:
-    invited = {PeerId(address.rpartition("/p2p/")[2]) for address in invite.addresses}
+    invited = set(by_peer(invite.addresses))
     greeted: list[Greeted] = []
 
     def reached() -> Finding:
@@ -144,10 +144,8 @@ def _reachability(
 
 def _place(address: str) -> tuple[str, int] | None:
     """(IP, TCP port) of a direct libp2p address."""
-    parts = address.partition("/p2p/")[0].strip("/").split("/")
-    if "p2p-circuit" in address or len(parts) != 4 or parts[0] not in ("ip4", "ip6") or parts[2] != "tcp":
-        return None
-    return str(ipaddress.ip_address(parts[1])), int(parts[3])
+    host, parts = host_of(address), address_parts(address)
+    return (str(host), parts[2]) if host is not None and parts is not None and parts[1] == "tcp" else None
 
 
 async def _ask(

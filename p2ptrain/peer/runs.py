@@ -102,7 +102,7 @@ def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter:
     seen = find_run(name, swarms_to_look_in(invites, nodes, tell), tell)
     check_joinable(seen)
     reporter.emit(events.Preparing(f"found {seen}"))
-    return Invite(seen.run, seen.addresses)
+    return seen.invite
 
 
 def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
@@ -148,7 +148,7 @@ def check_joinable(seen: RunSeen) -> None:
         raise SpecError(
             f"{seen} can't be joined with this command",
             "its model and data are made by a program of its founder",
-            f"get that program from them and give it this invite: {Invite(seen.run, seen.addresses)}",
+            f"get that program from them and give it this invite: {seen.invite}",
         )
 
 

@@ -15,10 +15,12 @@ from p2ptrain.run import Digest, PeerId, SigningKey
 from p2ptrain.run.access import Access, Member
 from p2ptrain.run.certificate import certify
 from p2ptrain.state import RunFolder
+from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.inviting import check_owner
 from p2ptrain.state.members import MembersFile
 from p2ptrain.swarm import Presence, RpcError, Swarm
 from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.identity import read_key
 from p2ptrain.swarm.private_door import Pass, PrivateDoor
 from p2ptrain.units import counted
 
@@ -32,14 +34,19 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
     """The key of one of the run's owners; the folder's own peer's if none is given.
 
     Raises:
-        IdentityError: it can't be read.
+        IdentityError: it can't be read, or none is given and the folder does not say where its own is.
         AccessError: it is no owner's.
     """
-    path = given or Path(folder.contact.identity or "unknown.key")
+    known = folder.contact.identity
+    if given is None and not known:
+        raise IdentityError(
+            "this folder does not know the key of its peer", f"{folder.path / CONTACT_FILE} does not name it",
+            "give an owner's key file with --owner-key",
+        )  # fmt: skip
     try:
-        key = SigningKey.from_file_bytes(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise IdentityError(f"can't read the key {path}", str(error), "give an owner's with --owner-key") from None
+        key = read_key(given or Path(known))
+    except IdentityError as error:
+        raise IdentityError(error.what, error.why, "give an owner's key file with --owner-key") from None
     check_owner(folder, key)
     return key
 
