@@ -47,6 +47,7 @@ from p2ptrain.errors import NetworkError  # noqa: E402
 from p2ptrain.peer.children import Child  # noqa: E402
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of  # noqa: E402
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Rpc  # noqa: E402
+from p2ptrain.swarm.addresses import peer_of  # noqa: E402
 from p2ptrain.swarm.directory import Directory, _OnlySelfCertifying  # noqa: E402
 from p2ptrain.swarm.node import Node  # noqa: E402
 from p2ptrain.swarm.swarm import Hello, HelloAnswer  # noqa: E402
@@ -94,7 +95,7 @@ class Peer:
         except NetworkError:
             identity.close()
             raise
-        greeted = PeerId(bootstrap[0].rpartition("/p2p/")[2])
+        greeted = peer_of(bootstrap[0])
         await Rpc(node).call(greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False)
         dht = await DHTNode.create(
             p2p=node.dht_transport, initial_peers=list(bootstrap), client_mode=True, strict=False,

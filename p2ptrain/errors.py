@@ -38,6 +38,12 @@ class P2PTrainError(Exception):
         return "\n".join(lines)
 
 
+class UsageError(P2PTrainError):
+    """An option means nothing where it is given."""
+
+    exit_code = 2
+
+
 class SpecError(P2PTrainError):
     """A run spec, or a flag that stands for one of its fields, is wrong."""
 
@@ -87,7 +93,7 @@ class LedgerError(P2PTrainError):
 
 
 class AccessError(P2PTrainError):
-    """The run is private, and this peer or key may not do that there."""
+    """Who takes part and who decides it: a peer that a private run does not let in, a key that is no owner's."""
 
     exit_code = 12
 

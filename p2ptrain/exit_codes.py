@@ -46,7 +46,8 @@ EXIT_CODES = (
     ExitCode(
         2,
         "the command line is wrong",
-        "The command line itself is wrong: an unknown command or flag, a missing argument, a value out of its range.",
+        "The command line itself is wrong: an unknown command or flag, a missing argument, a value out of its range, "
+        "or flags that mean nothing together or to this run.",
         ("A flag is misspelt.", "An argument is missing, e.g. the invite.", "A number is too small or too large."),
         ("See what the command takes: p2ptrain COMMAND --help",),
     ),
@@ -173,12 +174,12 @@ EXIT_CODES = (
     ExitCode(
         9,
         "training can't go on here",
-        "Training can't go on here, e.g. the loss became NaN, or a one-byte run's founder has revoked this peer. The "
+        "Training can't go on here, e.g. the loss became NaN, or an owner of a one-byte run has revoked this peer. The "
         "peer has contributed nothing wrong; starting it again goes on from the swarm's weights.",
         (
             "The learning rate is too high for the model.",
             "--autocast with a model that needs float32.",
-            "The founder has revoked this peer.",
+            "An owner has revoked this peer.",
         ),
         ("Start the peer again, without --autocast: p2ptrain peer RUN_DIR",),
     ),

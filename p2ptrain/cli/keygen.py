@@ -11,6 +11,9 @@ import typer
 def keygen(file: Annotated[Path, typer.Argument(help="Where to write the key; it must not exist.")]) -> None:
     """Make a key, of an owner who need not be on a machine that trains or of a peer, and print its id."""
     from p2ptrain.errors import IdentityError
+    from p2ptrain.lean import spare_torch
+
+    spare_torch()  # before anything imports hivemind
     from p2ptrain.swarm import Identity
 
     if file.exists():

@@ -176,14 +176,16 @@ Swarms = Annotated[
         "--bootstrap",
         envvar="P2PTRAIN_BOOTSTRAP",
         metavar="INVITE",
-        help="Swarm to look for runs in, by a bootstrap node's or any run's invite; repeatable [default: that of the "
-        "listed nodes].",
+        help="Swarm to look in for runs, or for a NAME, by a bootstrap node's or any run's invite; repeatable "
+        "[default: that of the listed nodes].",
     ),
 ]
 Nodes = Annotated[
     Path | None,
     typer.Option(
-        envvar="P2PTRAIN_NODES", metavar="FILE", help="List of bootstrap nodes [default: the one that came along]."
+        envvar="P2PTRAIN_NODES",
+        metavar="FILE",
+        help="List of bootstrap nodes to look for runs, or for a NAME, with [default: the one that came along].",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
@@ -260,7 +262,7 @@ def options_to_repeat(subject: str) -> tuple[str, ...]:
     """This command's options as they were typed, for the one that goes on in the run's folder: without `subject` (what
     was founded or joined), and without those that only matter before there is a folder."""
     once = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--home", "--bootstrap"):
+    for option in ("--home", "--bootstrap", "--nodes"):
         once.add_argument(option)
     once.add_argument("--private", action="store_true")
     words = once.parse_known_args(sys.argv[2:])[1]

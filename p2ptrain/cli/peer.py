@@ -48,6 +48,9 @@ def peer(
     from p2ptrain.run import recipes
     from p2ptrain.state.run import Run
 
+    resumes = Path(run).is_dir() and run not in recipes()
+    if resumes and private:
+        raise typer.BadParameter("--private is for a run that begins: one that exists stays as it was founded")
     network = o.node_config(listen, announce, o.swarm_of(bootstrap), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
@@ -56,7 +59,7 @@ def peer(
     )  # fmt: skip
 
     def begin() -> Run:
-        if Path(run).is_dir() and run not in recipes():
+        if resumes:
             return Run.resume(Path(run), config=network, identity=identity, limits=limits, name=name)
         return Run.found(
             run, config=network, home=given.home, identity=identity, limits=limits, name=name, private=private

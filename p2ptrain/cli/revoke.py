@@ -17,6 +17,9 @@ def revoke(
         int | None,
         typer.Option(min=0, help="Records of the peer that stay in a one-byte run, its first ones [default: all]."),
     ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--everyone", help="Also who came by the same invite: one holder can be several peers.")
+    ] = False,
     owner_key: o.OwnerKey = None,
 ) -> None:
     """Shut a peer out of a private run; take back, on every peer, what it has said in a one-byte run."""
@@ -25,4 +28,4 @@ def revoke(
     spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.revoke import revoke as run
 
-    print(run(o.run_folder(run_dir), peer, keep, owner_key))
+    print(run(o.run_folder(run_dir), peer, keep, everyone, owner_key))

@@ -28,6 +28,6 @@ def status(
 
     if is_name(invite):
         seen = find_run(invite, swarms_to_look_in(bootstrap or (), nodes, warn), warn)
-        show_status(Invite(seen.run, seen.addresses), json_lines)
+        show_status(seen.invite, json_lines)
     else:
         show_status(Invite.parse(invite), json_lines)

@@ -17,11 +17,11 @@ def verify(
         typer.Option("--from", min=0, help="Height of the snapshot to replay from [default: the oldest one]."),
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Run folder whose ledger an export is held against.")
+        Path | None, typer.Option("--run", help="Name or folder of the run whose ledger an export is held against.")
     ] = None,
     json_lines: o.Json = False,
 ) -> None:
     """Check every digest and signature of a folder again, and replay its ledger."""
     from p2ptrain.peer.verify import verify as run
 
-    run(o.run_folder(target), base, run_dir, json_lines)
+    run(o.run_folder(target), base, None if run_dir is None else o.run_folder(run_dir), json_lines)

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from p2ptrain.monitor.events import Loading, Part
 from p2ptrain.run import short_peer
+from p2ptrain.run.method import METHODS
 from p2ptrain.text import printable
 from p2ptrain.units import size
 
-METHODS = {"diloco": "Streaming DiLoCo", "spsa": "one-byte SPSA"}
 PLACES = {
     "hub": "from the hub",
     "cache": "from the hub, on this machine already",

@@ -126,9 +126,8 @@ class LiveReporter:
             self._console.print(loading_panel(event))
             return
         for line in describe(event):
-            is_copied = line.startswith(
-                ("  p2ptrain ", "folder ")
-            )  # the terminal breaks these, so that they stay whole
+            # What people copy is left to the terminal to wrap: a line that rich breaks is copied in pieces.
+            is_copied = line.startswith(("  p2ptrain ", "folder "))
             self._console.print(printable(line), highlight=False, soft_wrap=is_copied, markup=False)
 
     def watch(self, me: str, peers: Peers) -> None:

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from p2ptrain.monitor.table import number
 from p2ptrain.run import Digest, Genesis, RunSpec, short, short_peer
-from p2ptrain.run.summary import data_of, is_custom, last_height, method_of, model_of
-from p2ptrain.swarm import Presence
-from p2ptrain.text import printable
+from p2ptrain.run.method import SHORT_METHODS
+from p2ptrain.run.summary import data_of, last_height, model_of
+from p2ptrain.swarm import Invite, Presence
+from p2ptrain.text import one_line
 from p2ptrain.units import age
 
 SHOWN = 40
@@ -40,6 +41,11 @@ class RunSeen:
     @property
     def name(self) -> str:
         return self.spec.run.name
+
+    @property
+    def invite(self) -> Invite:
+        """With which anybody joins it."""
+        return Invite(self.run, self.addresses)
 
     def __str__(self) -> str:
         return f"{self.name} {short(self.run)} founded by {short_peer(self.genesis.author)}"
@@ -88,8 +94,9 @@ def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
 def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
     last, since = last_height(seen.spec), seen.age(now)
     return (
-        seen.name, short(seen.run), short_peer(seen.genesis.author), method_of(seen.spec), _shown(model_of(seen.spec)),
-        _shown(data_of(seen.spec)), str(len(seen.peers)), _figure(seen.tokens_per_second, ",.0f"),
+        seen.name, short(seen.run), short_peer(seen.genesis.author), SHORT_METHODS[seen.spec.method.name],
+        one_line(model_of(seen.spec), SHOWN), one_line(data_of(seen.spec), SHOWN), str(len(seen.peers)),
+        _figure(seen.tokens_per_second, ",.0f"),
         number(None) if seen.loss is None else _figure(seen.loss, ".3f"),
         f"{seen.height} of {last}" if last else str(seen.height), "–" if since is None else age(since),
     )  # fmt: skip
@@ -113,10 +120,10 @@ def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
         "run": seen.run.hex(),
         "founder": seen.genesis.author,
         "description": seen.spec.run.description,
-        "method": method_of(seen.spec),
+        "method": seen.spec.method.name,
         "model": model_of(seen.spec),
         "data": data_of(seen.spec),
-        "custom": is_custom(seen.spec),
+        "custom": seen.spec.is_custom,
         "peers": len(seen.peers),
         "tokens_per_second": total if math.isfinite(total) else None,
         "loss": loss if loss is None or math.isfinite(loss) else None,
@@ -124,12 +131,6 @@ def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
         "last_height": last_height(seen.spec),
         "age_seconds": seen.age(now),
     }
-
-
-def _shown(text: str) -> str:
-    """What a stranger has written, on one short line."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
 
 def _figure(value: float, form: str) -> str:

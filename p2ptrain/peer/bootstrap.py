@@ -15,7 +15,6 @@ import logging.handlers
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,8 +26,10 @@ from p2ptrain.peer.metrics import MetricsServer, NodeCollector, free_port, parse
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import PeerId
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
-from p2ptrain.state.run import MAX_INVITED, open_identity
+from p2ptrain.state.own_key import open_identity
+from p2ptrain.state.run import MAX_INVITED
 from p2ptrain.swarm import Identity, Invite, NodeConfig, RelayLimits, Swarm, monotonic
+from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.node import ControlError
 
 STOP_SECONDS = 0.5
@@ -169,21 +170,19 @@ class Regulars:
 
 async def find_back(swarm: Swarm, addresses: Sequence[str]) -> None:
     """Nobody is connected: try those of former times, all at once, and join their DHT."""
-    by_peer: dict[PeerId, list[str]] = defaultdict(list)
-    for address in addresses:
-        by_peer[PeerId(address.rpartition("/p2p/")[2])].append(address)
-    by_peer.pop(swarm.peer_id, None)
+    known = by_peer(addresses)
+    known.pop(swarm.peer_id, None)
 
     async def meet(peer: PeerId) -> None:
         try:
-            await swarm.node.connect(peer, by_peer[peer])
+            await swarm.node.connect(peer, known[peer])
         except NetworkError as error:
             log.debug("%s", error)
             return
         await swarm.directory.meet(peer)
         log.info("found %s again", peer)
 
-    await asyncio.gather(*map(meet, by_peer))
+    await asyncio.gather(*map(meet, known))
 
 
 def _addresses_of(swarm: Swarm, peer: PeerId) -> tuple[str, ...]:

@@ -32,12 +32,12 @@ from p2ptrain.peer.sources import (
 from p2ptrain.run import Genesis, RunSpec, SPSAMethod
 from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.tasks import LocalOptions
-from p2ptrain.tasks.documents import text_data
+from p2ptrain.tasks.documents import own_files, text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name
 from p2ptrain.tasks.tokenizer import ByteTokenizer, load_tokenizer
 from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
-from p2ptrain.units import size
+from p2ptrain.units import counted, size
 
 NAME_LENGTH, DESCRIPTION_LENGTH = 80, 160
 NAMED_FILES = 3
@@ -49,14 +49,8 @@ def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
     Raises:
         DataError: the spec names some, and the volunteer has named none.
     """
-    data = text_data(spec)
-    if isinstance(data, FilesData):
-        named = data.paths
-    elif isinstance(data, DatasetData) and is_folder(data.dataset):
-        named = (data.dataset,)
-    else:
-        return
-    if not local.data:
+    named = own_files(spec)
+    if named and not local.data:
         shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
         raise DataError(
             "this run trains on files of each volunteer's machine", "which ones, its founder has written into the spec",
@@ -217,7 +211,7 @@ def _files_part(patterns: tuple[str, ...], given: str = "") -> Part:
     named = one_line(given + ", ".join(patterns[:NAMED_FILES]), NAME_LENGTH) + more
     match files_source(patterns):
         case (int(count), int(total)):
-            return Part(f"{named}: {count:,} file{'s' * (count != 1)}", "files", total)
+            return Part(f"{named}: {counted(count, 'file')}", "files", total)
         case str(problem):
             return Part(named, "files", unknown=one_line(problem, NAME_LENGTH))
     return Part(named, "files", unknown="size unknown: there are many")

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from p2ptrain.errors import DataError, NetworkError, P2PTrainError
+from p2ptrain.errors import NetworkError, P2PTrainError
 from p2ptrain.peer import verdicts
 from p2ptrain.peer.doctor import DoctorOptions, checked, failed, free_memory, home_of, nearest
+from p2ptrain.peer.passing import passing
 from p2ptrain.peer.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
-from p2ptrain.run.spec import FilesData
 from p2ptrain.run.summary import contents
-from p2ptrain.state.members import door_for
 from p2ptrain.state.run import fetch_genesis
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm import Invite, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm.addresses import address_parts, by_peer, host_of
 from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
@@ -29,7 +26,6 @@ from p2ptrain.swarm.swarm import Hello, HelloAnswer
 ASKED = 4
 """Peers that are asked to dial back."""
 CALL_SECONDS = 30.0
-LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +48,10 @@ def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
         return
     listen = options.listen or NodeConfig().listen
     listens = _can_listen(listen)
-    config = NodeConfig(
-        listen if listens else (LOOPBACK,), options.announce if listens else (), bootstrap=invite.addresses
-    )
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         try:
-            identity = Identity.open(Path(folder) / "passing.key")
-            swarm = stack.enter_context(Swarm.start(identity, config, door_for(invite, identity, passing=True)))
+            visit = passing(invite, listen, options.announce) if listens else passing(invite)
+            swarm = stack.enter_context(visit)
         except P2PTrainError as error:
             yield failed("swarm", error)
             return
@@ -75,7 +68,7 @@ def _can_listen(addresses: Sequence[str]) -> bool:
 
 
 def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool) -> Iterator[Finding]:
-    invited = {PeerId(address.rpartition("/p2p/")[2]) for address in invite.addresses}
+    invited = set(by_peer(invite.addresses))
     greeted: list[Greeted] = []
 
     def reached() -> Finding:
@@ -151,10 +144,8 @@ def _reachability(
 
 def _place(address: str) -> tuple[str, int] | None:
     """(IP, TCP port) of a direct libp2p address."""
-    parts = address.partition("/p2p/")[0].strip("/").split("/")
-    if "p2p-circuit" in address or len(parts) != 4 or parts[0] not in ("ip4", "ip6") or parts[2] != "tcp":
-        return None
-    return str(ipaddress.ip_address(parts[1])), int(parts[3])
+    host, parts = host_of(address), address_parts(address)
+    return (str(host), parts[2]) if host is not None and parts is not None and parts[1] == "tcp" else None
 
 
 async def _ask(
@@ -209,7 +200,7 @@ def _run(
 ) -> Finding:
     """Whether the run fits on this machine."""
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
-    if spec.model.architecture == "custom":
+    if spec.is_custom:
         return Finding("run", "ok", f"{spec.run.name}: its model and data are its own program's, so sizes are unknown")
     trained, parameters = _parameters(spec)
     free_device, on_host = _free_on_device(options.device)
@@ -223,7 +214,7 @@ def _run(
             free_memory=free_memory()[0],
             free_device=free_device,
             free_disk=shutil.disk_usage(nearest(home_of(options))).free,
-            missing_data=_missing_data(spec),
+            own_files=_reads_own_files(spec),
             down=down,
         )
     )
@@ -255,12 +246,7 @@ def _free_on_device(name: str) -> tuple[float | None, bool]:
     return (float(torch.cuda.mem_get_info(device)[0]), False) if device.type == "cuda" else (None, True)
 
 
-def _missing_data(spec: RunSpec) -> str:
-    from p2ptrain.tasks.documents import expand
+def _reads_own_files(spec: RunSpec) -> bool:
+    from p2ptrain.tasks.documents import own_files
 
-    if isinstance(spec.data, FilesData):
-        try:
-            expand(spec.data.paths)
-        except DataError as error:
-            return error.brief
-    return ""
+    return bool(own_files(spec))

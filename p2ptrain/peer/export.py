@@ -33,11 +33,11 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
     """
     check_is_free(out)
     prepare_torch(None)
-    folder = RunFolder.open(run_dir, lock=False)
     try:
-        task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
-        one_byte = isinstance(folder.spec.method, SPSAMethod)
-        return _export_masters(folder, task, out, at) if one_byte else _export_fragments(folder, task, out, at)
+        with RunFolder.open(run_dir, lock=False) as folder:
+            task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
+            one_byte = isinstance(folder.spec.method, SPSAMethod)
+            return _export_masters(folder, task, out, at) if one_byte else _export_fragments(folder, task, out, at)
     except StateGone as error:
         raise StorageError(
             f"{'the newest state' if at is None else f'the state of height {at}'} can't be computed in {run_dir}",
@@ -46,8 +46,6 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
         ) from None
     except OSError as error:
         raise cannot_write(out, error) from None
-    finally:
-        folder.close()
 
 
 def check_is_free(out: Path) -> None:

@@ -26,16 +26,13 @@ def history(run_dir: Path, json_lines: bool) -> None:
     Raises:
         StorageError: no run folder.
     """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         if isinstance(folder.spec.method, SPSAMethod):
             show_logs(folder, json_lines)
             return
         commits = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
         lost, seen = archived(folder, commits), folder.ledger.commits_seen()
         rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()
-    finally:
-        folder.close()
     if json_lines:
         facts = [_commit_facts(commit, seen, "commit") for commit in commits]
         facts += [_commit_facts(commit, seen, "archived") for commit in lost]

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from p2ptrain.errors import AccessError, NetworkError, StorageError
+from p2ptrain.errors import AccessError, NetworkError, StorageError, UsageError
 from p2ptrain.peer.orders import shut_out
-from p2ptrain.peer.visiting import find_member, members_of, owner_key, tell_everyone, visit
+from p2ptrain.peer.visiting import find_member, members_of, owner_key, peers_within, tell_everyone, told_words, visit
 from p2ptrain.run import PeerId, short_peer
 from p2ptrain.run.access import REVOKED, Access, Member, day
 from p2ptrain.run.certificate import certify
 from p2ptrain.run.keys import check_peer_id
 from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import Contact
-from p2ptrain.state.inviting import DAY, MAX_DAYS, MadeInvite, MadeInvites, invite_member
+from p2ptrain.state.inviting import DAY, MAX_DAYS, MEMBER_DAYS, MadeInvite, MadeInvites, invite_member
 from p2ptrain.state.run import MAX_INVITED
 from p2ptrain.swarm import Invite
 from p2ptrain.swarm.addresses import likeliest_first, peer_of
@@ -31,34 +31,37 @@ from p2ptrain.swarm.private_door import PrivateDoor
 OWN_ADDRESSES = 2
 
 
-def make_invite(run_dir: Path, label: str, days: float, peer: str | None, key_file: Path | None) -> Invite:
+def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None, key_file: Path | None) -> Invite:
     """A link to the run of a folder; needs no network.
+
+    Args:
+        days: how long the membership lasts; None: as long as usual.
 
     Raises:
         NetworkError: the folder does not know where anybody could be reached.
-        AccessError: the run is private and the key no owner's; or it is public and takes no labels.
+        AccessError: the run is private and the key no owner's.
+        UsageError: the run is public, and its invites have neither label nor end.
     """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
-        addresses = _addresses(folder.contact)
+    with RunFolder.open(run_dir, lock=False) as folder:
+        addresses = _addresses(folder.contact, peers_within(folder))
         if folder.spec.is_private:
             only = PeerId(_peer_id(peer)) if peer else None
-            return invite_member(folder, owner_key(folder, key_file), addresses, label, days, only)
-        if label or peer:
-            raise AccessError(
-                "a public run takes in anyone", "its invites have no label and are for nobody in particular",
-                "leave out --label and --peer",
-            )  # fmt: skip
+            lasts = MEMBER_DAYS if days is None else days
+            return invite_member(folder, owner_key(folder, key_file), addresses, label, lasts, only)
+        if label or peer or days is not None:
+            raise UsageError(
+                "a public run takes in anyone, for as long as it goes on",
+                "its invites have no label and no end, and are for nobody in particular",
+                "leave out --label, --days and --peer",
+            )
         return Invite(folder.run, addresses)
-    finally:
-        folder.close()
 
 
-def _addresses(contact: Contact) -> tuple[str, ...]:
+def _addresses(contact: Contact, peers: Sequence[str]) -> tuple[str, ...]:
     """This peer's own and others', so that the link holds for longer than one of them is there."""
     own = contact.addresses[:OWN_ADDRESSES]
     others: dict[PeerId, str] = {}
-    for address in likeliest_first(contact.peers):
+    for address in likeliest_first(peers):
         others.setdefault(peer_of(address), address)
     others.pop(PeerId(contact.peer), None)
     found = (*own, *others.values())[:MAX_INVITED]
@@ -101,7 +104,7 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
             )  # fmt: skip
         with visit(folder, key) as swarm:
             _, told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
-        return f"the invite {label} is closed; {told} peers were told and pass it on"
+        return f"the invite {label} is closed; {told_words(told)}"
     finally:
         folder.close()
 
@@ -128,19 +131,16 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
             door = swarm.door
             assert isinstance(door, PrivateDoor)
             told = tell_everyone(swarm, folder.run, lambda other: door.papers.give(other, certificate))
-        return f"{short_peer(member.peer)} is a member until {day(until)}; {told} peers were told and pass it on"
+        return f"{short_peer(member.peer)} is a member until {day(until)}; {told_words(told)}"
     finally:
         folder.close()
 
 
 def show_invites(run_dir: Path, json_lines: bool) -> None:
     """The invites that were made in a folder, and what became of them."""
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         access = members_of(folder)
         made = MadeInvites.read(folder.path).invites
-    finally:
-        folder.close()
     rows = [(invite, *_fate(invite, access)) for invite in made]
     if json_lines:
         for invite, state, peers in rows:
@@ -166,11 +166,8 @@ def show_members(run_dir: Path, json_lines: bool) -> None:
     Raises:
         AccessError: the run is public.
     """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         members = members_of(folder).members(time.time())
-    finally:
-        folder.close()
     if json_lines:
         for member in members:
             print(json.dumps(asdict(member)))

@@ -70,4 +70,4 @@ def _cut_in_words(record: bytes) -> str:
         log, at = Equivocation.decode(record).proven()
         return f"{short_peer(log.author)} contradicted itself: its log {log.session.hex()} ends at record {at:,}"
     kept = sum(count for _, count in order.kept)
-    return f"{short_peer(order.revoked)} was revoked by the founder: {kept:,} of its records stay"
+    return f"{short_peer(order.revoked)} was revoked by an owner: {kept:,} of its records stay"

@@ -8,12 +8,13 @@ import time
 from collections.abc import Set
 
 from p2ptrain.errors import AccessError, NetworkError, StorageError
-from p2ptrain.peer.visiting import tell_everyone
+from p2ptrain.peer.visiting import find_member, tell_everyone
 from p2ptrain.run import PeerId, SigningKey, short_peer
 from p2ptrain.run.access import Access, commitment
 from p2ptrain.run.certificate import KEY_BYTES, MOST_KEPT, MOST_SHUT_OUT, Order
 from p2ptrain.swarm import Swarm
 from p2ptrain.swarm.private_door import PrivateDoor
+from p2ptrain.units import counted
 
 
 def shut_out(
@@ -28,13 +29,11 @@ def shut_out(
         companions: shut out the others, too, who came by these invites: one holder of a link can be many peers.
 
     Raises:
-        AccessError: one of the peers is an owner.
         NetworkError: nobody took it.
         StorageError: too many came by the same invites.
     """
     door = swarm.door
     assert isinstance(door, PrivateDoor)
-    check_no_owner(door.access, peers)
 
     async def learn(peer: PeerId) -> None:
         await door.papers.pull(peer)
@@ -50,13 +49,30 @@ def shut_out(
     return order, tell_everyone(swarm, door.access.run, give, but={*peers, *others})
 
 
-def check_no_owner(access: Access, peers: tuple[PeerId, ...]) -> None:
-    """Raises AccessError if one of these is an owner."""
-    if owners := access.owners.intersection(peers):
+def shut_out_words(order: Order, author: PeerId) -> str:
+    """For the line that says what was done: what became of others who came by the same invite."""
+    out, stay = len(order.peers) - 1, len(order.kept)
+    if out:
+        return f"{short_peer(author)} is revoked, and {counted(out, 'other')} who came by the same invite"
+    if stay:
+        return f"{short_peer(author)} is revoked ({counted(stay, 'other')} who came by the same invite stay in)"
+    return f"{short_peer(author)} is revoked"
+
+
+def member_to_shut_out(access: Access, text: str) -> PeerId:
+    """By a peer id, its ending, or the label of the invite.
+
+    Raises:
+        StorageError: that names nobody, or several.
+        AccessError: it is an owner.
+    """
+    member = find_member(access, text)
+    if member.role == "owner":
         raise AccessError(
-            f"{short_peer(min(owners))} is an owner of the run", "the run's first record says so, for good",
+            f"{short_peer(member.peer)} is an owner of the run", "the run's first record says so, for good",
             "to be rid of an owner, start a new run with others",
         )  # fmt: skip
+    return member.peer
 
 
 def companions_of(access: Access, peers: tuple[PeerId, ...]) -> frozenset[PeerId]:

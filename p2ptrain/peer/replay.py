@@ -34,8 +34,7 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
     if out is not None:
         check_is_free(out)
     prepare_torch(None)
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         _ = folder.spec.spsa  # raises: another method
         past = Past(folder)
         position = past.book.standing()
@@ -53,8 +52,6 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
                 print(write_masters(folder, task, out, past, state))
             except OSError as error:
                 raise cannot_write(out, error) from None
-    finally:
-        folder.close()
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:

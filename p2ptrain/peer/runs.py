@@ -19,9 +19,9 @@ from rich.console import Console
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, SpecError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.monitor.runs import RunSeen, in_order, run_fields, runs_lines, runs_table
-from p2ptrain.peer.status import passing
+from p2ptrain.peer.passing import passing
 from p2ptrain.run import Digest, Genesis, RunSpec, spec_from_canonical
-from p2ptrain.run.summary import is_custom
+from p2ptrain.run.digest import SHORTEST_ID
 from p2ptrain.swarm import Invite, Swarm, clock
 from p2ptrain.swarm.announcement import Announcement, is_announced
 from p2ptrain.swarm.nodes import read_nodes, shipped_list
@@ -32,8 +32,6 @@ MAX_LOOKED_AT = 200
 AT_ONCE = 8
 LOOK_SECONDS = 30.0
 SUGGESTED = 10
-SHORTEST_ID = 6
-"""Hexadecimal digits: with fewer a slip of the pen would be somebody's run."""
 
 log = logging.getLogger(__name__)
 Addresses = tuple[str, ...]
@@ -104,7 +102,7 @@ def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter:
     seen = find_run(name, swarms_to_look_in(invites, nodes, tell), tell)
     check_joinable(seen)
     reporter.emit(events.Preparing(f"found {seen}"))
-    return Invite(seen.run, seen.addresses)
+    return seen.invite
 
 
 def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
@@ -146,11 +144,11 @@ def _listed(lines: Iterable[str]) -> str:
 
 def check_joinable(seen: RunSeen) -> None:
     """Raises SpecError if the run needs its author's program."""
-    if is_custom(seen.spec):
+    if seen.spec.is_custom:
         raise SpecError(
             f"{seen} can't be joined with this command",
             "its model and data are made by a program of its founder",
-            f"get that program from them and give it this invite: {Invite(seen.run, seen.addresses)}",
+            f"get that program from them and give it this invite: {seen.invite}",
         )
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 
 from p2ptrain.errors import InviteError
 from p2ptrain.monitor import peers_lines, peers_table
+from p2ptrain.peer.passing import passing
 from p2ptrain.run import Digest, PeerId, short
-from p2ptrain.state.members import door_for
-from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm
+from p2ptrain.swarm import Invite, Presence
 from p2ptrain.units import counted
 
 
@@ -50,16 +46,6 @@ def read_directory(invite: Invite, run: Digest) -> dict[PeerId, Presence]:
     """The run's peers, seen in passing."""
     with passing(invite) as swarm:
         return swarm.run(swarm.directory.peers(run), 30.0)
-
-
-@contextlib.contextmanager
-def passing(invite: Invite) -> Iterator[Swarm]:
-    """Look into the swarm of an invite with an identity that is gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        identity = Identity.open(Path(folder) / "observer.key")
-        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=invite.addresses, passing=True)
-        with Swarm.start(identity, config, door_for(invite, identity, passing=True)) as swarm:
-            yield swarm
 
 
 def _plain(value: object) -> object:

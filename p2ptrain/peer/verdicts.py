@@ -10,7 +10,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from p2ptrain.units import duration, size
+from p2ptrain.units import counted, duration, size
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -222,7 +222,8 @@ def reachability(
         seen, port = told[0].ip, listening[0]
         return Finding(
             name, "warning",
-            f"no: {len(told)} peers dialled {seen} in vain; training works, but others reach you through relays only",
+            f"no: {counted(len(told), 'peer')} dialled {seen} in vain; training works, but others reach you through "
+            "relays only",
             f"forward TCP port {port} to this machine, then "
             f"--listen /ip4/0.0.0.0/tcp/{port} --announce /{_family(seen)}/{seen}/tcp/{port}",
         )  # fmt: skip
@@ -314,15 +315,17 @@ class RunFacts:
     free_memory: float
     free_device: float | None
     free_disk: float
-    missing_data: str = ""
-    """What the run reads that is not here."""
+    own_files: bool = False
+    """The run trains on files that each volunteer names."""
     down: float | None = None
     """Bytes per second."""
 
 
 def run(facts: RunFacts) -> Finding:
-    peers = f"{facts.peers} peer{'s' * (facts.peers != 1)}"
-    text = f"{facts.name}: {facts.contents}, {facts.parameters:,} parameters, {peers}"
+    text = f"{facts.name}: {facts.contents}, {facts.parameters:,} parameters, {counted(facts.peers, 'peer')}"
+    join = "p2ptrain join INVITE"
+    if facts.own_files:
+        text, join = f"{text}; it trains on files that you name", f"{join} --data FILES"
     wanted = facts.needs
     places = [
         ("memory", wanted.memory, facts.free_memory, "close other programs"),
@@ -332,15 +335,14 @@ def run(facts: RunFacts) -> Finding:
     for place, need, free, step in places:
         if free is not None and free < need:
             return Finding("run", "problem", f"{text}; takes {size(need)} of {place}, {size(free)} are free", step)
-    if facts.missing_data:
-        return Finding("run", "problem", f"{text}; {facts.missing_data}", "p2ptrain join INVITE --data FILES")
     for place, need, free, step in places:
         if free is not None and free < ROOM * need:
             told = f"{text}; takes at least {size(need)} of {place}, {size(free)} are free"
-            return Finding("run", "warning", told, f"p2ptrain join INVITE --batch-size 1, or {step}")
+            return Finding("run", "warning", told, f"{join} --batch-size 1, or {step}")
     seconds = wanted.state / facts.down if facts.down else 0.0
     fetch = f", {duration(seconds)} to fetch" if seconds >= 1 else ""
-    return Finding("run", "ok", f"{text}; state of {size(wanted.state)} at most{fetch}")
+    text = f"{text}; state of {size(wanted.state)} at most{fetch}"
+    return Finding("run", "warning", text, join) if facts.own_files else Finding("run", "ok", text)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

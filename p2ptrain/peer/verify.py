@@ -36,20 +36,17 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
         return
     if run_dir is not None:
         raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
-    folder = RunFolder.open(target, lock=False)
-    try:
+    with RunFolder.open(target, lock=False) as folder:
         found = audit_logs(folder, base) if isinstance(folder.spec.method, SPSAMethod) else audit(folder, base)
         _tell(target, found, json_lines, "start the peer: it fetches what is missing or damaged")
-    finally:
-        folder.close()
 
 
 def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
     yield from check_export(target)
     if run_dir is None:
         return
-    told, folder = Provenance.read(target), RunFolder.open(run_dir, lock=False)
-    try:
+    told = Provenance.read(target)
+    with RunFolder.open(run_dir, lock=False) as folder:
         if folder.run.hex() != told.run:
             yield Check("ledger", False, f"{run_dir} is of another run, {folder.run.hex()[:8]}")
             return
@@ -63,8 +60,6 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
             yield check_logs_against(folder, state, position)
         else:
             yield check_against(folder, commit, state)
-    finally:
-        folder.close()
 
 
 def _tell(target: Path, checks: Iterable[Check], json_lines: bool, way_out: str) -> None:

@@ -4,22 +4,26 @@ passing identity of their own. Nobody is asked to remember it."""
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
+from p2ptrain.peer.passing import passing_by
 from p2ptrain.run import Digest, PeerId, SigningKey
-from p2ptrain.run.access import Access, Member
+from p2ptrain.run.access import STRANGER, Access, Member
 from p2ptrain.run.certificate import certify
 from p2ptrain.state import RunFolder
+from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.inviting import check_owner
 from p2ptrain.state.members import MembersFile
-from p2ptrain.swarm import Identity, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm import Presence, RpcError, Swarm
+from p2ptrain.swarm.addresses import peer_of
 from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.identity import read_key
 from p2ptrain.swarm.patience import ask_all
 from p2ptrain.swarm.private_door import Pass, PrivateDoor
+from p2ptrain.units import counted
 
 VISIT_SECONDS = 3600
 CALL_SECONDS = 60.0
@@ -33,14 +37,19 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
     """The key of one of the run's owners; the folder's own peer's if none is given.
 
     Raises:
-        IdentityError: it can't be read.
+        IdentityError: it can't be read, or none is given and the folder does not say where its own is.
         AccessError: it is no owner's.
     """
-    path = given or Path(folder.contact.identity or "unknown.key")
+    known = folder.contact.identity
+    if given is None and not known:
+        raise IdentityError(
+            "this folder does not know the key of its peer", f"{folder.path / CONTACT_FILE} does not name it",
+            "give an owner's key file with --owner-key",
+        )  # fmt: skip
     try:
-        key = SigningKey.from_file_bytes(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise IdentityError(f"can't read the key {path}", str(error), "give an owner's with --owner-key") from None
+        key = read_key(given or Path(known))
+    except IdentityError as error:
+        raise IdentityError(error.what, error.why, "give an owner's key file with --owner-key") from None
     check_owner(folder, key)
     return key
 
@@ -77,8 +86,16 @@ def find_member(access: Access, text: str) -> Member:
     return found[0]
 
 
-@contextlib.contextmanager
-def visit(folder: RunFolder, owner: SigningKey) -> Iterator[Swarm]:
+def peers_within(folder: RunFolder) -> tuple[str, ...]:
+    """Addresses of others that the folder knows, without those of peers that are out of the run."""
+    known = folder.contact.peers
+    if not folder.spec.is_private:
+        return known
+    access, now = members_of(folder), time.time()
+    return tuple(a for a in known if access.refusal(peer_of(a), now) in ("", STRANGER))
+
+
+def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
     """The run's swarm.
 
     Raises:
@@ -86,14 +103,10 @@ def visit(folder: RunFolder, owner: SigningKey) -> Iterator[Swarm]:
     """
     contact = folder.contact
     here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
-    known = (*here, *contact.peers)
+    known = tuple(dict.fromkeys((*here, *contact.addresses, *peers_within(folder))))
     if not known:
         raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
-    with tempfile.TemporaryDirectory() as home:
-        config = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=known)
-        identity = Identity.open(Path(home) / "passing.key")
-        with Swarm.start(identity, config, _door(folder, owner, identity.peer_id)) as swarm:
-            yield swarm
+    return passing_by(known, lambda identity: _door(folder, owner, identity.peer_id))
 
 
 def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
@@ -110,6 +123,11 @@ def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId]
         NetworkError: none was.
     """
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
+
+
+def told_words(count: int) -> str:
+    """For the end of a line that says what was done."""
+    return f"{counted(count, 'peer')} {'was told and passes' if count == 1 else 'were told and pass'} it on"
 
 
 async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId]) -> int:

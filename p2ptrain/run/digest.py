@@ -24,6 +24,8 @@ DIGEST_BYTES = 32
 CHUNK_BYTES = 256 * 1024
 NO_DIGEST = Digest(bytes(DIGEST_BYTES))
 """Stands where there is nothing to name, e.g. the commit before the first."""
+SHORTEST_ID = 6
+"""Hexadecimal digits that name a run by the beginning of its id: with fewer a slip of the pen would be somebody's."""
 
 Buffer = bytes | bytearray | memoryview
 

@@ -18,7 +18,7 @@ from p2ptrain.run.method import METHODS
 from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 from p2ptrain.run.task import TASKS
 
-_TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", METHODS)}
+_TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", tuple(METHODS))}
 """Sections of several kinds: the field that says which, and what it may say."""
 
 

@@ -148,4 +148,6 @@ class SPSAMethod(Section):
 
 
 Method = Annotated[DiLoCoMethod | SPSAMethod, Field(discriminator="name")]
-METHODS = ("diloco", "spsa")
+METHODS = {"diloco": "Streaming DiLoCo", "spsa": "one-byte SPSA"}
+"""What people call each; in lists, where there is little room:"""
+SHORT_METHODS = {"diloco": "DiLoCo", "spsa": "one-byte"}

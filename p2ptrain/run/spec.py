@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from p2ptrain.errors import SpecError
 from p2ptrain.run.digest import Digest, digest_of
-from p2ptrain.run.method import DiLoCoMethod, Method, SPSAMethod
+from p2ptrain.run.method import METHODS, DiLoCoMethod, Method, SPSAMethod
 from p2ptrain.run.record import PeerIdField
 from p2ptrain.run.section import PositiveInt, Section
 from p2ptrain.run.task import LanguageModelling, TaskSection
@@ -232,7 +232,7 @@ class RunSpec(Section):
         if isinstance(self.task, LanguageModelling):
             return self
         task = f"task.kind = {self.task.kind!r}"
-        if isinstance(self.data, CustomData) or self.model.architecture == "custom":
+        if self.is_custom or isinstance(self.data, CustomData):  # the latter for the type checker
             raise ValueError(f"{task} is not for a run whose own program brings model and data: leave out [task]")
         if isinstance(self.data, StdlibData):
             raise ValueError(f"{task} reads tables: data.source must be 'files' or 'dataset', not 'stdlib-python'")
@@ -274,6 +274,11 @@ class RunSpec(Section):
     def is_private(self) -> bool:
         return self.swarm.access == "private"
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether model or data are brought by a program of its author's, without which nobody can join."""
+        return self.model.architecture == "custom" or self.data.source == "custom"
+
     def made_private(self) -> Self:
         """The same run, for those alone whom its owners invite."""
         return self.model_copy(update={"swarm": self.swarm.model_copy(update={"access": "private"})})
@@ -286,7 +291,7 @@ class RunSpec(Section):
             SpecError: this one does not.
         """
         if not isinstance(self.method, DiLoCoMethod):
-            raise _another_method("Streaming DiLoCo", self.method.name)
+            raise _another_method("diloco", self.method.name)
         return self.method
 
     @property
@@ -297,9 +302,9 @@ class RunSpec(Section):
             SpecError: this one does not.
         """
         if not isinstance(self.method, SPSAMethod):
-            raise _another_method("one-byte SPSA", self.method.name)
+            raise _another_method("spsa", self.method.name)
         return self.method
 
 
 def _another_method(wanted: str, found: str) -> SpecError:
-    return SpecError(f"this run does not train by {wanted}", f"method.name is {found!r}")
+    return SpecError(f"this run does not train by {METHODS[wanted]}", f"method.name is {found!r}")

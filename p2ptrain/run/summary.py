@@ -10,13 +10,12 @@ from p2ptrain.run.spec import DatasetData, FilesData, RunSpec
 
 def contents(spec: RunSpec) -> str:
     """What is trained on what."""
-    model = spec.model.pretrained or f"a new {spec.model.architecture}"
-    return f"{model} on {data_of(spec)}"
+    return f"{model_of(spec)} on {data_of(spec)}"
 
 
 def model_of(spec: RunSpec) -> str:
     """A pretrained model's name, or the architecture that is trained from scratch."""
-    if is_custom(spec):
+    if spec.is_custom:
         return "its own program's"
     return spec.model.pretrained or f"new {spec.model.architecture}"
 
@@ -31,16 +30,6 @@ def data_of(spec: RunSpec) -> str:
     return spec.data.source
 
 
-def method_of(spec: RunSpec) -> str:
-    """How its peers train together."""
-    return "one-byte" if isinstance(spec.method, SPSAMethod) else "DiLoCo"
-
-
 def last_height(spec: RunSpec) -> int | None:
     """The height at which the run is complete, of a one-byte run the number of records; None if it has no end."""
     return spec.method.total_records if isinstance(spec.method, SPSAMethod) else spec.method.last_height
-
-
-def is_custom(spec: RunSpec) -> bool:
-    """Whether model or data are brought by a program of its author's, without which nobody can join."""
-    return spec.model.architecture == "custom" or spec.data.source == "custom"

@@ -129,7 +129,7 @@ class Batch:
 
 
 class Revocation(SignedRecord):
-    """The founder's order to take back what an author has said, except the beginnings that are named."""
+    """An owner's order to take back what an author has said, except the beginnings that are named."""
 
     kind: ClassVar[str] = "revocation/1"
 

@@ -133,7 +133,7 @@ class OneByteSPSA:
 
         Raises:
             ValueError: another number of batches.
-            TrainingError: the founder has revoked this peer.
+            TrainingError: an owner has revoked this peer.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
@@ -178,9 +178,9 @@ class OneByteSPSA:
         if self._exchange.view.revoked:
             self.halt()
             raise TrainingError(
-                "the run's founder has revoked this peer",
+                "an owner of the run has revoked this peer",
                 "what it measures is taken back everywhere",
-                "ask the founder, or join with another identity",
+                "ask an owner, or join with another identity",
             )
         self._exchange.flush_if_due()
         most = LEAST_APPLIED
@@ -235,7 +235,7 @@ class OneByteSPSA:
         """Apply what the others have measured; returns after so many seconds, or when the run is complete.
 
         Raises:
-            TrainingError: the founder has revoked this peer.
+            TrainingError: an owner has revoked this peer.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()

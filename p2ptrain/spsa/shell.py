@@ -370,6 +370,6 @@ class Shell:
 
 def _told(cut: Revocation | Equivocation) -> str:
     if isinstance(cut, Revocation):
-        return f"the founder has revoked {short_peer(cut.revoked)}: what it said is taken back"
+        return f"an owner has revoked {short_peer(cut.revoked)}: what it said is taken back"
     name, at = cut.proven()
     return f"{short_peer(name.author)} contradicted itself: its log ends at record {at}, the rest is taken back"

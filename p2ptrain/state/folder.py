@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, digest_of, short_peer, spec_from_canonical
 from p2ptrain.run.access import owners_of
+from p2ptrain.run.digest import SHORTEST_ID
 from p2ptrain.state.contact import Contact
 from p2ptrain.state.database import DamagedError
 from p2ptrain.state.files import tidy_up, write_whole
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One peer's folder of one run, locked while it is open for training."""
+    """One peer's folder of one run, locked while it is open for training. Close it, or use it in a `with` block."""
 
     def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, lock: FileLock | None) -> None:
         self.path, self.genesis, self.spec, self._lock = path, genesis, spec, lock
@@ -110,6 +111,12 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def find_folder(given: Path, home: Path) -> Path:
     """The run folder at a path; or the one in `home` of the run of this name, or whose id begins so. Of several peers
@@ -121,8 +128,7 @@ def find_folder(given: Path, home: Path) -> Path:
     name = str(given)
     if given.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         return given
-    runs = [path for path in (home / "runs").glob("*") if path.name.startswith(f"{name}-") or _id_of(path) == name]
-    found = sorted(path.parent for run in runs for path in run.glob("*/genesis"))
+    found = sorted(path.parent for path in (home / "runs").glob("*/*/genesis") if _goes_by(path.parent, name))
     meant = [path for path in found if _is_owners(path)] if len(found) > 1 else found
     if len(meant) == 1:
         return meant[0]
@@ -134,8 +140,14 @@ def find_folder(given: Path, home: Path) -> Path:
     )
 
 
-def _id_of(path: Path) -> str:
-    return path.name.rpartition("-")[2]
+def _goes_by(folder: Path, text: str) -> bool:
+    """Whether a run folder's run is called so, or its id begins so; where it is tells its name and eight digits."""
+    name, _, digits = folder.parent.name.rpartition("-")
+    if text == name:
+        return True
+    if len(text) < SHORTEST_ID or text[: len(digits)] != digits[: len(text)]:
+        return False
+    return len(text) <= len(digits) or digest_of((folder / "genesis").read_bytes()).hex().startswith(text)
 
 
 def _is_owners(path: Path) -> bool:

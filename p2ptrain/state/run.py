@@ -17,7 +17,7 @@ from typing import Self
 
 import platformdirs
 
-from p2ptrain.errors import IdentityError, InviteError, MalformedError, NetworkError, StorageError
+from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
 from p2ptrain.run.access import Access, commitment
 from p2ptrain.run.certificate import KEY_BYTES
@@ -30,6 +30,7 @@ from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.inviting import MEMBER_DAYS, invite_member
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.members import MembersFile, door_for, remember_members
+from p2ptrain.state.own_key import invited_identity, open_identity, open_own_key
 from p2ptrain.state.throttle import Throttle, count_the_rest
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals, clock, version
 from p2ptrain.swarm.addresses import is_relayed
@@ -51,15 +52,6 @@ def default_home() -> Path:
     folder."""
     given = os.environ.get("P2PTRAIN_HOME")
     return Path(given) if given else platformdirs.user_data_path("p2ptrain")
-
-
-def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity:
-    """The identity at `path`, or the next one in `home` that no process on this machine uses, and that is none of
-    the peers to be reached: those can't be reached from themselves."""
-    if path:
-        return Identity.open(path)
-    taken = {PeerId(address.rpartition("/p2p/")[2]) for address in config.bootstrap}
-    return Identity.open_next_free(home / "identities", avoid=taken)
 
 
 class Run:
@@ -129,7 +121,7 @@ class Run:
             )
         home = home or default_home()
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
-        key = open_identity(home, identity or _invited_identity(home, invite), config)
+        key = open_identity(home, identity or invited_identity(home, invite), config)
         door = door_for(invite, key)
         swarm = _start_or_look_in_lan(key, config, invite.run, door)
         try:
@@ -162,7 +154,7 @@ class Run:
         home = path.resolve().parent.parent.parent
         try:
             contact = folder.contact
-            key = _open_own_key(identity, contact, home, path.resolve().name)
+            key = open_own_key(identity, contact, home, path.resolve().name)
             config = _at_the_same_port(config or NodeConfig(), contact.port)
             members = MembersFile(folder.path, folder.genesis, folder.spec) if folder.spec.is_private else None
             door = members.door(key.peer_id) if members else Door()
@@ -271,17 +263,6 @@ class Run:
             self.blobs.hold(self.spec.canonical(), "record")
 
 
-def _invited_identity(home: Path, invite: Invite) -> Path | None:
-    """The key file here of the one peer that an invite is for; None if it is for anyone."""
-    peer = invite.ticket.invitation.peer if invite.ticket else ""
-    try:
-        return Identity.find(home / "identities", peer) if peer else None
-    except IdentityError as error:
-        raise InviteError(
-            "this invite is for another peer", error.what, "give that peer's key with --identity"
-        ) from None
-
-
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     """For the next start: then what others remember of this peer, and its invite, still hold."""
     own = swarm.addresses()
@@ -295,27 +276,6 @@ def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
         "addresses": tuple(own[:MAX_INVITED]),
     }
     known.model_copy(update=noted).write(folder.path)
-
-
-def _open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) -> Identity:
-    """The identity of a folder's peer, whose id ends like this if nothing else is known of it.
-
-    Raises:
-        IdentityError: it is in use, not to be found, or not the one that was given.
-    """
-    if given is not None and not given.is_file():
-        raise IdentityError(f"there is no key file {given}", "", "leave out --identity: the folder knows its own")
-    path = given or Path(contact.identity or "unknown")
-    if not path.is_file():
-        path = Identity.find(home / "identities", contact.peer or ending)
-    key = Identity.open(path)
-    if not key.peer_id.endswith(contact.peer or ending):
-        key.close()
-        raise IdentityError(
-            f"{path} is not the key of the peer whose folder this is", f"its id is {contact.peer or '…' + ending}",
-            "give that peer's key file with --identity, or join the run with an invite as a new one",
-        )  # fmt: skip
-    return key
 
 
 def _known_addresses(folder: RunFolder, contact: Contact) -> tuple[str, ...]:

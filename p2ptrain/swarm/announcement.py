@@ -16,7 +16,7 @@ from pydantic import Field
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, Genesis, Record, RunSpec, digest_of, short
 
-MAX_SPEC_BYTES = 16 * 1024
+MAX_ANNOUNCED = 16 * 1024
 """Of a spec that is announced. The recipes' have a thousand bytes; a run may have four times as many as this."""
 
 log = logging.getLogger(__name__)
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 
 def is_announced(spec: RunSpec) -> bool:
     """Whether a run of this spec is for everybody to find."""
-    return not spec.is_private and len(spec.canonical()) <= MAX_SPEC_BYTES
+    return not spec.is_private and len(spec.canonical()) <= MAX_ANNOUNCED
 
 
 class Announcement(Record):
     """A run's entry in the list of runs."""
 
     kind: ClassVar[str] = "announcement/1"
-    max_bytes: ClassVar[int] = MAX_SPEC_BYTES + 4096
+    max_bytes: ClassVar[int] = MAX_ANNOUNCED + 4096
 
     genesis: Genesis
-    spec: Annotated[bytes, Field(max_length=MAX_SPEC_BYTES)]
+    spec: Annotated[bytes, Field(max_length=MAX_ANNOUNCED)]
     """The spec's canonical bytes. Who stores the entry does not read them: they may be a newer version's."""
 
     @classmethod
@@ -46,7 +46,7 @@ class Announcement(Record):
         if not spec.is_private:
             log.info(
                 "the run %s is not announced: its spec has %d bytes, at most %d are", short(genesis.digest),
-                len(canonical), MAX_SPEC_BYTES,
+                len(canonical), MAX_ANNOUNCED,
             )  # fmt: skip
         return None
 

@@ -20,7 +20,7 @@ from p2ptrain.swarm.presence import monotonic
 
 KEY_BYTES = 3 * 1024 * 1024
 """Of records under one key: all of them go into one answer, and p2pd carries no message of more than 4 MiB. That is
-about 3,000 peers of a run, or as many runs."""
+about 3,000 peers of a run, or 2,400 runs."""
 STORAGE_BYTES = 32 * 1024 * 1024
 """Of all records; in memory they take about twice as much."""
 COUNT_SECONDS = 1.0

@@ -17,7 +17,7 @@ from blake3 import blake3
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import CustomData, DatasetData, FilesData, StdlibData
-from p2ptrain.tasks.trust import check_dataset, check_files, refuse_script
+from p2ptrain.tasks.trust import check_dataset, check_files, is_folder, refuse_script
 
 TextData = StdlibData | FilesData | DatasetData
 
@@ -33,13 +33,23 @@ def text_data(spec: RunSpec) -> TextData:
     Raises:
         SpecError: the founder's own program brings model or data.
     """
-    if isinstance(spec.data, CustomData) or spec.model.architecture == "custom":
+    if spec.is_custom or isinstance(spec.data, CustomData):  # the latter for the type checker
         raise SpecError(
             "this run's model and data are made by a program of its founder",
             "the spec says 'custom'",
             "join it from that program with p2ptrain.StreamingDiLoCo, as the README shows",
         )
     return spec.data
+
+
+def own_files(spec: RunSpec) -> tuple[str, ...]:
+    """Files or folders of each volunteer's machine that a run's spec names; none if its text comes from elsewhere."""
+    match spec.data:
+        case FilesData(paths=paths):
+            return paths
+        case DatasetData(dataset=name) if is_folder(name):
+            return (name,)
+    return ()
 
 
 def is_held_out(text: str, fraction: float) -> bool:

@@ -50,15 +50,16 @@ def offer_run(swarm: Swarm, folder: Path) -> Invite:
     return Invite(genesis.digest, tuple(swarm.addresses()))
 
 
-def test_an_invite_that_leads_to_a_run_is_all_ok(swarms: Swarms, tmp_path: Path) -> None:
+def test_an_invite_that_leads_to_a_run_is_all_ok_but_files_are_to_be_named(swarms: Swarms, tmp_path: Path) -> None:
     swarm = swarms.start()
     seen = found(offer_run(swarm, tmp_path), tmp_path)
     assert list(seen) == ["swarm", "clock", "reachable", "bandwidth", "run"]
-    assert {seen[check].verdict for check in ("swarm", "clock", "reachable", "run")} == {"ok"}, seen
+    assert {seen[check].verdict for check in ("swarm", "clock", "reachable")} == {"ok"}, seen
+    assert (seen["run"].verdict, seen["run"].next_step) == ("warning", "p2ptrain join INVITE --data FILES")
     assert re.fullmatch(r"[\d.]+ Mbit/s down, [\d.]+ Mbit/s up.*", seen["bandwidth"].text)
     assert "1 of 1 peers of the invite answer" in seen["swarm"].text
     assert "from this machine; nobody outside has tried" in seen["reachable"].text
-    assert "tiny: a new llama on" in seen["run"].text
+    assert "tiny: new llama on" in seen["run"].text
 
 
 class AnHourAhead(Swarm):
@@ -108,5 +109,6 @@ def test_the_command_finds_a_training_peer_and_ends_with_0(lab: Lab) -> None:
     doctor = lab.start("doctor", peer.invite, "--listen", LOOPBACK, "--device", "cpu")
     assert doctor.exit_code(timeout=150.0) == int(any(event["verdict"] == "problem" for event in doctor.events))
     verdicts = {event["check"]: event["verdict"] for event in doctor.events}
-    assert {verdicts[check] for check in ("swarm", "clock", "reachable", "run")} == {"ok"}, doctor.events
+    assert {verdicts[check] for check in ("swarm", "clock", "reachable")} == {"ok"}, doctor.events
+    assert verdicts["run"] == "warning", "it trains on files"
     assert doctor.errors == ""

@@ -120,7 +120,7 @@ def test_what_a_revoked_peer_has_said_is_taken_back_everywhere(lab: Lab) -> None
     told = revoke(first.folder, third.id[-8:], 10, None)
     assert "10 stay" in told
     assert third.exit_code() == TRAINING
-    assert "the run's founder has revoked this peer" in third.errors
+    assert "an owner of the run has revoked this peer" in third.errors
     wait_for_common_mark(first, second, after=time.monotonic())
     assert_equal_marks(first, second)
     for peer in (first, second):

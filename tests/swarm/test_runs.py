@@ -76,7 +76,7 @@ def test_the_runs_of_a_swarm_are_listed_and_joined_by_name(lab: Lab) -> None:
     found = wait_until_listed(
         lab, invite, lambda found: all(each["height"] > 0 for each in found.values()) and len(found) == 2
     )
-    for peer, name, method in ((first, "tiny", "DiLoCo"), (other, "bytes", "one-byte")):
+    for peer, name, method in ((first, "tiny", "diloco"), (other, "bytes", "spsa")):
         fields = found[id_of(peer)]
         assert (fields["name"], fields["method"], fields["founder"]) == (name, method, peer.id)
         assert (fields["model"], fields["data"], fields["custom"]) == ("new llama", TEXT, False)

@@ -17,6 +17,7 @@ import p2ptrain.peer.bootstrap
 import p2ptrain.peer.demo
 import p2ptrain.peer.export
 import p2ptrain.peer.speed
+import p2ptrain.peer.verify
 from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
@@ -260,6 +261,7 @@ def test_without_any_the_defaults_are_the_documented_ones(program: Program, hand
         (f"peer demo --home /a/home --bootstrap {BOOTSTRAP} --threads 2 --json", "--threads 2 --json"),
         (f"peer --name demo demo --bootstrap={BOOTSTRAP}", "--name demo"),
         ("peer demo --name demo", "--name demo"),
+        (f"join {INVITE} --bootstrap {BOOTSTRAP} --nodes nodes.toml --max-up 5Mbit", "--max-up 5Mbit"),
     ],
 )
 def test_what_was_typed_is_kept_for_the_command_that_resumes(
@@ -301,6 +303,13 @@ def test_peer_founds_a_recipe_or_file_and_resumes_a_folder(program: Program, han
     assert [(way, str(subject)) for way, subject, _ in handed.began] == [
         ("found", "demo"), ("found", "run.toml"), ("resume", str(tmp_path)),
     ]  # fmt: skip
+
+
+def test_a_run_that_exists_does_not_become_private(program: Program, handed: Handed, tmp_path: Path) -> None:
+    ended = program("peer", str(tmp_path), "--private")
+    assert ended.code == 2
+    assert "stays as it was founded" in ended.errors
+    assert not handed.began
 
 
 def test_a_recipe_is_meant_also_beside_a_folder_of_its_name(
@@ -370,6 +379,19 @@ def test_verify_and_history_refuse_what_is_no_run_folder(program: Program, tmp_p
         ended = program(command, str(tmp_path))
         assert ended.code == 8
         assert f"{tmp_path} is no run folder" in ended.errors
+
+
+def test_an_export_is_held_against_a_run_by_its_name(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(p2ptrain.peer.verify, "verify", lambda *given: heard.append(given))
+    monkeypatch.setenv("P2PTRAIN_HOME", str(tmp_path))
+    folder = tmp_path / "runs" / "tiny-0123abcd" / "me"
+    folder.mkdir(parents=True)
+    (folder / "genesis").touch()
+    assert program("verify", str(tmp_path), "--run", "tiny").code == 0
+    assert heard == [(tmp_path, None, folder, False)]
 
 
 # New specs ---------------------------------------------------------------------------------------------------------

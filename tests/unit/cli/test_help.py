@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from p2ptrain.cli.app import app
+from p2ptrain.state import RunFolder
+from p2ptrain.state.members import MembersFile
 from tests.unit.cli.conftest import Program
+from tests.unit.run.papers import ANNA, FOUNDER, OWNER, RUN, access, certificate
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 TRAINING = ("torch", "transformers", "datasets", "hivemind")
@@ -107,6 +111,29 @@ print("written with", sorted(set(sys.modules) & set({TRAINING!r})))
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert "helped with []" in ended.stdout
     assert ended.stdout.endswith("written with []\n")
+
+
+def test_an_owner_s_commands_do_without_torch(tmp_path: Path) -> None:
+    """In a process of its own: a key, and an order to the peers of a DiLoCo run, of whom nobody is there."""
+    with RunFolder.create(tmp_path, *RUN, FOUNDER.peer_id) as folder:
+        MembersFile.begin(folder.path, access(certificate(ANNA)), None)
+    (tmp_path / "owner.key").write_bytes(OWNER.to_file_bytes())
+    script = f"""
+import sys
+from p2ptrain.cli.app import app
+from p2ptrain.errors import NetworkError
+
+app(["keygen", "other.key"], standalone_mode=False)
+try:
+    app(["revoke", {str(folder.path)!r}, {ANNA.peer_id!r}, "--owner-key", "owner.key"], standalone_mode=False)
+except NetworkError as error:
+    print(error.what)
+print(*sorted(set(sys.modules) & set({TRAINING!r})))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+    )
+    assert ended.stdout.splitlines()[1:] == ["this folder knows no peer of the run", "hivemind"], ended.stderr
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -60,7 +60,36 @@ def test_invite_prints_the_link_alone(program: Program, tmp_path: Path, asked: l
     assert program("invite", str(tmp_path), *given).out == INVITE + "\n"
     assert asked == [(tmp_path, "anna", 7.0, "12D3", tmp_path / "k")]
     assert json.loads(program("invite", str(tmp_path), "--json").out)["invite"] == INVITE
-    assert asked[1] == (tmp_path, "", 90.0, None, None)
+    assert asked[1] == (tmp_path, "", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--list --label anna", "--label means nothing with --list"),
+        ("--list --days 7", "--days means nothing with --list"),
+        ("--revoke anna --peer 12D3", "--peer means nothing with --revoke"),
+        ("--revoke anna --days 7", "--days means nothing with --revoke"),
+        ("--revoke anna --json", "--json means nothing with --revoke"),
+        ("--renew anna --label anna", "--label means nothing with --renew"),
+        ("--renew anna --qr", "--qr means nothing with --renew"),
+        ("--qr --json", "give --qr or --json, not both"),
+    ],
+)
+def test_an_option_of_invite_that_would_do_nothing_is_refused(
+    program: Program, tmp_path: Path, flags: str, told: str
+) -> None:
+    ended = program("invite", str(tmp_path), *flags.split())
+    assert ended.code == 2
+    assert told in ended.errors
+
+
+@pytest.mark.parametrize(("flags", "days"), [((), 90.0), (("--days", "7"), 7.0)])
+def test_renew_takes_days(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], days: float
+) -> None:
+    monkeypatch.setattr(inviting, "renew", lambda *given: str(given[1:3]))
+    assert program("invite", str(tmp_path), "--renew", "anna", *flags).out == f"('anna', {days})\n"
 
 
 @pytest.mark.usefixtures("asked")

@@ -69,7 +69,7 @@ def test_fields_for_programs_are_complete_and_json() -> None:
     fields = json.loads(json.dumps(run_fields(run, NOW), allow_nan=False))
     assert fields == {
         "name": "test", "run": run.run.hex(), "founder": KEYS[0].peer_id, "description": "for everybody",
-        "method": "DiLoCo", "model": "new llama", "data": "stdlib-python", "custom": False, "peers": 3,
+        "method": "diloco", "model": "new llama", "data": "stdlib-python", "custom": False, "peers": 3,
         "tokens_per_second": 160.5, "loss": 2.5, "height": 7, "last_height": 160, "age_seconds": 259200.0,
     }  # fmt: skip
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
+from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError, UsageError
 from p2ptrain.peer import invite as inviting
+from p2ptrain.peer import revoke as revoking
 from p2ptrain.peer.invite import close_invite, make_invite, renew, show_invites, show_members
 from p2ptrain.run import NO_DIGEST, Genesis, PeerId, SigningKey
 from p2ptrain.run.access import Access, Paper, commitment
@@ -68,6 +69,19 @@ def test_an_invite_needs_no_network_and_leads_to_several_peers(folder: RunFolder
     assert abs(invitation.expires - time.time() - 30 * 86_400) < 60
 
 
+def test_an_invite_does_not_lead_to_who_is_out(folder: RunFolder, owners: Path) -> None:
+    file = MembersFile(folder.path, *RUN)
+    file.save(tuple(p.encoded for p in (*file.access.papers(), order(peers=(BEN.peer_id,)))), (FOUNDING_SECRET,))
+    made = make_invite(folder.path, "carla", None, None, owners)
+    assert made.addresses == (at(FOUNDER), at(FOUNDER, "10.0.0.1"), at(ANNA, "8.8.4.4"))
+
+
+def test_a_membership_lasts_ninety_days_if_nothing_is_said(folder: RunFolder, owners: Path) -> None:
+    ticket = make_invite(folder.path, "", None, None, owners).ticket
+    assert ticket is not None
+    assert abs(ticket.invitation.expires - time.time() - 90 * 86_400) < 60
+
+
 def test_an_invite_can_be_for_one_peer(folder: RunFolder, owners: Path) -> None:
     ticket = make_invite(folder.path, "", 1.0, STRANGER.peer_id, owners).ticket
     assert ticket is not None
@@ -80,7 +94,7 @@ def test_who_is_no_owner_does_not_invite(folder: RunFolder, tmp_path: Path) -> N
     with pytest.raises(AccessError, match="only an owner of the run can do that") as refusal:
         make_invite(folder.path, "", 1.0, None, None)  # with the founder's key, which the folder knows
     assert FOUNDER.peer_id in refusal.value.why
-    with pytest.raises(IdentityError, match="can't read the key"):
+    with pytest.raises(IdentityError, match=r"missing\.key"):
         make_invite(folder.path, "", 1.0, None, tmp_path / "missing.key")
 
 
@@ -97,11 +111,11 @@ def test_a_public_run_s_invite_is_its_addresses(tmp_path: Path) -> None:
     folder.close()
     public = folder.path
     Contact(peer=FOUNDER.peer_id, addresses=(at(FOUNDER),)).write(public)
-    made = make_invite(public, "", 90.0, None, None)
+    made = make_invite(public, "", None, None, None)
     assert (made.ticket, made.addresses) == (None, (at(FOUNDER),))
-    for label, peer in (("anna", None), ("", ANNA.peer_id)):
-        with pytest.raises(AccessError, match="a public run takes in anyone"):
-            make_invite(public, label, 90.0, peer, None)
+    for label, days, peer in (("anna", None, None), ("", 90.0, None), ("", None, ANNA.peer_id)):
+        with pytest.raises(UsageError, match="a public run takes in anyone"):
+            make_invite(public, label, days, peer, None)
     with pytest.raises(AccessError, match="no list of members"):
         show_members(public, json_lines=False)
 
@@ -188,6 +202,27 @@ def test_who_was_revoked_is_not_renewed(folder: RunFolder, owners: Path) -> None
     file.save(tuple(p.encoded for p in (*file.access.papers(), order(peers=(BEN.peer_id,)))), (FOUNDING_SECRET,))
     with pytest.raises(AccessError, match="was revoked"):
         renew(folder.path, "ben", 1.0, owners)
+
+
+def test_who_is_revoked_of_a_run_without_records_has_none_to_keep(
+    folder: RunFolder, owners: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out: list[tuple[PeerId, ...]] = []
+
+    def shut_out(
+        swarm: object, key: SigningKey, peers: tuple[PeerId, ...], companions: bool = False
+    ) -> tuple[Order, int]:
+        out.append(peers)
+        return order(peers=peers), 1
+
+    monkeypatch.setattr(revoking, "visit", lambda folder, key: contextlib.nullcontext())
+    monkeypatch.setattr(revoking, "shut_out", shut_out)
+    with pytest.raises(UsageError, match="no records to keep"):
+        revoking.revoke(folder.path, "anna", 0, False, owners)
+    assert out == []
+    told = revoking.revoke(folder.path, "anna", None, False, owners)
+    assert told == f"{ANNA.peer_id[-6:]} is revoked; 1 peer was told and passes it on"
+    assert out == [(ANNA.peer_id,)]
 
 
 def test_a_closed_invite_keeps_who_came_by_it(

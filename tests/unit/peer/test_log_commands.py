@@ -175,7 +175,7 @@ def test_a_run_of_another_method_is_not_replayed(other_method: Path) -> None:
 
 def test_nobody_is_revoked_in_a_public_run_without_records(other_method: Path) -> None:
     with pytest.raises(AccessError, match="a public run can't shut anybody out"):
-        revoke(other_method, ONE, None, None)
+        revoke(other_method, ONE, None, False, None)
 
 
 # History -------------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_history_tells_who_measured_how_much_marks_and_cuts(written: Written, ca
     assert cuts == sorted(
         [
             f"{ONE[-6:]} contradicted itself: its log {written.logs[0].session.hex()} ends at record 6",
-            f"{OTHER[-6:]} was revoked by the founder: 4 of its records stay",
+            f"{OTHER[-6:]} was revoked by an owner: 4 of its records stay",
         ]
     )
     history(written.folder.path, json_lines=False)

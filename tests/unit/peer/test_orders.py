@@ -6,7 +6,7 @@ import pytest
 
 from p2ptrain.errors import AccessError, StorageError
 from p2ptrain.peer import orders
-from p2ptrain.peer.orders import check_no_owner, companions_of, make_order
+from p2ptrain.peer.orders import companions_of, make_order, member_to_shut_out, shut_out_words
 from p2ptrain.run.access import Access
 from p2ptrain.run.certificate import Certificate
 from tests.unit.run.papers import ANNA, BEN, FOUNDER, NOW, OWNER, STRANGER, access, certificate, invitation, order
@@ -52,10 +52,21 @@ def test_who_is_out_already_is_not_kept_and_who_was_renewed_is() -> None:
     assert make_order(known, OWNER, (ANNA.peer_id,), (), SECRET).kept == (BEN.peer_id,)
 
 
-def test_an_owner_can_not_be_revoked() -> None:
+def test_an_owner_can_not_be_revoked_and_a_founder_who_is_none_can() -> None:
     with pytest.raises(AccessError, match="is an owner of the run"):
-        check_no_owner(access(), (OWNER.peer_id,))
-    check_no_owner(access(), (FOUNDER.peer_id,))
+        member_to_shut_out(access(), OWNER.peer_id)
+    assert member_to_shut_out(access(), FOUNDER.peer_id[-6:]) == FOUNDER.peer_id
+
+
+def test_what_became_of_others_who_came_by_the_same_invite_is_told() -> None:
+    known, _ = shared()
+    name = ANNA.peer_id[-6:]
+    kept = make_order(known, OWNER, (ANNA.peer_id,), (), SECRET)
+    assert shut_out_words(kept, ANNA.peer_id) == f"{name} is revoked (2 others who came by the same invite stay in)"
+    out = make_order(known, OWNER, (ANNA.peer_id,), (), SECRET, companions_of(known, (ANNA.peer_id,)))
+    assert shut_out_words(out, ANNA.peer_id) == f"{name} is revoked, and 2 others who came by the same invite"
+    alone = make_order(access(certificate(BEN)), OWNER, (BEN.peer_id,), (), SECRET)
+    assert shut_out_words(alone, BEN.peer_id) == f"{BEN.peer_id[-6:]} is revoked"
 
 
 def test_an_order_keeps_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:

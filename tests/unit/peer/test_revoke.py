@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
-from p2ptrain.peer import revoke as revoking
+from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError, UsageError
+from p2ptrain.peer import cuts
 from p2ptrain.peer.revoke import revoke
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.batch import MOST_KEPT, Revocation
@@ -53,7 +53,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
             given.append(order)
 
     monkeypatch.setattr(others, "note", note)
-    monkeypatch.setattr(revoking, "visit", lambda folder, key: contextlib.nullcontext(others))
+    monkeypatch.setattr(cuts, "visit", lambda folder, key: contextlib.nullcontext(others))
     return given
 
 
@@ -64,7 +64,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
 def test_an_order_keeps_the_first_records(
     written: Written, orders: list[Revocation], keep: int | None, stays: tuple[int, int]
 ) -> None:
-    told = revoke(written.folder.path, ONE[-6:], keep, None)
+    told = revoke(written.folder.path, ONE[-6:], keep, False, None)
     kept = sum(stays)
     expected = f"{ONE[-6:]} is revoked: {23 - kept} of its records are taken back, {kept} stay; 2 peers were told"
     assert told == f"{expected} and pass it on"
@@ -83,7 +83,7 @@ def test_who_has_said_nothing_here_is_not_revoked(
     written: Written, orders: list[Revocation], ending: str, named: str
 ) -> None:
     with pytest.raises(StorageError, match=f"names {named} that this folder has records of") as refusal:
-        revoke(written.folder.path, ending, None, None)
+        revoke(written.folder.path, ending, None, False, None)
     assert refusal.value.why == f"there are: {ONE[-6:]}, {OTHER[-6:]}"
     assert orders == []
 
@@ -94,35 +94,40 @@ def test_only_the_founder_s_key_revokes(
     stranger = tmp_path / "stranger.key"
     stranger.write_bytes(KEY_OF[ONE].to_file_bytes())
     with pytest.raises(AccessError, match="only an owner of the run can do that") as refusal:
-        revoke(written.folder.path, OTHER, None, stranger)
+        revoke(written.folder.path, OTHER, None, False, stranger)
     assert refusal.value.why == f"{ONE} is none; owners: {FOUNDER}"
     stranger.write_bytes(b"no key")
     for path in (stranger, tmp_path / "missing.key"):
-        with pytest.raises(IdentityError, match="can't read the key"):
-            revoke(written.folder.path, OTHER, None, path)
+        with pytest.raises(IdentityError, match=rf"{path.name}(?s:.*)--owner-key"):
+            revoke(written.folder.path, OTHER, None, False, path)
     assert orders == []
     Contact(peer=FOUNDER).write(written.folder.path)
-    with pytest.raises(IdentityError, match="can't read the key"):
-        revoke(written.folder.path, OTHER, None, None)
-    revoke(written.folder.path, OTHER, None, founders)
+    with pytest.raises(IdentityError, match="this folder does not know the key of its peer"):
+        revoke(written.folder.path, OTHER, None, False, None)
+    revoke(written.folder.path, OTHER, None, False, founders)
     assert len(orders) == 1
 
 
 @pytest.mark.usefixtures("founders")
 def test_an_order_that_nobody_can_be_told_of_is_refused(written: Written) -> None:
     with pytest.raises(NetworkError, match="knows no peer of the run"):
-        revoke(written.folder.path, ONE, None, None)
+        revoke(written.folder.path, ONE, None, False, None)
 
 
 @pytest.mark.usefixtures("founders")
 def test_an_author_of_very_many_logs_can_be_revoked_with_what_to_keep(
     written: Written, orders: list[Revocation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revoking, "MOST_KEPT", 1)
+    monkeypatch.setattr(cuts, "MOST_KEPT", 1)
     with pytest.raises(StorageError, match="in 2 logs, and an order can keep those of 1"):
-        revoke(written.folder.path, ONE, None, None)
-    revoke(written.folder.path, ONE, 15, None)
+        revoke(written.folder.path, ONE, None, False, None)
+    revoke(written.folder.path, ONE, 15, False, None)
     assert len(orders) == 1
+
+
+def test_nobody_came_by_an_invite_to_a_public_run(written: Written) -> None:
+    with pytest.raises(UsageError, match="by an invite of theirs"):
+        revoke(written.folder.path, ONE, None, True, None)
 
 
 def test_an_order_names_as_many_logs_as_it_may() -> None:

@@ -77,7 +77,7 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.reachability([31337], [], [SELF], []), "ok", "from this machine; nobody outside has tried"),
     (verdicts.reachability([31337], [PUBLIC.ip], [PUBLIC], []), "ok", "reached"),
     (verdicts.reachability([31337], ["1.1.1.1"], [PUBLIC], []), "warning", "nobody sees the announced 1.1.1.1"),
-    (verdicts.reachability([31337], [], [IN_VAIN], []), "warning", "1 peers dialled 93.184.216.34 in vain"),
+    (verdicts.reachability([31337], [], [IN_VAIN], []), "warning", "1 peer dialled 93.184.216.34 in vain"),
     (verdicts.reachability([31337], [], [], ["busy"]), "warning", "no peer dialled back (busy)"),
     (verdicts.reachability([], [], [], []), "warning", "not tested"),
     (verdicts.bandwidth(1e6, 125e3), "ok", "8.0 Mbit/s down, 1.0 Mbit/s up"),
@@ -93,7 +93,8 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.run(replace(RUN, free_device=0.9 * GB)), "problem", "of GPU memory"),
     (verdicts.run(replace(RUN, free_device=None)), "ok", "state of"),
     (verdicts.run(replace(RUN, free_disk=3 * GB)), "problem", "takes 4.0 GB of disk"),
-    (verdicts.run(replace(RUN, missing_data="no file matches 'a'")), "problem", "no file matches 'a'"),
+    (verdicts.run(replace(RUN, own_files=True)), "warning", "it trains on files that you name; state of 8.0 MB"),
+    (verdicts.run(replace(RUN, own_files=True, free_memory=1.9 * GB)), "problem", "takes 2.0 GB of memory"),
 ]  # fmt: skip
 
 
@@ -111,6 +112,12 @@ def test_whatever_is_amiss_has_a_next_step_and_what_is_well_has_none() -> None:
     for finding in told():
         assert bool(finding.next_step) == (finding.verdict != "ok"), finding
         assert "\n" not in finding.text + finding.next_step
+
+
+def test_a_run_on_files_of_the_volunteer_is_joined_with_them() -> None:
+    for free, more in ((8 * GB, ""), (2.9 * GB, " --batch-size 1, or close other programs")):
+        finding = verdicts.run(replace(RUN, own_files=True, free_memory=free))
+        assert finding.next_step == f"p2ptrain join INVITE --data FILES{more}"
 
 
 def test_only_problems_end_with_1() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from p2ptrain.errors import NetworkError, StorageError
-from p2ptrain.peer.visiting import find_member, tell_everyone
+from p2ptrain.peer.visiting import find_member, tell_everyone, told_words
 from p2ptrain.run import NO_DIGEST, PeerId
 from p2ptrain.spsa.batch import Revocation
 from p2ptrain.spsa.reconcile import give_cut
@@ -29,6 +29,13 @@ def test_everyone_who_is_there_is_told() -> None:
     others = Others(PEERS[:4], gone=tuple(PEERS[:1]), unwilling=tuple(PEERS[1:2]))
     assert tell(others) == 2
     assert sorted(others.taken) == PEERS[2:4]
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 peer was told and passes it on"), (2, "2 peers were told and pass it on")]
+)
+def test_how_many_were_told_is_said_in_good_english(count: int, words: str) -> None:
+    assert told_words(count) == words
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from p2ptrain.run import load_spec, recipes
-from p2ptrain.run.summary import contents, data_of, is_custom, last_height, method_of, model_of
+from p2ptrain.run.method import METHODS
+from p2ptrain.run.summary import contents, data_of, last_height, model_of
 from tests.unit.run.specs import spec_with
 
 CUSTOM = {"model": {"architecture": "custom"}, "data": {"source": "custom"}, "method": {"name": "spsa"}}
@@ -14,20 +15,20 @@ CUSTOM = {"model": {"architecture": "custom"}, "data": {"source": "custom"}, "me
 @pytest.mark.parametrize(
     ("name", "model", "data", "method"),
     [
-        ("quickstart", "new llama", "stdlib-python", "DiLoCo"),
-        ("gpt2-c4", "new gpt2", "allenai/c4", "DiLoCo"),
+        ("quickstart", "new llama", "stdlib-python", "Streaming DiLoCo"),
+        ("gpt2-c4", "new gpt2", "allenai/c4", "Streaming DiLoCo"),
         (
             "one-byte-sentiment",
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             "cornell-movie-review-data/rotten_tomatoes",
-            "one-byte",
+            "one-byte SPSA",
         ),
     ],
 )
 def test_a_recipe_in_a_few_words(name: str, model: str, data: str, method: str) -> None:
     spec = load_spec(name)
-    assert (model_of(spec), data_of(spec), method_of(spec), is_custom(spec)) == (model, data, method, False)
-    assert contents(spec) == f"{model if spec.model.pretrained else 'a ' + model} on {data}"
+    assert (model_of(spec), data_of(spec), METHODS[spec.method.name], spec.is_custom) == (model, data, method, False)
+    assert contents(spec) == f"{model} on {data}"
 
 
 def test_every_recipe_has_its_words() -> None:
@@ -39,8 +40,8 @@ def test_files_are_told_as_the_spec_names_them() -> None:
 
 
 def test_a_run_of_its_authors_program_is_told_as_such() -> None:
-    assert is_custom(spec_with(CUSTOM))
-    assert is_custom(spec_with({"data": {"source": "custom"}}))
+    assert spec_with(CUSTOM).is_custom
+    assert spec_with({"data": {"source": "custom"}}).is_custom
     assert model_of(spec_with(CUSTOM)) == "its own program's"
 
 

@@ -239,10 +239,22 @@ def folders(home: Path, *founders_and_peers: tuple[SigningKey, SigningKey], name
 def test_a_run_s_folder_is_found_by_its_name_or_id_or_path(tmp_path: Path) -> None:
     [path] = folders(tmp_path, (KEYS[0], KEYS[0]))
     folders(tmp_path, (KEYS[0], KEYS[0]), name="other")
-    for given in (Path("tiny"), Path(path.parent.name.rpartition("-")[2]), path):
+    with RunFolder.open(path) as folder:
+        run = folder.run.hex()
+    for given in (Path("tiny"), Path(run[:6]), Path(run[:8]), Path(run[:20]), Path(run), path):
         assert find_folder(given, tmp_path) == path
     nowhere = tmp_path / "no/such/folder"
     assert find_folder(nowhere, tmp_path) == nowhere, "who opens it says what is wrong"
+
+
+def test_a_part_of_a_name_or_too_few_digits_of_an_id_name_no_run(tmp_path: Path) -> None:
+    [path] = folders(tmp_path, (KEYS[0], KEYS[0]), name="tiny-one")
+    with RunFolder.open(path) as folder:
+        run = folder.run.hex()
+    for given in ("tiny", "tiny-one-x", run[:5], run[:8] + "x", run[:-1] + "x"):
+        with pytest.raises(StorageError, match=f"no run called '{given}'"):
+            find_folder(Path(given), tmp_path)
+    assert find_folder(Path("tiny-one"), tmp_path) == path
 
 
 def test_of_several_peers_of_a_run_the_owner_s_folder_is_meant(tmp_path: Path) -> None:

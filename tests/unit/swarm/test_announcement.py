@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, SigningKey, digest_of, spec_from_canonical
-from p2ptrain.swarm.announcement import MAX_SPEC_BYTES, Announcement, announced_run, is_announced
+from p2ptrain.swarm.announcement import MAX_ANNOUNCED, Announcement, announced_run, is_announced
 from tests.unit.run.specs import spec_with
 from tests.unit.swarm.people import KEYS
 
 SPEC = spec_with()
 OTHER = spec_with({"run.name": "another"})
-LARGE = spec_with({"model.config": {"padding": "x" * MAX_SPEC_BYTES}})
+LARGE = spec_with({"model.config": {"padding": "x" * MAX_ANNOUNCED}})
 
 
 def genesis_of(spec: RunSpec, founder: SigningKey = KEYS[0], founded: int = 1_800_000_000) -> Genesis:
