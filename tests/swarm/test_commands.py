@@ -77,6 +77,7 @@ def test_three_terminals_then_status_and_export(lab: Lab) -> None:
     assert_explained(again, 8, "is not empty")
 
 
+@pytest.mark.long
 def test_a_bootstrap_node_brings_a_run_together(lab: Lab) -> None:
     node = lab.start("bootstrap", "--listen", LOOPBACK)
     invite = node.wait_for("bootstrap")["invite"]
@@ -126,6 +127,7 @@ def test_a_second_ctrl_c_quits_at_once(lab: Lab) -> None:
     assert wait_until_gone(daemon)
 
 
+@pytest.mark.long
 def test_what_is_in_use_is_said_so(lab: Lab) -> None:
     identity = lab.home / "me.key"
     spec = write_spec(lab.home)
@@ -187,6 +189,7 @@ def test_bad_specs_data_and_models_are_explained(lab: Lab) -> None:
     assert_explained(attempt(model, f'pretrained = "{broken}"\n'), 7, "can't load the model", "--model")
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_peer_with_a_clear_message_and_loses_nothing(lab: Lab) -> None:
     peer = lab.found(write_spec(lab.home), fault="disk_full")
     folder = peer.folder

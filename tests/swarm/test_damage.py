@@ -265,6 +265,7 @@ def test_without_its_key_a_peer_asks_for_it(away: Absence, harm: Callable[[Path]
 # A peer that has nobody to ask ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_peer_alone_falls_back_to_an_older_snapshot_and_loses_nothing(alone: Absence) -> None:
     alone.put(alone.left)
     flip(newest_vector(alone.folder))

@@ -31,6 +31,7 @@ def assert_others_go_on(*others: Peer) -> None:
     assert_agreement(*others)
 
 
+@pytest.mark.long
 def test_an_ordinary_peer_is_killed(lab: Lab) -> None:
     first, second, third = three_peers(lab)
     first.wait_for_height(5)
@@ -78,6 +79,7 @@ def test_stopped_peers_neither_block_the_others_nor_come_back_different(lab: Lab
         first.wait_for("commit", lambda event, peer=peer: peer.id in event["contributors"], timeout=40, after=back)
 
 
+@pytest.mark.long
 def test_a_peer_whose_clock_is_an_hour_off_trains_with_the_rest(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home, min_peers=3))
     second = lab.join(first)

@@ -93,6 +93,7 @@ def test_a_peer_that_is_killed_goes_on_in_a_new_log_and_lacks_nothing(lab: Lab) 
     assert len([author for author, _ in now if author == second.id]) == 2
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_an_export_is_what_the_logs_lead_to(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home), fault="steady")
     wait_for_records(first, 100)
@@ -136,6 +137,7 @@ def test_what_a_revoked_peer_has_said_is_taken_back_everywhere(lab: Lab) -> None
     opened.close()
 
 
+@pytest.mark.long
 def test_a_peer_that_contradicts_itself_is_cut_by_all_and_the_others_go_on(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home, mark_every=128), fault="steady")
     second = lab.join(first, fault="steady")

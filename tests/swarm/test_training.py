@@ -29,6 +29,7 @@ def test_three_peers_train_and_end_with_the_same_state(lab: Lab) -> None:
     assert losses[16] < losses[8] < 5.6
 
 
+@pytest.mark.long
 def test_a_late_joiner_ends_bit_identical(lab: Lab) -> None:
     first = lab.found(write_spec(lab.home, total_steps=1200, min_peers=2), fault="steady")
     second = lab.join(first, fault="steady")

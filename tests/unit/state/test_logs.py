@@ -83,6 +83,7 @@ def test_what_is_forgotten_can_be_said_again(logs: Logs) -> None:
     assert logs.append([again]) == [again]
 
 
+@pytest.mark.long
 def test_a_million_records_take_less_than_four_megabytes(ledger: Ledger, logs: Logs) -> None:
     """Batches of 64 as one-byte SPSA keeps them: 5 + 64 + 64 bytes."""
     log = LOGS[0]
