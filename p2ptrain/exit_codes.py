@@ -36,6 +36,7 @@ EXIT_CODES = (
         (
             "A process of the demo failed; its own error is printed above.",
             "At least one line of `p2ptrain doctor` is a problem.",
+            "A package is not installed that the command needs, e.g. torch where only a bootstrap node runs.",
             "With a traceback: a bug of p2ptrain.",
         ),
         (

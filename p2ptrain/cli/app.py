@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -59,12 +60,27 @@ for command in (
     app.command()(command)
 
 
+def end_with(error: P2PTrainError) -> NoReturn:
+    print(printable(f"error: {error}"), file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Run the program; an expected error is three short lines on standard error and its exit code."""
     try:
         app()
     except P2PTrainError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        end_with(error)
+    except ModuleNotFoundError as error:  # of an installation that is a bootstrap node's
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "p2ptrain"):
+            raise
+        end_with(
+            P2PTrainError(
+                f"this command needs the package {package}",
+                "it is not installed: a bootstrap node needs fewer",
+                "install all that p2ptrain needs: pip install p2ptrain",
+            )
+        )
     except KeyboardInterrupt:
         sys.exit(130)

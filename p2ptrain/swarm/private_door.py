@@ -209,15 +209,19 @@ class PrivateDoor(Door):
         for failure in failures:
             if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
-            if isinstance(failure, NotLetIn) and not self._may_be_wrong(failure):
-                raise not_let_in(failure.detail)
+            if isinstance(failure, NotLetIn):
+                if not self._may_be_wrong:
+                    raise not_let_in(failure.detail)
+                log.warning("%s does not let this peer in, and shows no owner's order: %s", short_peer(failure.peer),
+                            failure.detail)  # fmt: skip
         if not self.has_begun:
             raise NetworkError(
                 "no member of the run answers", "; ".join(map(str, failures)) or "the invite leads to nobody",
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
             )  # fmt: skip
 
-    def _may_be_wrong(self, failure: NotLetIn) -> bool:
+    @property
+    def _may_be_wrong(self) -> bool:
         """A member's word alone ends no peer that has been in the run: an owner's order does, or the time."""
         return self.has_begun and not self._is_passing and not self.refusal(self._me)
 

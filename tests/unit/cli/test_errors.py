@@ -103,6 +103,15 @@ def test_ctrl_c_ends_with_130_and_says_nothing_more(program: Program, monkeypatc
     assert "Traceback" not in ended.errors
 
 
+def test_a_package_that_is_not_installed_is_named(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a bootstrap node runs there is no torch, among others."""
+    raising(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), monkeypatch)
+    assert_explained(program("status", INVITE), 1, "needs the package torch", "pip install p2ptrain")
+    raising(ModuleNotFoundError("No module named 'p2ptrain.nowhere'", name="p2ptrain.nowhere"), monkeypatch)
+    with pytest.raises(ModuleNotFoundError):
+        program("status", INVITE)
+
+
 def test_a_bug_is_not_dressed_up_as_an_error(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     raising(ZeroDivisionError("a bug"), monkeypatch)
     monkeypatch.setattr("sys.argv", ["p2ptrain", "status", INVITE])
