@@ -15,12 +15,16 @@ demo: install
 	@$(BIN)/p2ptrain demo
 
 test: install check
-	@echo "== running the tests"
-	@$(BIN)/python -m pytest -m "not long"
+	@echo "== running the unit tests"
+	@$(BIN)/python -m pytest -n 2 -m "not long" tests/unit
+	@echo "== running the tests with real peers"
+	@$(BIN)/python -m pytest -m "not long" --ignore tests/unit
 
 test-all: install check
-	@echo "== running all tests, the long ones too"
-	@$(BIN)/python -m pytest
+	@echo "== running all unit tests"
+	@$(BIN)/python -m pytest -n 2 tests/unit
+	@echo "== running all tests with real peers, the long ones too"
+	@$(BIN)/python -m pytest --ignore tests/unit
 
 check: install
 	@echo "== checking style and types"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -52,7 +52,7 @@ class CommitsRequest(Record):
 async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], throttle: Throttle = UNLIMITED) -> None:
     """Answer requests for commits, no faster than `throttle` says; `find` returns a commit's record, or None."""
 
-    async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncIterator[bytes]:
+    async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncGenerator[bytes, None]:
         record = find(Digest(request.tip))
         if record is None:
             raise Refused("not here")

@@ -6,7 +6,7 @@ Three calls, all streams: `summary` (the logs and their last words), `batches` (
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -96,11 +96,11 @@ async def serve(
 ) -> None:
     """Answer the four calls; logs, which are long, no faster than `throttle` says."""
 
-    async def summary(_peer: PeerId, request: SummaryRequest) -> AsyncIterator[bytes]:
+    async def summary(_peer: PeerId, request: SummaryRequest) -> AsyncGenerator[bytes, None]:
         for frame in _frames(ends()) if request.run == run else ():
             yield frame
 
-    async def batches(_peer: PeerId, request: BatchesRequest) -> AsyncIterator[bytes]:
+    async def batches(_peer: PeerId, request: BatchesRequest) -> AsyncGenerator[bytes, None]:
         log, start = Log(PeerId(request.author), request.session), request.start
         for _ in range(BATCHES_PER_CALL // BATCHES_PER_FRAME if request.run == run else 0):
             rows = logs.batches(log, start, BATCHES_PER_FRAME)
@@ -111,7 +111,7 @@ async def serve(
             yield bundle
             start = rows[-1].stop
 
-    async def all_cuts(_peer: PeerId, request: CutsRequest) -> AsyncIterator[bytes]:
+    async def all_cuts(_peer: PeerId, request: CutsRequest) -> AsyncGenerator[bytes, None]:
         for record in cuts() if request.run == run else ():
             yield record
 
@@ -153,7 +153,7 @@ async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int)
             return
 
 
-async def ask_cuts(rpc: Rpc, peer: PeerId, run: Digest) -> AsyncIterator[bytes]:
+async def ask_cuts(rpc: Rpc, peer: PeerId, run: Digest) -> AsyncGenerator[bytes, None]:
     """Encoded revocations and proofs; raises RpcError."""
     async for frame in rpc.stream(peer, CutsRequest.kind, CutsRequest(run=run)):
         yield frame

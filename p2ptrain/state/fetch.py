@@ -15,7 +15,7 @@ import contextlib
 import logging
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, BinaryIO, ClassVar
 
@@ -71,7 +71,7 @@ class FetchError(Exception):
 async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
     """Answer other peers' requests from `blobs`, all together no faster than `throttle` says."""
 
-    async def answer(_peer: PeerId, request: BlobRequest) -> AsyncIterator[Buffer]:
+    async def answer(_peer: PeerId, request: BlobRequest) -> AsyncGenerator[Buffer, None]:
         blob = blobs.get(Digest(request.blob))
         if blob is None:
             raise Refused("not here")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from p2ptrain.errors import MalformedError, StorageError
@@ -177,7 +177,7 @@ class Papers:
 
     # Telling ---------------------------------------------------------------------------------------------------------
 
-    async def answer(self, request: PapersRequest) -> AsyncIterator[bytes]:
+    async def answer(self, request: PapersRequest) -> AsyncGenerator[bytes, None]:
         """Orders, then secrets, then certificates, as they are now: whom an order shuts out that comes meanwhile must
         not get its secret."""
         if request.run == self.access.run:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from p2ptrain.errors import AccessError, MalformedError, NetworkError
@@ -325,7 +325,7 @@ class PrivateDoor(Door):
         if self.has_begun:
             self.papers.save()
 
-    async def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncIterator[bytes]:
+    async def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncGenerator[bytes, None]:
         async for frame in self.papers.answer(request):
             yield frame
 

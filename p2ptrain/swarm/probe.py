@@ -13,7 +13,7 @@ import contextlib
 import ipaddress
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -158,7 +158,7 @@ class Probes:
         reached = tuple(port for port, there in zip(ports, found, strict=True) if there)
         return DialBackAnswer(seen=ip, reached=reached, relays=self._config.relay is not None)
 
-    async def _send(self, peer: PeerId, request: SendMe) -> AsyncIterator[Buffer]:
+    async def _send(self, peer: PeerId, request: SendMe) -> AsyncGenerator[Buffer, None]:
         with self._down_gate.passing(await self._ip_of(peer)):
             noise = memoryview(os.urandom(FRAME_BYTES))  # a link that compresses gains nothing
             for start in range(0, request.size, FRAME_BYTES):

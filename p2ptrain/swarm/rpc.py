@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Literal, TypeVar
 
 from p2ptrain.errors import MalformedError
@@ -124,7 +124,7 @@ class Rpc:
         """Answer calls of `method` with one record each; those of peers that the door refuses, too, if it is open to
         all."""
 
-        async def answer(peer: PeerId, request: Request) -> AsyncIterator[Buffer]:
+        async def answer(peer: PeerId, request: Request) -> AsyncGenerator[Buffer, None]:
             yield (await handler(peer, request)).encoded
 
         await self.serve_stream(method, request_type, answer, versioned, open_to_all)
@@ -133,7 +133,7 @@ class Rpc:
         self,
         method: str,
         request_type: type[Request],
-        handler: Callable[[PeerId, Request], AsyncIterator[Buffer]],
+        handler: Callable[[PeerId, Request], AsyncGenerator[Buffer, None]],
         versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
@@ -159,10 +159,11 @@ class Rpc:
                     data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), patience)
                     if not self._limit.allows(peer):
                         raise Refused("too many calls, wait a second")
-                    async for frame in handler(peer, request_type.decode(data)):
-                        if not open_to_all and (refusal := self._door.refusal(peer)):
-                            raise Refused(refusal)
-                        await self._write(writer, method, _DATA, frame)
+                    async with contextlib.aclosing(handler(peer, request_type.decode(data))) as frames:
+                        async for frame in frames:
+                            if not open_to_all and (refusal := self._door.refusal(peer)):
+                                raise Refused(refusal)
+                            await self._write(writer, method, _DATA, frame)
                     await self._write(writer, method, _END, b"")
                 except (Refused, MalformedError) as error:
                     await self._write(writer, method, _ERROR, str(error).encode()[:500])

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 REPOSITORY = Path(__file__).parents[2]
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 START_SECONDS = 150.0
@@ -180,10 +182,8 @@ class Peer:
 
     def daemon(self) -> int:
         """The process id of its p2pd."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        ids = [int(child) for path in tasks for child in path.read_text().split()]
-        assert len(ids) == 1, ids
-        return ids[0]
+        [daemon] = psutil.Process(self.process.pid).children()
+        return daemon.pid
 
     def exit_code(self, timeout: float = 60.0) -> int:
         code = self.process.wait(timeout)

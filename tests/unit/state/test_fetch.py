@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -298,7 +298,7 @@ def test_a_manifest_that_announces_what_no_machine_has_reserves_no_memory() -> N
     async def scene() -> None:
         wire = Wire()
 
-        async def answer(_peer: PeerId, _request: BlobRequest) -> AsyncIterator[Buffer]:
+        async def answer(_peer: PeerId, _request: BlobRequest) -> AsyncGenerator[Buffer, None]:
             yield huge.to_bytes()
 
         wire.handlers[ALICE] = answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 from p2ptrain.run import Digest, Manifest, PeerId, Record
@@ -13,7 +13,7 @@ from p2ptrain.state import Blobs, serve
 from p2ptrain.state.fetch import BlobRequest
 from p2ptrain.swarm import Refused, Rpc, RpcError
 
-Handler = Callable[[PeerId, Any], AsyncIterator[Buffer]]
+Handler = Callable[[PeerId, Any], AsyncGenerator[Buffer, None]]
 Frames = AsyncGenerator[Buffer, None]
 Fault = Callable[[BlobRequest, Frames], Frames]
 """Turns the frames of an honest answer into what a peer sends instead."""

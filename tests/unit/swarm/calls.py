@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar
 
 import pytest
@@ -37,7 +37,7 @@ async def echo(caller: PeerId, request: Ask) -> Told:
     return Told(text=request.text, caller=caller)
 
 
-async def count(_caller: PeerId, request: Ask) -> AsyncIterator[bytes]:
+async def count(_caller: PeerId, request: Ask) -> AsyncGenerator[bytes, None]:
     for number in range(request.number):
         yield b"%d" % number
 
@@ -45,7 +45,7 @@ async def count(_caller: PeerId, request: Ask) -> AsyncIterator[bytes]:
 def serve_one_and_wait(pair: Pair, method: str, gate: asyncio.Event) -> None:
     """The first peer answers with one frame and then falls silent."""
 
-    async def one_and_wait(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def one_and_wait(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         yield Told(text="one", caller="").encoded
         await gate.wait()
 

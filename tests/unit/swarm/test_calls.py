@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar
 
 import pytest
@@ -60,7 +60,7 @@ def test_the_door_is_asked_again_before_each_frame(pair: Pair, monkeypatch: pyte
     out = False
     monkeypatch.setattr(answering.door, "refusal", lambda peer: "revoked meanwhile" if out else "")
 
-    async def three(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def three(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         nonlocal out
         yield b"one"
         out = True
@@ -100,7 +100,7 @@ def test_calls_that_are_open_to_all_take_nobody_else_s_place(pair: Pair, monkeyp
 def test_the_largest_frame_passes_and_is_counted_on_both_sides(pair: Pair) -> None:
     answering, asking = pair
 
-    async def largest(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def largest(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         yield bytes(MAX_FRAME_BYTES)
 
     answering.run(answering.rpc.serve_stream("largest", Ask, largest))
@@ -138,7 +138,7 @@ def test_a_refusal_arrives_with_its_text(pair: Pair) -> None:
 def test_a_stream_may_be_refused_after_it_has_begun(pair: Pair) -> None:
     answering, asking = pair
 
-    async def stop(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def stop(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         yield b"one"
         raise Refused("not here any more")
 

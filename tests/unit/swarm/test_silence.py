@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ def test_a_caller_that_does_not_read_is_left(pair: Pair, monkeypatch: pytest.Mon
     answering, asking = pair
     ended = threading.Event()
 
-    async def pour(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def pour(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 yield bytes(MAX_FRAME_BYTES)
@@ -104,7 +104,7 @@ def frail(pair: Pair, tmp_path: Path, gate: asyncio.Event) -> Iterator[tuple[Nod
     identity = Identity.open(tmp_path / "1.key")
     node = host.run(Node.start(identity, NodeConfig((LOOPBACK,), bootstrap=tuple(asking.addresses())), Door()))
 
-    async def last_words(_caller: PeerId, _request: Ask) -> AsyncIterator[bytes]:
+    async def last_words(_caller: PeerId, _request: Ask) -> AsyncGenerator[bytes, None]:
         yield b"one"
         await gate.wait()
 
