@@ -49,6 +49,7 @@ from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of  # noqa: E402
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Rpc  # noqa: E402
 from p2ptrain.swarm.addresses import peer_of  # noqa: E402
 from p2ptrain.swarm.directory import Directory, _OnlySelfCertifying  # noqa: E402
+from p2ptrain.swarm.door import Door  # noqa: E402
 from p2ptrain.swarm.node import Node  # noqa: E402
 from p2ptrain.swarm.swarm import Hello, HelloAnswer  # noqa: E402
 
@@ -89,19 +90,19 @@ class Peer:
 
     @classmethod
     async def start(cls, key: Path, bootstrap: tuple[str, ...], run: Digest) -> Peer:
-        identity = Identity.open(key)
+        identity, door = Identity.open(key), Door()
         try:
-            node = await Node.start(identity, NodeConfig((LOOPBACK,), bootstrap=bootstrap, daemon_flags=LIGHT))
+            node = await Node.start(identity, NodeConfig((LOOPBACK,), bootstrap=bootstrap, daemon_flags=LIGHT), door)
         except NetworkError:
             identity.close()
             raise
         greeted = peer_of(bootstrap[0])
-        await Rpc(node).call(greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False)
+        await Rpc(node, door).call(greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False)
         dht = await DHTNode.create(
             p2p=node.dht_transport, initial_peers=list(bootstrap), client_mode=True, strict=False,
             record_validator=_OnlySelfCertifying(),
         )  # fmt: skip
-        return cls(node, Directory(dht), identity, run, greeted)
+        return cls(node, Directory(dht, door), identity, run, greeted)
 
     async def live(self, times: Times, expected: int) -> None:
         """Announce and look up, for ever, at a phase of its own."""
