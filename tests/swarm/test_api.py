@@ -18,7 +18,10 @@ def example(name: str) -> str:
     return next(block for block in blocks if name in block)
 
 
-@pytest.mark.parametrize(("name", "least", "loss"), [("StreamingDiLoCo(", 40, 0.1), ("OneByteSPSA(", 3000, 0.3)])
+@pytest.mark.parametrize(
+    ("name", "least", "loss"),
+    [("StreamingDiLoCo(", 40, 0.1), pytest.param("OneByteSPSA(", 3000, 0.3, marks=pytest.mark.long)],
+)
 def test_the_readmes_example_trains_two_programs_to_one_state(
     tmp_path: Path, name: str, least: int, loss: float
 ) -> None:

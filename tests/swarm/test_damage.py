@@ -195,7 +195,7 @@ HEALED = {
     "the contacts are flipped": Case(lambda folder: flip(folder / "contact.json", 0), "contact.json can't be read"),
     "the contacts are deleted": Case(lambda folder: (folder / "contact.json").unlink(), "contact.json is gone"),
     "the ledger's first byte is flipped": Case(lambda folder: flip(folder / "ledger.sqlite", 0), "ledger.sqlite is da"),
-    "the ledger is flipped all over": Case(lambda folder: scatter(folder / "ledger.sqlite"), "ledger.sqlite", False),
+    "the ledger is flipped all over": Case(lambda folder: scatter(folder / "ledger.sqlite"), "ledger.sqlite"),
     "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is gone"),
     "a power loss": Case(lambda folder: None, "", power_loss=True),
     "a power loss, and the journal is deleted": Case(

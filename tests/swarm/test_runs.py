@@ -64,6 +64,7 @@ def join(lab: Lab, name: str, invite: str) -> Peer:
     return lab.start("join", name, "--bootstrap", invite, "--data", TEXT, "--listen", LOOPBACK, "--threads", "1")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_runs_of_a_swarm_are_listed_and_joined_by_name(lab: Lab) -> None:
     _, invite = start_node(lab)
