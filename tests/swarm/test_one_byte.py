@@ -118,7 +118,7 @@ def test_what_a_revoked_peer_has_said_is_taken_back_everywhere(lab: Lab) -> None
     first = lab.found(write_spec(lab.home, mark_every=128), fault="steady")
     second, third = lab.join(first, fault="steady"), lab.join(first, fault="steady")
     wait_for_common_mark(first, second, third)
-    told = revoke(first.folder, third.id[-8:], 10, None)
+    told = revoke(first.folder, third.id[-8:], 10, False, None)
     assert "10 stay" in told
     assert third.exit_code() == TRAINING
     assert "an owner of the run has revoked this peer" in third.errors

@@ -87,7 +87,8 @@ def test_the_runs_of_a_swarm_are_listed_and_joined_by_name(lab: Lab) -> None:
         assert 0 < fields["age_seconds"] < time.time() - began + 60
 
     second = join(lab, "tiny", invite)
-    first.wait_for("commit", lambda event: len(event["contributors"]) == 2, timeout=90)
+    together = first.wait_for("commit", lambda event: len(event["contributors"]) == 2, timeout=90)
+    second.wait_for_height(together["height"])
     assert_agreement(first, second)
     found = wait_until_listed(lab, invite, lambda found: found[id_of(first)]["peers"] == 2)
     assert found[id_of(other)]["peers"] == 1
