@@ -92,8 +92,7 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
         AccessError: the key is no owner's.
         NetworkError: no peer of the run took the order.
     """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         key, made = owner_key(folder, key_file), MadeInvites.read(folder.path).invites
         found = [invite for invite in made if label and (invite.label == label or invite.key.startswith(label))]
         if len(found) != 1:
@@ -105,8 +104,6 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
         with visit(folder, key) as swarm:
             _, told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
         return f"the invite {label} is closed; {told_words(told)}"
-    finally:
-        folder.close()
 
 
 def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
@@ -117,8 +114,7 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
         AccessError: the key is no owner's, or the member was revoked.
         NetworkError: no peer of the run took it.
     """
-    folder = RunFolder.open(run_dir, lock=False)
-    try:
+    with RunFolder.open(run_dir, lock=False) as folder:
         key, access = owner_key(folder, key_file), members_of(folder)
         member = find_member(access, peer)
         if member.role != "member":
@@ -132,8 +128,6 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
             assert isinstance(door, PrivateDoor)
             told = tell_everyone(swarm, folder.run, lambda other: door.papers.give(other, certificate))
         return f"{short_peer(member.peer)} is a member until {day(until)}; {told_words(told)}"
-    finally:
-        folder.close()
 
 
 def show_invites(run_dir: Path, json_lines: bool) -> None:

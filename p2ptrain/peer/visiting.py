@@ -11,7 +11,7 @@ from pathlib import Path
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
 from p2ptrain.peer.passing import passing_by
 from p2ptrain.run import Digest, PeerId, SigningKey
-from p2ptrain.run.access import STRANGER, Access, Member
+from p2ptrain.run.access import Access, Member
 from p2ptrain.run.certificate import certify
 from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import FILE as CONTACT_FILE
@@ -92,7 +92,7 @@ def peers_within(folder: RunFolder) -> tuple[str, ...]:
     if not folder.spec.is_private:
         return known
     access, now = members_of(folder), time.time()
-    return tuple(a for a in known if access.refusal(peer_of(a), now) in ("", STRANGER))
+    return tuple(address for address in known if not access.is_out(peer_of(address), now))
 
 
 def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:

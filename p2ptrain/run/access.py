@@ -199,6 +199,10 @@ class Access:
         """Whether a peer is or ever was a member: what it has signed may be part of the run's past."""
         return peer in self._certificates or peer in self.owners or peer == self.founder
 
+    def is_out(self, peer: PeerId, now: float) -> bool:
+        """Whether a peer is known to have no place in the run any more: revoked, or nothing it has shown holds."""
+        return self.refusal(peer, now) not in ("", STRANGER)
+
     def certificate_of(self, peer: PeerId, now: float) -> Certificate | None:
         """The one that lets it in for longest, or did; None of owners, the founder and strangers."""
         held = self._certificates.get(peer, ())

@@ -149,5 +149,6 @@ class SPSAMethod(Section):
 
 Method = Annotated[DiLoCoMethod | SPSAMethod, Field(discriminator="name")]
 METHODS = {"diloco": "Streaming DiLoCo", "spsa": "one-byte SPSA"}
-"""What people call each; in lists, where there is little room:"""
+"""What people call each."""
 SHORT_METHODS = {"diloco": "DiLoCo", "spsa": "one-byte"}
+"""The same where there is little room."""

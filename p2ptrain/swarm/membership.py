@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -19,6 +19,7 @@ from typing import Protocol
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
 from p2ptrain.run.record import kind_of
+from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.node import ControlError, Gossip
 from p2ptrain.swarm.presence import HEARTBEAT_SECONDS, Heartbeat, PeerTable, Phase, Presence, monotonic
@@ -239,13 +240,11 @@ class Membership:
     async def _meet_acquaintances(self) -> None:
         """Try those who are not there, all of them while nobody is. A few even then: parts of a swarm that were torn
         apart for longer than a record lives in the DHT have no other way to find each other."""
-        by_peer: dict[PeerId, list[str]] = defaultdict(list)
-        for address in self._acquaintances():
-            by_peer[PeerId(address.rpartition("/p2p/")[2])].append(address)
-        missed = list(by_peer.keys() - self._live.keys() - {self._swarm.peer_id})
+        known = by_peer(self._acquaintances())
+        missed = list(known.keys() - self._live.keys() - {self._swarm.peer_id})
         if self._live:
             missed = random.sample(missed, min(ACQUAINTANCES, len(missed)))
-        met = await asyncio.gather(*(self._meet(peer, by_peer[peer]) for peer in missed))
+        met = await asyncio.gather(*(self._meet(peer, known[peer]) for peer in missed))
         for peer, there in zip(missed, met, strict=True):
             if there:
                 await self._swarm.directory.meet(peer)

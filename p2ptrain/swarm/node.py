@@ -21,7 +21,7 @@ from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
-from p2ptrain.run import PeerId, short_peer
+from p2ptrain.run import PeerId
 from p2ptrain.run.keys import peer_id_from_bytes
 from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
@@ -276,16 +276,16 @@ class Node:
             )
         attempts = {peer: self.connect(peer, addresses) for peer, addresses in peers.items()}
         results = await ask_all(attempts, DIAL_SECONDS)
-        failures = {peer: result for peer, result in results.items() if isinstance(result, BaseException)}
+        failures = [result for result in results.values() if isinstance(result, BaseException)]
         if failures and len(failures) == len(results):
-            reasons = "\n        ".join(getattr(failure, "why", str(failure)) for failure in failures.values())
+            reasons = "\n        ".join(getattr(failure, "why", str(failure)) for failure in failures)
             raise NetworkError(
                 "nobody answers at the swarm's addresses",
                 reasons,
                 "check that a peer of the swarm is running and reachable, or ask for a newer invite",
             )
-        for peer, failure in failures.items():
-            log.warning("%s", failure if isinstance(failure, NetworkError) else f"{short_peer(peer)}: {failure}")
+        for failure in failures:
+            log.warning("%s", failure)
 
     # Streams -------------------------------------------------------------------------------------------------------
 

@@ -100,8 +100,8 @@ class Papers:
         if secret and (not isinstance(paper, Order) or commitment(secret) != paper.secret):
             raise MalformedError("a secret belongs to another order")
         is_new = self.access.take(paper)
-        # The order alone may have come before, by gossip.
-        if not (self.access.take_secret(secret) if secret else False) and not is_new:
+        brings_secret = bool(secret) and self.access.take_secret(secret)
+        if not (is_new or brings_secret):  # the order alone may have come before, by gossip
             return
         self._unsaved = True
         if is_new:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from p2ptrain.run import PeerId
+from p2ptrain.run import PeerId, short_peer
 
 GRACE_SECONDS = 3.0
 """How long the others still have once one peer has answered."""
@@ -36,9 +36,10 @@ async def ask_all(
     finally:
         for task in waiting:
             task.cancel()
-    late = TimeoutError("no answer in time")
     outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
     return {
-        peer: late if isinstance(outcome, asyncio.CancelledError) else outcome
+        peer: TimeoutError(f"{short_peer(peer)}: no answer in time")
+        if isinstance(outcome, asyncio.CancelledError)
+        else outcome
         for peer, outcome in zip(tasks, outcomes, strict=True)
     }

@@ -137,7 +137,7 @@ class PrivateDoor(Door):
         return self.has_begun and self.access.knows(peer)
 
     def is_out(self, peer: PeerId) -> bool:
-        return self.knows(peer) and bool(self.access.refusal(peer, time.time()))
+        return self.has_begun and self.access.is_out(peer, time.time())
 
     async def attach(self, node: Node, rpc: Rpc) -> None:
         self._node, self._rpc = node, rpc
@@ -325,9 +325,8 @@ class PrivateDoor(Door):
         if self.has_begun:
             self.papers.save()
 
-    async def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncGenerator[bytes, None]:
-        async for frame in self.papers.answer(request):
-            yield frame
+    def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncGenerator[bytes, None]:
+        return self.papers.answer(request)
 
     async def _given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
         return await self.papers.given(peer, request)
@@ -349,8 +348,8 @@ class PrivateDoor(Door):
             connected = await self._node.connected()
             helpers = self._helpers | self._node.relays.keys() | self._node.book.relays().keys()
             now = monotonic()
-            # A member of former times helps nobody any more.
-            refused = {peer for peer in connected if self.refusal(peer) and (peer not in helpers or self.knows(peer))}
+            refused = {peer for peer in connected - helpers if self.refusal(peer)}
+            refused |= {peer for peer in connected & helpers if self.is_out(peer)}  # who is out helps nobody any more
             self._refused_since = {peer: self._refused_since.get(peer, now) for peer in refused}
             for peer, since in list(self._refused_since.items()):
                 if now - since > HANG_UP_SECONDS:

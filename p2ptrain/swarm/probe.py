@@ -1,9 +1,10 @@
 """What a peer does so that another one knows itself: it dials back, and moves a few megabytes for `doctor` to measure.
 
-Anyone may ask, so none of it may be of use against anybody else. A dial-back names ports and no address: what is
-dialled is the IP that the caller's own connection comes from. The caller learns which of its ports have proven to be
-itself (`knock`), and of the others nothing. What is sent for measuring goes to the caller over the connection that it
-opened. All of it is bounded, for each place on the network and for all callers together, since peer ids cost nothing.
+In a public run anyone may ask, so none of it may be of use against anybody else. A dial-back names ports and no
+address: what is dialled is the IP that the caller's own connection comes from. The caller learns which of its ports
+have proven to be itself (`knock`), and of the others nothing. What is sent for measuring goes to the caller over the
+connection that it opened. All of it is bounded, for each place on the network and for all callers together, since peer
+ids cost nothing.
 """
 
 from __future__ import annotations
