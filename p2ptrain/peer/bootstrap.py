@@ -38,8 +38,9 @@ LOG_SECONDS = 60.0
 LOG_BYTES, LOG_FILES = 10_000_000, 5
 ADDRESSES_OF_ONE = 4
 MAX_ADDRESS = 256
-DAEMON_MEMORY = "128MiB"
-"""From here on p2pd's garbage collector works harder; a soft limit."""
+DAEMON_MEMORY = {"GOMEMLIMIT": "128MiB", "GOGC": "10"}
+"""Go's own variables, which p2pd inherits: collect garbage when the heap has grown by a tenth, and harder from that
+(soft) limit on. A small heap is cheap to collect."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def run_bootstrap(options: BootstrapOptions) -> None:
     stopping = Stopping("leaving the swarm")
     metrics_address = parse_address(options.metrics) if options.metrics else None
     _log_to(options.log, options.json_lines)
-    os.environ.setdefault("GOMEMLIMIT", DAEMON_MEMORY)  # Go's own variable; p2pd inherits it
+    for variable, value in DAEMON_MEMORY.items():
+        os.environ.setdefault(variable, value)
     daemon_port = free_port() if metrics_address else None
     flags = (("metricsAddr", f"127.0.0.1:{daemon_port}"),) if daemon_port else ()
     with ExitStack() as stack:
