@@ -27,9 +27,9 @@ from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import PeerId
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.own_key import open_identity
-from p2ptrain.state.run import MAX_INVITED
 from p2ptrain.swarm import Identity, Invite, NodeConfig, RelayLimits, Swarm, monotonic
 from p2ptrain.swarm.addresses import by_peer
+from p2ptrain.swarm.invite import MAX_INVITED
 from p2ptrain.swarm.node import ControlError
 
 STOP_SECONDS = 0.5

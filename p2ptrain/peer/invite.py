@@ -23,9 +23,9 @@ from p2ptrain.run.keys import check_peer_id
 from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import Contact
 from p2ptrain.state.inviting import DAY, MAX_DAYS, MEMBER_DAYS, MadeInvite, MadeInvites, invite_member
-from p2ptrain.state.run import MAX_INVITED
 from p2ptrain.swarm import Invite
 from p2ptrain.swarm.addresses import likeliest_first, peer_of
+from p2ptrain.swarm.invite import MAX_INVITED
 from p2ptrain.swarm.private_door import PrivateDoor
 
 OWN_ADDRESSES = 2

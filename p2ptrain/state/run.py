@@ -36,12 +36,12 @@ from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Swarm, Vitals
 from p2ptrain.swarm.addresses import is_relayed
 from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.invite import MAX_INVITED
 from p2ptrain.swarm.private_door import PrivateDoor
 from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.wire import Wire
 from p2ptrain.text import check_name, printable
 
-MAX_INVITED = 4
 LOOK_FOR_PEERS = 10.0
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,8 @@ SCHEME = "p2ptrain://"
 PUBLIC, PRIVATE = "1", "2"
 MAX_LINK = 4096
 MAX_ADDRESSES = 16
+MAX_INVITED = 4
+"""Addresses in the links that are made here: more would make them long."""
 _NEXT = "copy the whole link again, or ask for a new one"
 
 

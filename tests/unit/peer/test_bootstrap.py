@@ -23,7 +23,7 @@ from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.swarm import monotonic
 
 REPOSITORY = Path(__file__).parents[3]
-HEAVY = {"torch", "transformers", "datasets", "numba", "pandas", "scipy", "peft"}
+HEAVY = {"torch", "transformers", "datasets", "numba", "pandas", "scipy", "peft", "numpy", "safetensors"}
 SCRIPT = """
 import importlib, pkgutil, sys
 from importlib.metadata import packages_distributions, version
