@@ -31,7 +31,7 @@ def bootstrap(
 
     spare_torch()  # before anything imports hivemind
     from p2ptrain.peer.bootstrap import BootstrapOptions, run_bootstrap
-    from p2ptrain.state.run import default_home
+    from p2ptrain.state.home import default_home
 
     network = o.node_config(listen, announce, o.swarm_of(invite))
     run_bootstrap(BootstrapOptions(home or default_home(), identity, network, metrics, log, json_lines))

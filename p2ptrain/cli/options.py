@@ -194,7 +194,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, fo
 def run_folder(given: Path) -> Path:
     """A run's folder: its path, or the run's name or id, of a run in this home."""
     from p2ptrain.state.folder import find_folder
-    from p2ptrain.state.run import default_home
+    from p2ptrain.state.home import default_home
 
     return find_folder(given, default_home())
 
@@ -250,7 +250,7 @@ def peer_options(
 ) -> PeerOptions:
     """What the volunteer decides, as the peer takes it."""
     from p2ptrain.peer import PeerOptions
-    from p2ptrain.state.run import default_home
+    from p2ptrain.state.home import default_home
 
     local = local_options(device, batch_size, autocast, compile_model, model, data)
     memory = None if max_memory is None else int(max_memory * 1e9)

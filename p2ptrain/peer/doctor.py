@@ -136,7 +136,7 @@ def _flat(text: str) -> str:
 
 
 def home_of(options: DoctorOptions) -> Path:
-    from p2ptrain.state.run import default_home
+    from p2ptrain.state.home import default_home
 
     return options.home or default_home()
 

@@ -27,7 +27,8 @@ from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import SPSAMethod, short
 from p2ptrain.run.access import owners_of
 from p2ptrain.state.folder import find_folder
-from p2ptrain.state.run import Run, default_home
+from p2ptrain.state.home import default_home
+from p2ptrain.state.run import Run
 from p2ptrain.swarm import NodeConfig, version
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
-
-import platformdirs
 
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
@@ -27,6 +24,7 @@ from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.state.fetch import Fetcher, FetchError
 from p2ptrain.state.folder import RunFolder
+from p2ptrain.state.home import default_home
 from p2ptrain.state.inviting import MEMBER_DAYS, invite_member
 from p2ptrain.state.limits import NO_LIMITS, Limits
 from p2ptrain.state.members import MembersFile, door_for, remember_members
@@ -45,13 +43,6 @@ from p2ptrain.text import check_name, printable
 LOOK_FOR_PEERS = 10.0
 
 log = logging.getLogger(__name__)
-
-
-def default_home() -> Path:
-    """Where identities and run folders live unless a command says otherwise: P2PTRAIN_HOME, or the system's data
-    folder."""
-    given = os.environ.get("P2PTRAIN_HOME")
-    return Path(given) if given else platformdirs.user_data_path("p2ptrain")
 
 
 class Run:

@@ -25,7 +25,8 @@ from p2ptrain.peer.bootstrap import BootstrapOptions
 from p2ptrain.peer.hours import Hours
 from p2ptrain.run import load_spec, parse_spec
 from p2ptrain.state import Limits
-from p2ptrain.state.run import Run, default_home
+from p2ptrain.state.home import default_home
+from p2ptrain.state.run import Run
 from p2ptrain.swarm import Invite, NodeConfig
 from p2ptrain.tasks import LocalOptions
 from tests.unit.cli.conftest import Program

@@ -17,8 +17,9 @@ from p2ptrain.state import Ledger, Limits, serve
 from p2ptrain.state import fetch as fetching
 from p2ptrain.state import run as module
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
+from p2ptrain.state.home import default_home
 from p2ptrain.state.own_key import open_identity
-from p2ptrain.state.run import Run, default_home
+from p2ptrain.state.run import Run
 from p2ptrain.state.schema import FORMAT
 from p2ptrain.swarm import Identity, Invite, NodeConfig
 from tests.unit.run.specs import toml_with
