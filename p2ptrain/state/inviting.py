@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Self
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2ptrain.errors import AccessError, StorageError
@@ -73,8 +74,9 @@ def invite_member(
     expires = now + int(min(days, MAX_DAYS) * DAY)
     invitation, seed = make_invitation(owner, folder.run, label, expires, peer or "")
     made = MadeInvite(key=invitation.bearer.hex(), label=label, peer=peer or "", made=now, expires=expires)
-    known = MadeInvites.read(folder.path).invites
-    write_whole(folder.path / FILE, MadeInvites(invites=(*known, made)).model_dump_json(indent=2).encode() + b"\n")
+    with FileLock(folder.path / f"{FILE}.lock"):  # a peer that trains and a command may both be inviting
+        known = MadeInvites.read(folder.path).invites
+        write_whole(folder.path / FILE, MadeInvites(invites=(*known, made)).model_dump_json(indent=2).encode() + b"\n")
     return Invite(folder.run, addresses, Ticket(invitation, seed))
 
 

@@ -83,7 +83,12 @@ class Run:
         config = config or NodeConfig()
         key = open_identity(home, identity, config)
         door = PrivateDoor(key.peer_id, None) if spec.is_private else Door()
-        return cls(Swarm.start(key, config, door), spec, home, None, limits, name)
+        with contextlib.ExitStack() as undo:
+            swarm = Swarm.start(key, config, door)
+            undo.callback(swarm.close)
+            run = cls(swarm, spec, home, None, limits, name)
+            undo.pop_all()
+        return run
 
     @classmethod
     def join(
@@ -114,17 +119,17 @@ class Run:
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
         key = open_identity(home, identity or invited_identity(home, invite), config)
         door = door_for(invite, key)
-        swarm = _start_or_look_in_lan(key, config, invite.run, door)
-        try:
+        with contextlib.ExitStack() as undo:
+            swarm = _start_or_look_in_lan(key, config, invite.run, door)
+            undo.callback(swarm.close)
             genesis, spec = swarm.run(fetch_genesis(swarm, invite.run))
-            folder = RunFolder.create(home, genesis, spec, swarm.peer_id)
+            folder = undo.enter_context(RunFolder.create(home, genesis, spec, swarm.peer_id))
             if isinstance(door, PrivateDoor):
                 remember_members(swarm, door, MembersFile.begin(folder.path, door.access, door.certificate))
             _note_contact(folder, swarm)
-            return cls(swarm, spec, home, folder, limits, name)
-        except BaseException:
-            swarm.close()
-            raise
+            run = cls(swarm, spec, home, folder, limits, name)
+            undo.pop_all()
+        return run
 
     @classmethod
     def resume(
@@ -141,22 +146,22 @@ class Run:
         Raises:
             StorageError: no run folder, damaged or in use.
         """
-        folder = RunFolder.open(path)
         home = path.resolve().parent.parent.parent
-        try:
+        with contextlib.ExitStack() as undo:
+            folder = undo.enter_context(RunFolder.open(path))
             contact = folder.contact
             key = open_own_key(identity, contact, home, path.resolve().name)
             config = _at_the_same_port(config or NodeConfig(), contact.port)
             members = MembersFile(folder.path, folder.genesis, folder.spec) if folder.spec.is_private else None
             door = members.door(key.peer_id) if members else Door()
             swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run, door)
+            undo.callback(swarm.close)
             if members and isinstance(door, PrivateDoor):
                 remember_members(swarm, door, members)
             _note_contact(folder, swarm)
-            return cls(swarm, folder.spec, home, folder, limits, name)
-        except BaseException:
-            folder.close()
-            raise
+            run = cls(swarm, folder.spec, home, folder, limits, name)
+            undo.pop_all()
+        return run
 
     @property
     def id(self) -> Digest:

@@ -28,11 +28,13 @@ SCRIPT = """
 import importlib, pkgutil, sys
 from importlib.metadata import packages_distributions, version
 import p2ptrain.cli.app
+import p2ptrain.cli.bootstrap
 from p2ptrain.lean import spare_torch
 
 spare_torch()
 import p2ptrain.peer.bootstrap
 import p2ptrain.peer.runs
+import p2ptrain.state.home
 import hivemind.utils.multiaddr.codecs as codecs  # these are imported when an address is read
 
 for codec in pkgutil.iter_modules(codecs.__path__, codecs.__name__ + "."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_an_owner_s_invite_is_listed_without_its_key(folder: RunFolder) -> None:
     assert made.ticket.certificate(BEN.peer_id).check().invitation.expires == listed.expires
     invite_member(folder, OWNER, made.addresses, "", 1.0, None)
     assert len(MadeInvites.read(folder.path).invites) == 2
+    folder.close()
+
+
+def test_invites_that_are_made_at_the_same_time_are_all_listed(folder: RunFolder) -> None:
+    labels = [f"guest {number}" for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda label: invite_member(folder, OWNER, (), label, 1.0, None), labels))
+    assert sorted(made.label for made in MadeInvites.read(folder.path).invites) == sorted(labels)
     folder.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from p2ptrain.errors import IdentityError, InviteError, NetworkError, P2PTrainError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, SigningKey, digest_of
-from p2ptrain.state import Ledger, Limits, serve
+from p2ptrain.state import Ledger, Limits, RunFolder, serve
 from p2ptrain.state import fetch as fetching
 from p2ptrain.state import run as module
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
@@ -209,6 +209,22 @@ def test_a_peer_comes_back_at_the_same_port_if_it_is_free(stopped: Run) -> None:
         taken.listen()
         with Run.resume(stopped.folder.path, config=LOOPBACK) as run:
             assert port_of(run) != port
+
+
+def test_a_start_that_fails_late_lets_go_of_swarm_identity_and_folder(
+    stopped: Run, founder: Run, tmp_path: Path
+) -> None:
+    name = "a name that is much too long " * 10
+    with pytest.raises(ValueError, match="a name has at most"):
+        Run.resume(stopped.folder.path, config=LOOPBACK, name=name)
+    with Run.resume(stopped.folder.path, config=LOOPBACK) as run:
+        assert run.swarm.peer_id == stopped.swarm.peer_id
+    for start in (lambda **more: Run.join(founder.invite(), **more), lambda **more: Run.found(SPEC, **more)):
+        with pytest.raises(ValueError, match="a name has at most"):
+            start(config=LOOPBACK, home=tmp_path / "new", name=name)
+        Identity.open(tmp_path / "new" / "identities" / "1.key").close()
+    for folder in (tmp_path / "new" / "runs").glob("*/*"):
+        RunFolder.open(folder).close()
 
 
 def comes_back(stopped: Run, **options: Any) -> Contact:
