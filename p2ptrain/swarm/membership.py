@@ -110,6 +110,9 @@ class Membership:
         self._beat = 0
         self._addresses: tuple[str, ...] = ()
         self._announced: Phase | None = None
+        self._double: Presence | None = None
+        """What the directory said last of this peer, and not by this process."""
+        self._has_double = False
         self._is_due = asyncio.Event()
         """The next announcement."""
         self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
@@ -207,15 +210,30 @@ class Membership:
             self._is_due.clear()
             try:
                 self._addresses = tuple(await self._swarm.node.addresses())
+                everyone = await self._swarm.directory.peers(self.run)
+                self._look_for_a_double(everyone.pop(self._swarm.peer_id, None))
                 presence = self._presence()
                 self._announced = presence.phase
                 if not await self._swarm.directory.announce(presence):
                     log.debug("no DHT node took this peer's record")
-                await asyncio.gather(self._meet_neighbours(), self._meet_acquaintances())
+                await asyncio.gather(self._meet_neighbours(everyone), self._meet_acquaintances())
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_due.wait(), ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
+
+    def _look_for_a_double(self, found: Presence | None) -> None:
+        """Who has a copy of this peer's key overwrites in the directory what this process has said there, again and
+        again. A record that an earlier start has left is always the same one."""
+        if found is None or found.session == self._session or self._has_double:
+            return
+        before, self._double = self._double, found
+        if before is not None and before.session == found.session and before.beat < found.beat:
+            self._has_double = True
+            log.warning(
+                "another process takes part as this peer, %s: its key file has been copied. Others can't tell the two "
+                "apart; stop one and start it again with a key of its own (--identity FILE)", self._swarm.peer_id
+            )  # fmt: skip
 
     async def _list_regularly(self, announcement: Announcement) -> None:
         """Keep the run in the list of runs, together with its other peers: each does it as seldom as they are many."""
@@ -229,9 +247,8 @@ class Membership:
                     log.info("the run could not be announced: %s", error)
             await asyncio.sleep(LIST_SECONDS)
 
-    async def _meet_neighbours(self) -> None:
+    async def _meet_neighbours(self, found: Mapping[PeerId, Presence]) -> None:
         connected = await self._swarm.node.connected()
-        found = await self.directory()
         strangers = [presence for peer, presence in found.items() if peer not in connected]
         places = max(0, NEIGHBOURS - len(connected & set(found)))
         # At once: some of them may be unreachable, and the next announcement is due.

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record, digest_of
 from p2ptrain.run.record import kind_of
-from p2ptrain.swarm import Membership, Phase, Presence, Swarm, Vitals, membership, presence
+from p2ptrain.swarm import Identity, Membership, Phase, Presence, Swarm, Vitals, membership, presence
 from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.presence import Heartbeat
@@ -248,6 +249,42 @@ def test_two_parts_of_a_swarm_find_each_other_where_they_once_were(
         members[0].acquaintances = tuple(other.addresses())
         for member in members:
             eventually(lambda: len(member.membership.live) == 3)  # noqa: B023
+    finally:
+        for member in members:
+            member.leave()
+
+
+def test_who_takes_part_with_a_copy_of_another_s_key_is_noticed_by_both(
+    swarms: Swarms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for period in ("HEARTBEAT_SECONDS", "ANNOUNCE_SECONDS"):
+        monkeypatch.setattr(membership, period, 0.05)
+    monkeypatch.setattr(logging.getLogger("p2ptrain"), "propagate", True)
+    home, run = swarms.start(), digest_of(b"a run with a double")
+    key = swarms.identity()
+    copied = tmp_path / "elsewhere.key"
+    copied.write_bytes(key.path.read_bytes())
+    copied.chmod(0o600)
+    members = [Member(home, run)]
+
+    def noticed() -> int:
+        return sum(f"as this peer, {key.peer_id}" in record.message for record in caplog.records)
+
+    def come(identity: Identity) -> None:
+        swarm = swarms.start(*home.addresses(), identity=identity)
+        members.append(Member(swarm, run))
+
+    try:
+        come(key)
+        eventually(lambda: key.peer_id in home.run(home.directory.peers(run), 10))
+        crashed = members.pop()
+        crashed.fall_silent()
+        crashed.swarm.close()
+        come(Identity.open(key.path))  # the same peer after a crash, whose last record is still there
+        eventually(lambda: members[-1].membership._double is not None)
+        assert not noticed()
+        come(Identity.open(copied))
+        eventually(lambda: noticed() == 2)
     finally:
         for member in members:
             member.leave()
