@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import torch
+from blake3 import blake3
+
+from p2ptrain.run import NO_DIGEST, Digest
 
 
 def shared_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trainable parameters by the names that the bare model gives them: torch.compile and DistributedDataParallel
     put a prefix before them. Tied parameters appear once, under their first name."""
-    named = {name.replace("_orig_mod.", ""): p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: parameter for name, parameter in _parameters(model).items() if parameter.requires_grad}
+
+
+def digest_of_frozen(model: torch.nn.Module) -> Digest:
+    """Names the weights that are not trained, which all peers must have the same of; all zero if there are none."""
+    hasher, found = blake3(derive_key_context="p2ptrain 2026 frozen weights"), False
+    for name, parameter in _parameters(model).items():
+        if not parameter.requires_grad:
+            found = True
+            values = parameter.detach().to("cpu", torch.float32).contiguous()
+            hasher.update(f"{name} {tuple(values.shape)}".encode())
+            hasher.update(values.numpy().data.cast("B"))
+    return Digest(hasher.digest()) if found else NO_DIGEST
+
+
+def _parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    named = {name.replace("_orig_mod.", ""): parameter for name, parameter in model.named_parameters()}
     wrapped = all(name.startswith("module.") for name in named)
     return {name.removeprefix("module."): p for name, p in named.items()} if wrapped else named
 

@@ -17,7 +17,7 @@ from math import prod
 import torch
 
 from p2ptrain.errors import SpecError
-from p2ptrain.run import Digest, digest_of
+from p2ptrain.run import NO_DIGEST, Digest, digest_of
 
 _LAYER = re.compile(r"(?:.*?\.)?\d+\.")
 """A layer's tensors share the beginning of their name up to its number: model.layers.3."""
@@ -47,9 +47,11 @@ class Layout:
     """The tensors of each fragment, in the order in which their elements lie in the fragment's vector."""
 
     fragments: tuple[tuple[TensorSlot, ...], ...]
+    frozen: Digest = NO_DIGEST
+    """Names the weights that are not trained and lie in no fragment; all zero if there are none."""
 
     @classmethod
-    def of(cls, shapes: Mapping[str, Sequence[int]], count: int) -> Layout:
+    def of(cls, shapes: Mapping[str, Sequence[int]], count: int, frozen: Digest = NO_DIGEST) -> Layout:
         """Deal tensors (name → shape, in the model's own order) out to `count` fragments.
 
         Raises:
@@ -83,7 +85,7 @@ class Layout:
                 f"{sizes.count(0)} of them would be empty",
                 "set method.fragments to at most the number of the model's layers",
             )
-        return cls(tuple(map(tuple, homes)))
+        return cls(tuple(map(tuple, homes)), frozen)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -92,7 +94,7 @@ class Layout:
 
     @cached_property
     def digest(self) -> Digest:
-        """Names the layout: two models with the same one can exchange fragments."""
+        """Names the fragments: two models with the same ones, and the same frozen weights, can exchange them."""
         parts = [[(slot.name, slot.shape, slot.start, slot.stop) for slot in part] for part in self.fragments]
         return digest_of(repr(parts).encode())
 

@@ -28,7 +28,7 @@ from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
-from p2ptrain.parameters import device_name, shared_parameters
+from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
@@ -71,10 +71,11 @@ class StreamingDiLoCo:
         self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.diloco.codec]
         self._tensors = shared_parameters(model)
         self._device = next(iter(self._tensors.values())).device
-        self._layout = Layout.of({name: p.shape for name, p in self._tensors.items()}, self._method.fragments)
+        shapes, frozen = {name: p.shape for name, p in self._tensors.items()}, digest_of_frozen(model)
+        self._layout = Layout.of(shapes, self._method.fragments, frozen)
         fragments = range(self._method.fragments)
         base = GlobalState.initial(
-            self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments]
+            self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments], frozen
         )
         run.establish(base.digest, held_out)
         self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)

@@ -213,7 +213,7 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
     if layout is not None and not _describes(manifest, layout):
         raise AnotherModel(
             "the run's state is of another model",
-            "names or shapes of the parameters differ from the model that was built here",
+            "names, shapes or untrained weights differ from the model that was built here",
             "build the model that the run's spec describes, with the same versions of torch and transformers",
         )
     pairs = [(vector(Digest(theta)), vector(Digest(momentum))) for theta, momentum in manifest.vectors]
@@ -221,11 +221,15 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
     if any(len(part.values) != size for pair, size in zip(pairs, sizes, strict=True) for part in pair):
         raise MalformedError("a state's vectors have the wrong lengths")
     fragments = tuple(Fragment(theta, momentum) for theta, momentum in pairs)
-    return GlobalState(manifest.height, Digest(manifest.commit), manifest.weight, Digest(manifest.layout), fragments)
+    return GlobalState(
+        manifest.height, Digest(manifest.commit), manifest.weight, Digest(manifest.layout), fragments,
+        Digest(manifest.frozen),
+    )  # fmt: skip
 
 
 def _describes(manifest: StateManifest, layout: Layout) -> bool:
-    return manifest.layout == layout.digest and len(manifest.vectors) == len(layout.sizes)
+    same_frozen = manifest.frozen in (layout.frozen, NO_DIGEST)
+    return manifest.layout == layout.digest and len(manifest.vectors) == len(layout.sizes) and same_frozen
 
 
 def commit_of(row: SnapshotRow) -> Digest:

@@ -1,6 +1,7 @@
 """The global state of a run at one height: θ and momentum of every fragment, immutable and named by its digest.
 
-    state digest = digest of StateManifest(height, commit, weight, layout, digests of θ_f and m_f for each fragment f)
+    state digest = digest of StateManifest(height, commit, weight, layout, digests of θ_f and m_f for each fragment f,
+                                           digest of the weights that are not trained)
 
 The manifest names the commit that produced the state, so equal heads mean equal state digests and the next commit,
 which names the state before it, vouches for the snapshot that a newcomer fetches. Applying a commit makes a new
@@ -36,6 +37,9 @@ class StateManifest(Record):
     layout: DigestField
     vectors: Annotated[tuple[tuple[DigestField, DigestField], ...], Field(min_length=1, max_length=1024)]
     """(θ_f, m_f) for each fragment f, each a blob of little-endian float32."""
+    frozen: Annotated[DigestField, Field(exclude_if=lambda frozen: frozen == NO_DIGEST)] = NO_DIGEST
+    """Digest of the weights that are not trained; all zero if there are none (or if the run began before states said
+    so)."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,12 @@ class GlobalState:
     """Capped tokens of all contributions that counted, since genesis: what forks are chosen by."""
     layout: Digest
     fragments: tuple[Fragment, ...]
+    frozen: Digest = NO_DIGEST
 
     @classmethod
-    def initial(cls, layout: Digest, thetas: Sequence[Vector]) -> GlobalState:
+    def initial(cls, layout: Digest, thetas: Sequence[Vector], frozen: Digest = NO_DIGEST) -> GlobalState:
         """Height 0: the base snapshot, with zero momentum."""
-        return cls(0, NO_DIGEST, 0, layout, tuple(Fragment.initial(theta) for theta in thetas))
+        return cls(0, NO_DIGEST, 0, layout, tuple(Fragment.initial(theta) for theta in thetas), frozen)
 
     def after(self, commit: Digest, index: int, fragment: Fragment, weight: int) -> GlobalState:
         """The next height's state: `fragment` stands at `index`, everything else is shared with this one."""
@@ -97,8 +102,9 @@ class GlobalState:
     def manifest(self) -> StateManifest:
         vectors = tuple((part.theta.digest, part.momentum.digest) for part in self.fragments)
         return StateManifest(
-            height=self.height, commit=self.commit, weight=self.weight, layout=self.layout, vectors=vectors
-        )
+            height=self.height, commit=self.commit, weight=self.weight, layout=self.layout, vectors=vectors,
+            frozen=self.frozen,
+        )  # fmt: skip
 
     @property
     def head(self) -> Head:

@@ -10,7 +10,7 @@ from p2ptrain.diloco.audit import branch_of
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Replica, StateGone
 from p2ptrain.errors import StorageError
-from p2ptrain.parameters import shared_parameters
+from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.peer.provenance import Provenance
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.run import NO_DIGEST, Digest, SPSAMethod
@@ -61,7 +61,8 @@ def cannot_write(out: Path, error: OSError) -> StorageError:
 
 def _export_fragments(folder: RunFolder, task: Task, out: Path, at: int | None) -> str:
     tensors = shared_parameters(task.model)
-    layout = Layout.of({name: p.shape for name, p in tensors.items()}, folder.spec.diloco.fragments)
+    shapes, frozen = {name: p.shape for name, p in tensors.items()}, digest_of_frozen(task.model)
+    layout = Layout.of(shapes, folder.spec.diloco.fragments, frozen)
     head = folder.ledger.fact("head")
     if head is None:
         raise StorageError(

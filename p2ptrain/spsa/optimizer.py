@@ -18,10 +18,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from blake3 import blake3
 
 from p2ptrain.errors import TrainingError
-from p2ptrain.parameters import device_name, shared_parameters
+from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa.byte import encode
 from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Estimator
@@ -86,7 +85,7 @@ class OneByteSPSA:
         layout = MasterLayout.for_weights(self._tensors)
         if run.founding:
             check_learning_rate(self._method, layout)
-        base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), _digest_of_frozen(model))
+        base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), digest_of_frozen(model))
         run.establish(base.digest, held_out)
         self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
         self._replica: Replica
@@ -334,15 +333,3 @@ class OneByteSPSA:
 
 def _smooth(before: float, now: float, share: float) -> float:
     return before + share * (now - before) if before else now
-
-
-def _digest_of_frozen(model: torch.nn.Module) -> Digest:
-    """Names the weights that are not trained: all peers must have the same ones."""
-    hasher, found = blake3(derive_key_context="p2ptrain 2026 frozen weights"), False
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            found = True
-            values = parameter.detach().to("cpu", torch.float32).contiguous()
-            hasher.update(f"{name} {tuple(values.shape)}".encode())
-            hasher.update(values.numpy().data.cast("B"))
-    return Digest(hasher.digest()) if found else NO_DIGEST

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from p2ptrain.errors import DataError, SpecError
-from p2ptrain.run import RunSpec
+from p2ptrain.parameters import digest_of_frozen, shared_parameters
+from p2ptrain.run import Digest, RunSpec
 from p2ptrain.run.spec import ModelSection
 from p2ptrain.run.task import Classification
 from p2ptrain.tasks.adapters import add_adapters, exported_adapters
@@ -81,19 +82,20 @@ def padding_id(model: torch.nn.Module, tokenizer: Tokenizer) -> int:
     return own if own is not None and 0 <= own < config.vocab_size else tokenizer.end
 
 
-def exported_parameters(spec: RunSpec, folder: Path) -> dict[str, torch.Tensor]:
-    """What an exported folder holds of the run's trained parameters: float32, in the model's own order.
+def exported_parameters(spec: RunSpec, folder: Path) -> tuple[dict[str, torch.Tensor], Digest | None]:
+    """What an exported folder holds of the run's trained parameters (float32, in the model's own order), and the digest
+    of those that are not trained; None where the adapters are merged into them.
 
     Raises:
         DataError: it wants code to be run.
         StorageError, OSError, ValueError, RuntimeError: it can't be loaded.
     """
     if spec.model.lora is not None:
-        return exported_adapters(folder)
+        return exported_adapters(folder), None
     check_model(str(folder), None)
     model = _auto_class(spec).from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, weights_only=True)
     _choose_trained(model, spec)
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor.detach() for name, tensor in shared_parameters(model).items()}, digest_of_frozen(model)
 
 
 def _choose_trained(model: torch.nn.Module, spec: RunSpec) -> None:

@@ -277,6 +277,17 @@ def test_the_state_of_another_model_is_told_apart(peer: Peer) -> None:
         Replica(peer.folder, other, Blobs()).snapshots.load(peer.folder.ledger.snapshots()[0])
 
 
+def test_a_state_on_other_frozen_weights_is_another_model_s(peer: Peer) -> None:
+    base, other = (Layout(LAYOUT.fragments, digest_of(name)) for name in (b"base", b"another base"))
+    thetas = [np.ones(size, dtype=np.float32) for size in LAYOUT.sizes]
+    state = GlobalState.initial(base.digest, thetas, base.frozen)
+    peer.replica.snapshots.save(state)
+    row = next(row for row in peer.folder.ledger.snapshots() if row.state == state.digest)
+    assert same_bits(Replica(peer.folder, base, Blobs()).snapshots.load(row), state)
+    with pytest.raises(StorageError, match="another model"):
+        Replica(peer.folder, other, Blobs()).snapshots.load(row)
+
+
 def test_vectors_of_the_wrong_length_are_malformed(peer: Peer) -> None:
     sizes = LAYOUT.sizes
     short = GlobalState.initial(LAYOUT.digest, [np.ones(size - 1, dtype=np.float32) for size in sizes])

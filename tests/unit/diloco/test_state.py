@@ -66,6 +66,7 @@ def test_the_digest_names_everything_that_a_state_is() -> None:
         replace(state, commit=COMMIT),
         replace(state, weight=1),
         replace(state, layout=COMMIT),
+        replace(state, frozen=COMMIT),
         replace(state, fragments=fragments[:2]),
         replace(state, fragments=fragments[::-1]),
         replace(state, fragments=swapped),
@@ -82,7 +83,9 @@ def test_zero_and_minus_zero_are_different_states() -> None:
 
 def test_the_largest_manifest_fits_its_bound() -> None:
     vectors = ((COMMIT, COMMIT),) * 1024
-    manifest = StateManifest(height=2**53 - 1, commit=COMMIT, weight=2**53 - 1, layout=LAYOUT, vectors=vectors)
+    manifest = StateManifest(
+        height=2**53 - 1, commit=COMMIT, weight=2**53 - 1, layout=LAYOUT, vectors=vectors, frozen=COMMIT
+    )
     assert StateManifest.decode(manifest.encoded) == manifest
 
 

@@ -18,7 +18,7 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Position, Replica
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, P2PTrainError, StorageError
-from p2ptrain.parameters import shared_parameters
+from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.peer.export import export_run
 from p2ptrain.peer.history import history
 from p2ptrain.peer.provenance import check_export
@@ -40,8 +40,10 @@ class Trained:
     def __init__(self, home: Path, spec: RunSpec) -> None:
         self.task = open_task(spec, LocalOptions(device="cpu"))
         tensors = shared_parameters(self.task.model)
-        layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, 2)
-        base = GlobalState.initial(layout.digest, [layout.gather(tensors, index).numpy() for index in range(2)])
+        frozen = digest_of_frozen(self.task.model)
+        layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, 2, frozen)
+        thetas = [layout.gather(tensors, index).numpy() for index in range(2)]
+        base = GlobalState.initial(layout.digest, thetas, frozen)
         self.folder = RunFolder.create(
             home, Genesis.found(spec, base.digest, NO_DIGEST, "tests", KEYS[0]), spec, PEERS[0]
         )
@@ -182,16 +184,19 @@ def test_an_export_of_a_part_or_of_another_task_agrees_with_its_provenance(
     made, out = Trained(tmp_path, spec), tmp_path / "out"
     made.folder.close()
     export_run(made.folder.path, out, None)
-    scope = {"adapters": "; checked: adapters.safetensors", "trainable": "; checked: the trained parameters"}
+    scope = "; checked: adapters.safetensors" if part == "adapters" else ""
     told = check_export(out)[1]
     assert told.good
-    assert told.found.partition(", not")[0] == f"height 3, state {made.state.digest.hex()}" + scope.get(part, "")
+    assert told.found.partition(", not")[0] == f"height 3, state {made.state.digest.hex()}{scope}"
     file = out / ("adapters.safetensors" if part == "adapters" else "model.safetensors")
     weights, changed = load_file(file), next(iter(made.weights))
+    untrained = [name for name in weights if name not in made.weights]
+    assert bool(untrained) == (part == "trainable")
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
-    save_file({**weights, changed: weights[changed] + 1e-3}, file, metadata)
-    assert wrong(out) == ["weights"]
+    for name in (changed, *untrained[:1]):
+        save_file({**weights, name: weights[name] + 1e-3}, file, metadata)
+        assert wrong(out) == ["weights"]
 
 
 def test_other_weights_are_found(exported: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.errors import DataError, SpecError, StorageError
-from p2ptrain.parameters import shared_parameters
-from p2ptrain.run import RunSpec
+from p2ptrain.parameters import digest_of_frozen, shared_parameters
+from p2ptrain.run import NO_DIGEST, RunSpec
 from p2ptrain.tasks import LocalOptions, open_task
 from p2ptrain.tasks.adapters import FILE, exported_adapters
 from p2ptrain.tasks.model import build_model, exported_parameters
@@ -167,7 +167,8 @@ def test_an_export_of_adapters_is_an_ordinary_model_that_does_the_same(
     assert not any("lora" in name for name, _ in again.model.named_parameters())
     merged = again.evaluate({})
     assert merged.loss == pytest.approx(found.loss, rel=1e-4)
-    kept = exported_parameters(spec, tmp_path / "out")
+    kept, rest = exported_parameters(spec, tmp_path / "out")
+    assert rest is None, "merged"
     assert list(kept) == list(given)
     assert all(torch.equal(kept[name], given[name]) for name in given)
 
@@ -185,6 +186,7 @@ def test_an_export_of_a_part_is_read_by_what_was_trained(tmp_path: Path) -> None
     made = open_task(spec, LocalOptions(device="cpu"))
     given = {name: torch.randn_like(parameter) for name, parameter in shared_parameters(made.model).items()}
     made.export(given, tmp_path)
-    kept = exported_parameters(spec, tmp_path)
+    kept, rest = exported_parameters(spec, tmp_path)
+    assert rest == digest_of_frozen(made.model) != NO_DIGEST
     assert list(kept) == list(given)
     assert all(torch.equal(kept[name], given[name]) for name in given)
