@@ -1,4 +1,4 @@
-"""The README's Python examples, as printed there."""
+"""The Python API between real peers: the README's examples as printed there, and who does not fit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from p2ptrain import OneByteSPSA, Run, RunSpec, StreamingDiLoCo
+from p2ptrain.errors import StorageError
+from p2ptrain.swarm import NodeConfig
 from tests.swarm.lab import REPOSITORY
 
 
@@ -53,3 +58,32 @@ def test_the_readmes_example_trains_two_programs_to_one_state(
     assert len(heads) == 1
     assert int(re.findall(r"height (\d+)", heads.pop())[0]) >= least
     assert all(float(end.rpartition(" ")[2]) < loss for end in ends)
+
+
+LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
+
+
+def trainer(method: str, run: Run, bias: float) -> StreamingDiLoCo | OneByteSPSA:
+    """Of two layers of which the first one is not trained; its bias is given."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    model[0].bias.fill_(bias)
+    if method == "spsa":
+        return OneByteSPSA(model, lambda x: model(x).square().mean(), run)
+    return StreamingDiLoCo(model, torch.optim.AdamW(model[1].parameters()), run)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("diloco", {"fragments": 1}), ("spsa", {})])
+def test_who_has_other_frozen_weights_is_told_so_before_it_trains(
+    tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    spec = RunSpec.custom("part", method=method, **settings)
+    with Run.found(spec, config=LOOPBACK, home=tmp_path / "0") as run, trainer(method, run, 0.5):
+        with Run.join(run.invite(), config=LOOPBACK, home=tmp_path / "1") as other:
+            with pytest.raises(StorageError, match="another model") as refusal:
+                trainer(method, other, 0.25)
+            assert "untrained weights differ" in refusal.value.why
+        with Run.join(run.invite(), config=LOOPBACK, home=tmp_path / "2") as same, trainer(method, same, 0.5) as third:
+            assert third.vitals.phase != "training"
