@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Record, SignedRecord, SigningKey, digest_of
-from p2ptrain.run.record import Count, DigestField, Number, PeerIdField, Text
+from p2ptrain.run.record import Count, DigestField, Number, PeerIdField, Text, kind_of
 from p2ptrain.text import printable
 
 KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
@@ -326,3 +327,44 @@ def test_the_signed_copy_has_its_own_encoding_and_digest(letter: Letter) -> None
     assert (signed.encoded, signed.digest) != unsigned
     assert signed.digest == digest_of(signed.encoded)
     assert signed.signed(KEY).encoded == signed.encoded
+
+
+# A kind alone --------------------------------------------------------------------------------------------------------
+
+
+def test_a_records_kind_is_read_from_its_first_bytes() -> None:
+    inner = Inner(count=1, flag=True)
+    assert kind_of(inner.encoded) == Inner.kind
+    assert kind_of(inner.encoded[:9]) == Inner.kind
+    assert kind_of(msgpack.packb(["commit/1", {}])) == "commit/1"
+
+
+NO_RECORDS = {
+    "nothing": b"",
+    "an empty list": msgpack.packb([]),
+    "a map": msgpack.packb({"heartbeat/1": 1}),
+    "a number": msgpack.packb(7),
+    "text": msgpack.packb("heartbeat/1"),
+    "a number for a kind": msgpack.packb([1, {}]),
+    "bytes for a kind": msgpack.packb([b"heartbeat/1", {}]),
+    "a list for a kind": msgpack.packb([["heartbeat/1"], {}]),
+    "a kind that is too long": msgpack.packb(["k" * 41, {}]),
+    "a kind that never ends": b"\x92\xdb\xff\xff\xff\xff",
+    "a kind that is not UTF-8": b"\x92\xa2\xff\xff",
+    "deep lists": b"\x91" * 60_000,
+    "deep maps": b"\x91" + b"\x81\xa1x" * 20_000,
+    "a list as a key": b"\x91\x81\x91\x01\x01",
+    "an unused byte": b"\xc1",
+}
+
+
+@pytest.mark.parametrize("data", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_what_is_no_record_has_no_kind(data: bytes) -> None:
+    with pytest.raises(MalformedError, match="no record"):
+        kind_of(data)
+
+
+@given(st.binary())
+def test_random_bytes_have_a_short_kind_or_none(data: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        assert len(kind_of(data)) <= 40

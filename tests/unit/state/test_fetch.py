@@ -11,18 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2ptrain.errors import MalformedError
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId, digest_of
 from p2ptrain.run.digest import DIGEST_BYTES, Buffer, chunk_count
 from p2ptrain.state import Blobs, Fetcher, FetchError
 from p2ptrain.state import fetch as module
 from p2ptrain.state.blobs import FileSource
-from p2ptrain.state.fetch import CHUNKS_PER_CALL, MAX_BLOB_BYTES, BlobRequest, Fetch
-from p2ptrain.swarm import Refused
+from p2ptrain.state.fetch import MAX_BLOB_BYTES, BlobRequest, Fetch
 from p2ptrain.swarm.rpc import MAX_FRAME_BYTES
 from tests.unit.state import wire as faults
 from tests.unit.state.samples import PEERS, bytes_of, flip_a_bit
-from tests.unit.state.wire import FAULTS, Fault, Frames, Wire, request_for
+from tests.unit.state.wire import FAULTS, Fault, Frames, Wire
 
 ME, ALICE, BOB, CAROL, DAVE, _ = PEERS
 PER_CALL = 16
@@ -309,40 +307,6 @@ def test_a_manifest_that_announces_what_no_machine_has_reserves_no_memory() -> N
 
 def test_the_largest_blobs_manifest_fits_into_one_frame() -> None:
     assert 8 + DIGEST_BYTES * chunk_count(MAX_BLOB_BYTES) <= MAX_FRAME_BYTES
-
-
-# Serving -----------------------------------------------------------------------------------------------------------
-
-
-def answer_to(request: BlobRequest, *data: Buffer) -> list[bytes]:
-    async def scene() -> list[bytes]:
-        wire = Wire()
-        await wire.add(ALICE, *data)
-        return [bytes(frame) async for frame in wire.handlers[ALICE](ME, request)]
-
-    return run(scene())
-
-
-def test_an_answer_holds_the_chunks_that_were_asked_for() -> None:
-    manifest = Manifest.of(BLOB).to_bytes()
-    chunks = [BLOB[at : at + CHUNK_BYTES] for at in range(0, len(BLOB), CHUNK_BYTES)]
-    assert answer_to(request_for(DIGEST, 3, 4), BLOB) == chunks[3:7]
-    assert answer_to(request_for(DIGEST, 0, 2, manifest=True), BLOB) == [manifest, *chunks[:2]]
-    assert answer_to(request_for(DIGEST, CHUNKS - 1, 9), BLOB) == chunks[-1:]
-    assert answer_to(request_for(DIGEST, CHUNKS, 9), BLOB) == []
-    assert answer_to(request_for(DIGEST, 2**53 - 1, CHUNKS_PER_CALL), BLOB) == []
-
-
-def test_what_is_not_held_is_refused() -> None:
-    with pytest.raises(Refused, match="not here"):
-        answer_to(request_for(DIGEST), b"something else")
-
-
-@pytest.mark.parametrize("changes", [{"count": CHUNKS_PER_CALL + 1}, {"count": -1}, {"first": -1}, {"blob": b"short"}])
-def test_a_request_out_of_bounds_is_malformed(changes: dict[str, Any]) -> None:
-    beyond = request_for(DIGEST).model_copy(update=changes)
-    with pytest.raises(MalformedError):
-        BlobRequest.decode(beyond.encoded)
 
 
 # The fetcher -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import queue
 import random
@@ -16,12 +15,8 @@ from typing import Any, ClassVar
 
 import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record, digest_of
-from p2ptrain.run.record import kind_of
 from p2ptrain.swarm import Identity, Membership, Phase, Presence, Swarm, Vitals, membership, presence
 from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.door import Door
@@ -30,47 +25,6 @@ from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.conftest import Swarms, eventually
 from tests.unit.swarm.people import KEYS, RUN, presence_of
 from tests.unit.swarm.test_announcement import ANNOUNCED
-
-
-def test_a_records_kind_is_read_from_its_first_bytes() -> None:
-    heartbeat = Heartbeat(presence=presence_of(), news=bytes(1000))
-    assert kind_of(heartbeat.encoded) == Heartbeat.kind
-    assert kind_of(heartbeat.encoded[:20]) == Heartbeat.kind
-    assert kind_of(msgpack.packb(["commit/1", {}])) == "commit/1"
-
-
-NO_RECORDS = {
-    "nothing": b"",
-    "an empty list": msgpack.packb([]),
-    "a map": msgpack.packb({"heartbeat/1": 1}),
-    "a number": msgpack.packb(7),
-    "text": msgpack.packb("heartbeat/1"),
-    "a number for a kind": msgpack.packb([1, {}]),
-    "bytes for a kind": msgpack.packb([b"heartbeat/1", {}]),
-    "a list for a kind": msgpack.packb([["heartbeat/1"], {}]),
-    "a kind that is too long": msgpack.packb(["k" * 41, {}]),
-    "a kind that never ends": b"\x92\xdb\xff\xff\xff\xff",
-    "a kind that is not UTF-8": b"\x92\xa2\xff\xff",
-    "deep lists": b"\x91" * 60_000,
-    "deep maps": b"\x91" + b"\x81\xa1x" * 20_000,
-    "a list as a key": b"\x91\x81\x91\x01\x01",
-    "an unused byte": b"\xc1",
-}
-
-
-@pytest.mark.parametrize("data", NO_RECORDS.values(), ids=NO_RECORDS)
-def test_what_is_no_record_has_no_kind(data: bytes) -> None:
-    with pytest.raises(MalformedError, match="no record"):
-        kind_of(data)
-
-
-@given(st.binary())
-def test_random_bytes_have_a_short_kind_or_none(data: bytes) -> None:
-    with contextlib.suppress(MalformedError):
-        assert len(kind_of(data)) <= 40
-
-
-# Between real peers --------------------------------------------------------------------------------------------------
 
 Pair = tuple[Swarm, Swarm]
 Happening = tuple[str, Any]
