@@ -112,7 +112,10 @@ BatchSize = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
+    int | None,
+    typer.Option(
+        envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core that no other program uses]."
+    ),
 ]
 Autocast = Annotated[
     bool, typer.Option("--autocast", envvar="P2PTRAIN_AUTOCAST", help="Compute in bf16, where that is safe.")

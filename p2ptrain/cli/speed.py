@@ -14,7 +14,9 @@ def speed(
     seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure.")] = 20.0,
     device: o.Device = "auto",
     batch_size: o.BatchSize = "8",
-    threads: o.Threads = None,
+    threads: Annotated[
+        int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
+    ] = None,
     autocast: o.Autocast = False,
     compile_model: o.Compile = False,
     model: o.Model = None,

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import psutil
 import torch
 
 from p2ptrain.errors import DataError, SpecError
+from p2ptrain.peer.cores import OthersShare
 from p2ptrain.peer.pausing import Probe
 
 GPU_SHARE = 10
@@ -93,31 +93,12 @@ class CpuProbe:
     """Other processes' share of all cores since the last look."""
 
     def __init__(self) -> None:
-        self._own = psutil.Process()
-        self._before = self._times()
+        self._share = OthersShare()
 
     def __call__(self) -> str:
-        now = self._times()
-        total, idle, own = (new - old for new, old in zip(now, self._before, strict=True))
-        self._before = now
-        return cpu_use(total, idle, own)
-
-    def _times(self) -> tuple[float, float, float]:
-        """Seconds of all cores together: in all, idle, and this peer's, p2pd's included."""
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
-        own = 0.0
-        for process in (self._own, *self._own.children()):
-            try:
-                used = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            own += used.user + used.system
-        return sum(times) - guests, idle, own
+        return cpu_use(self._share())
 
 
-def cpu_use(total: float, idle: float, own: float) -> str:
+def cpu_use(share: float) -> str:
     """What others took of all cores' time, in words; nothing if that is little."""
-    share = 100 * max(0.0, total - idle - own) / total if total > 0 else 0.0
-    return f"others use the CPU ({share:.0f}%)" if share >= CPU_SHARE else ""
+    return f"others use the CPU ({share:.0%})" if 100 * share >= CPU_SHARE else ""

@@ -14,6 +14,7 @@ import torch
 
 from p2ptrain.errors import MemoryLimitError, P2PTrainError
 from p2ptrain.monitor import Reporter, events
+from p2ptrain.peer.cores import Cores
 from p2ptrain.peer.memory import Memory
 from p2ptrain.peer.pausing import NEVER, Pause, Pauses
 from p2ptrain.run import Digest, digest_of
@@ -52,9 +53,10 @@ class Loop(ABC):
         stop: Callable[[], bool],
         pauses: Pauses = NEVER,
         memory: Memory | None = None,
+        cores: Cores | None = None,
     ) -> None:
         self._run, self._task, self._reporter, self._stop, self._pauses = run, task, reporter, stop, pauses
-        self._memory = memory or Memory(None, task.device)
+        self._memory, self._cores = memory or Memory(None, task.device), cores
         self._memory_looked, self._made_room = 0.0, False
         self._short_of_memory: MemoryLimitError | None = None
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
@@ -202,8 +204,10 @@ class Loop(ABC):
     # Memory ----------------------------------------------------------------------------------------------------------
 
     def _may_go_on(self) -> bool:
-        """Asked before each step: pauses if it is time, keeps to the memory limit."""
+        """Asked before each step: pauses if it is time, keeps to the memory limit and to the cores that are free."""
         self._watch_memory()
+        if self._cores is not None:
+            self._cores.look()
         self._pause_if_due()
         return not self._stop() and self.given_up is None and not self.is_complete
 

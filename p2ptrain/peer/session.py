@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 
 from p2ptrain.errors import AccessError, StorageError, TrainingError
@@ -17,6 +18,7 @@ from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
 from p2ptrain.peer.contents import check_own_files, look_at
+from p2ptrain.peer.cores import Cores, OthersShare
 from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
@@ -47,7 +49,7 @@ class PeerOptions:
     network: NodeConfig = field(default_factory=NodeConfig)
     local: LocalOptions = field(default_factory=LocalOptions)
     threads: int | None = None
-    """CPU threads for torch; None: torch's own choice."""
+    """CPU threads for torch; None: as many as there are cores that others leave free."""
     memory: int | None = None
     """Bytes of main memory, and of a GPU's, that the peer may take; None: as much as there is."""
     hours: Hours | None = None
@@ -88,7 +90,8 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
             reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
         method = SPSALoop if isinstance(run.spec.method, SPSAMethod) else DiLoCoLoop
-        trainer: Loop = method(run, task, reporter, stopping.requested, pauses, memory)
+        cores = _shared_cores(options, task.device)
+        trainer: Loop = method(run, task, reporter, stopping.requested, pauses, memory, cores)
         stack.enter_context(_log_to(run, trainer.warn))
         stack.callback(trainer.close)
         stack.callback(reporter.close)
@@ -110,6 +113,14 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         _say_goodbye(run, trainer, reporter, options.again)
         if trainer.given_up is not None:
             raise trainer.given_up
+
+
+def _shared_cores(options: PeerOptions, device: torch.device) -> Cores | None:
+    """None: the number of threads stays as it is; its volunteer has said it, or it is built into compiled code."""
+    if options.threads is not None or options.local.compile or device.type != "cpu":
+        return None
+    most = torch.get_num_threads()
+    return Cores(most, psutil.cpu_count() or most, OthersShare())
 
 
 def prepare_torch(threads: int | None) -> None:
