@@ -34,9 +34,9 @@ def spec_with(overlap: str, folder: Path) -> Path:
     return path
 
 
-def measure_swarm(children: Children, spec: Path, threads: str, seconds: float) -> float:
+def measure_swarm(children: Children, spec: Path, seconds: float, *options: str) -> float:
     """Inner steps per second of a peer in a swarm of two, mean of both, over their common time."""
-    common = ("--threads", threads, *LOOPBACK)
+    common = (*options, *LOOPBACK)
     children.start("peer-1", "peer", str(spec), *common)
     first: dict[str, dict[str, float]] = {}
     last: dict[str, dict[str, float]] = {}
@@ -69,8 +69,8 @@ def main() -> None:
         for turn in range(1, options.turns + 1):
             with Children(folder) as children:
                 alone = measure_alone(children, str(free), PEERS, threads, options.seconds)
-                in_free = measure_swarm(children, free, threads, options.seconds)
-                in_blocking = measure_swarm(children, blocking, threads, options.seconds)
+                in_free = measure_swarm(children, free, options.seconds, "--threads", threads)
+                in_blocking = measure_swarm(children, blocking, options.seconds, "--threads", threads)
             rows.append(
                 {
                     "turn": turn, "alone": alone, "free": in_free, "overlap 0": in_blocking,
