@@ -201,7 +201,7 @@ class Loop(ABC):
             )
         )
 
-    # Memory ----------------------------------------------------------------------------------------------------------
+    # Memory and cores ------------------------------------------------------------------------------------------------
 
     def _may_go_on(self) -> bool:
         """Asked before each step: pauses if it is time, keeps to the memory limit and to the cores that are free."""

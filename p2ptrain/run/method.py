@@ -22,7 +22,8 @@ class DiLoCoMethod(Section):
     overlap: Literal["free"] | Annotated[int, Field(ge=0, le=10**6)] = Field(
         "free",
         description="'free': training never waits, a commit is applied when it arrives. n: applied exactly n inner "
-        "steps after contributing, waiting if needed (reproducible). 0: blocking, as in plain DiLoCo.",
+        "steps after contributing, waiting if needed (reproducible, with a fixed --threads). 0: blocking, as in plain "
+        "DiLoCo.",
     )
     merge: Literal["blend", "carry", "overwrite"] = Field(
         "blend",
