@@ -29,6 +29,8 @@ MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
 REFUSE_TIMEOUT = 1.0
+REFUSE_BYTES = 64 * 1024
+"""What is read of a refused call before its stream is closed, at most."""
 OPENING_TIMEOUT = 3.0
 """For the request of a call that is open to all."""
 CALLS_PER_PEER = 8
@@ -145,28 +147,27 @@ class Rpc:
         places = self._open_places if open_to_all else self._places
 
         async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            # Whatever the answer is, the request is read: a stream that is closed with something unread is reset, and
-            # the answer may be lost with it.
-            refusal = "" if open_to_all else self._door.refusal(peer)
-            if refusal := refusal or places.refusal(peer):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_read_request(reader, request_type.max_bytes), REFUSE_TIMEOUT)
-                await self._write(writer, method, _ERROR, refusal.encode()[:500])
-                return
+            try:
+                refusal = "" if open_to_all else self._door.refusal(peer)
+                if refusal := refusal or places.refusal(peer):
+                    raise Refused(refusal)
+                with places.taken(peer):
+                    await answer(peer, reader, writer)
+            except (Refused, MalformedError) as error:
+                await self._write(writer, method, _ERROR, str(error).encode()[:500])
+                await _read_away(reader)
+
+        async def answer(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             patience = OPENING_TIMEOUT if open_to_all else IDLE_TIMEOUT
-            with places.taken(peer):
-                try:
-                    data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), patience)
-                    if not self._limit.allows(peer):
-                        raise Refused("too many calls, wait a second")
-                    async with contextlib.aclosing(handler(peer, request_type.decode(data))) as frames:
-                        async for frame in frames:
-                            if not open_to_all and (refusal := self._door.refusal(peer)):
-                                raise Refused(refusal)
-                            await self._write(writer, method, _DATA, frame)
-                    await self._write(writer, method, _END, b"")
-                except (Refused, MalformedError) as error:
-                    await self._write(writer, method, _ERROR, str(error).encode()[:500])
+            data = await asyncio.wait_for(_read_request(reader, request_type.max_bytes), patience)
+            if not self._limit.allows(peer):
+                raise Refused("too many calls, wait a second")
+            async with contextlib.aclosing(handler(peer, request_type.decode(data))) as frames:
+                async for frame in frames:
+                    if not open_to_all and (refusal := self._door.refusal(peer)):
+                        raise Refused(refusal)
+                    await self._write(writer, method, _DATA, frame)
+            await self._write(writer, method, _END, b"")
 
         await self._node.handle(_protocol(method, versioned), handle)
 
@@ -293,6 +294,16 @@ async def _read_request(reader: asyncio.StreamReader, limit: int) -> bytes:
     if length > limit:
         raise MalformedError("the request is too long", f"{length} bytes, at most {limit}")
     return await reader.readexactly(length)
+
+
+async def _read_away(reader: asyncio.StreamReader) -> None:
+    """Wait until the caller of a refused call leaves: p2pd resets a stream that is closed with something unread, and
+    the refusal is often lost with it."""
+    left = REFUSE_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REFUSE_TIMEOUT):
+            while left > 0 and (piece := await reader.read(left)):
+                left -= len(piece)
 
 
 async def _read_frame(reader: asyncio.StreamReader, limit: int) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ from p2ptrain.run import PeerId, Record
 from p2ptrain.swarm import Refused, RpcError, rpc
 from p2ptrain.swarm.rpc import MAX_FRAME_BYTES, RateLimit, _read_frame
 from tests.unit.swarm.calls import Ask, Pair, Told, ask, count, echo, failure_of, frames_of, serve_one_and_wait
+from tests.unit.swarm.conftest import eventually
 
 pytestmark = pytest.mark.usefixtures("every_call_comes_to_an_end")
 
@@ -170,6 +171,24 @@ def test_an_oversize_request_is_refused(size: int, pair: Pair) -> None:
     reason, detail = failure_of(pair, f"strict{size}", LongAsk(text="x" * size))
     assert reason == "refused"
     assert detail.startswith("the request is too long")
+
+
+def test_a_refusal_arrives_although_the_request_is_still_on_its_way(pair: Pair) -> None:
+    answering, asking = pair
+    answering.run(answering.rpc.serve("slow", Ask, echo))
+
+    async def answer_to(first: bytes, second: bytes) -> tuple[int, bytes]:
+        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/slow") as (reader, writer):
+            writer.write(first)
+            await asyncio.to_thread(eventually, lambda: answering.node.sent["slow"])
+            writer.write(second)
+            return await asyncio.wait_for(_read_frame(reader, 1000), 5)
+
+    for _ in range(20):
+        answering.node.sent.clear()
+        kind, text = asking.run(answer_to((60_000).to_bytes(4, "big") + bytes(30_000), bytes(30_000)))
+        assert kind == 1
+        assert b"too long" in text
 
 
 def test_a_request_of_megabytes_is_not_read_to_its_end(pair: Pair) -> None:
