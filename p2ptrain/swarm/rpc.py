@@ -28,9 +28,6 @@ from p2ptrain.swarm.node import ControlError, Node
 MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
-REFUSE_TIMEOUT = 1.0
-REFUSE_BYTES = 64 * 1024
-"""What is read of a refused call before its stream is closed, at most."""
 OPENING_TIMEOUT = 3.0
 """For the request of a call that is open to all."""
 CALLS_PER_PEER = 8
@@ -38,6 +35,11 @@ CALLS_IN_ALL = 64
 OPENINGS_PER_PEER = 2
 OPENINGS_IN_ALL = 32
 """Calls that are open to all have places of their own: strangers take none of the others'."""
+LEAVING_PER_PEER = 16
+LEAVING_IN_ALL = 128
+"""Calls that have been answered, or refused, and whose callers are waited for."""
+LEAVING_BYTES = 64 * 1024
+"""What is read meanwhile of a request that was refused, at most."""
 RATE, BURST = 200.0, 400.0
 """Calls per second that one peer may make in the long run, and at once."""
 
@@ -112,6 +114,7 @@ class Rpc:
         self._limit = RateLimit(RATE, BURST)
         self._places = Places(CALLS_PER_PEER, CALLS_IN_ALL)
         self._open_places = Places(OPENINGS_PER_PEER, OPENINGS_IN_ALL)
+        self._leaving = Places(LEAVING_PER_PEER, LEAVING_IN_ALL)
 
     # Serving -------------------------------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class Rpc:
                     await answer(peer, reader, writer)
             except (Refused, MalformedError) as error:
                 await self._write(writer, method, _ERROR, str(error).encode()[:500])
-                await _read_away(reader)
+            await self._wait_for_leaving(peer, reader)
 
         async def answer(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             patience = OPENING_TIMEOUT if open_to_all else IDLE_TIMEOUT
@@ -178,6 +181,20 @@ class Rpc:
         self._node.sent[method] += len(header) + len(frame)
         async with asyncio.timeout(IDLE_TIMEOUT):  # wait_for would make a task of every frame
             await writer.drain()
+
+    async def _wait_for_leaving(self, peer: PeerId, reader: asyncio.StreamReader) -> None:
+        """Let the caller close the stream first, if it does so in time and not too many are waited for.
+
+        p2pd resets a stream that is closed here with something unread, and now and then any other, too (its two
+        directions race): what is on its way to the caller is lost then.
+        """
+        if self._leaving.refusal(peer):
+            return
+        left = LEAVING_BYTES
+        with self._leaving.taken(peer), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_TIMEOUT):
+                while left > 0 and (piece := await reader.read(left)):
+                    left -= len(piece)
 
     # Calling -------------------------------------------------------------------------------------------------------
 
@@ -294,16 +311,6 @@ async def _read_request(reader: asyncio.StreamReader, limit: int) -> bytes:
     if length > limit:
         raise MalformedError("the request is too long", f"{length} bytes, at most {limit}")
     return await reader.readexactly(length)
-
-
-async def _read_away(reader: asyncio.StreamReader) -> None:
-    """Wait until the caller of a refused call leaves: p2pd resets a stream that is closed with something unread, and
-    the refusal is often lost with it."""
-    left = REFUSE_BYTES
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REFUSE_TIMEOUT):
-            while left > 0 and (piece := await reader.read(left)):
-                left -= len(piece)
 
 
 async def _read_frame(reader: asyncio.StreamReader, limit: int) -> tuple[int, bytes]:

@@ -16,7 +16,7 @@ from p2ptrain.run import PeerId
 from p2ptrain.swarm import Identity, NodeConfig, Rpc, RpcError, Swarm, rpc
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Node
-from p2ptrain.swarm.rpc import MAX_FRAME_BYTES
+from p2ptrain.swarm.rpc import MAX_FRAME_BYTES, _read_frame
 from tests.unit.swarm.calls import Ask, Pair, Told, count, echo, failure_of, frames_of, serve_one_and_wait
 from tests.unit.swarm.conftest import LOOPBACK, eventually
 
@@ -92,6 +92,46 @@ def test_a_caller_that_leaves_early_frees_the_handler(pair: Pair) -> None:
 
     assert asking.run(first_frame()) == b"0"
     eventually(lambda: not answering.rpc._places.running)
+
+
+async def answered(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    reader, writer = stream
+    writer.write(len(Ask().encoded).to_bytes(4, "big") + Ask().encoded)
+    assert [(await _read_frame(reader, 1000))[0] for _ in range(2)] == [0, 2]
+
+
+def test_a_caller_is_waited_for_when_it_has_its_answer_but_takes_no_place(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """p2pd may reset a stream that the answering side closes first."""
+    answering, asking = pair
+    answering.run(answering.rpc.serve("stay", Ask, echo))
+    monkeypatch.setattr(answering.rpc._places, "per_peer", 1)
+    monkeypatch.setattr(answering.rpc._leaving, "per_peer", 1)
+
+    async def ask_twice_and_stay() -> None:
+        opening = (asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") for _ in range(2))
+        async with next(opening) as first, next(opening) as second:
+            await answered(first)
+            await answered(second)
+            assert await asyncio.wait_for(second[0].read(), 5) == b"", "only one is waited for"
+            assert answering.rpc._leaving.running == {asking.peer_id: 1}
+
+    asking.run(ask_twice_and_stay(), 20)
+    eventually(lambda: not answering.rpc._leaving.running)
+
+
+def test_a_caller_that_never_leaves_is_left(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering, asking = pair
+    answering.run(answering.rpc.serve("linger", Ask, echo))
+    monkeypatch.setattr(rpc, "IDLE_TIMEOUT", 0.2)
+
+    async def ask_and_stay() -> bytes:
+        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/linger") as stream:
+            await answered(stream)
+            return await asyncio.wait_for(stream[0].read(), 5)
+
+    assert asking.run(ask_and_stay(), 20) == b""
 
 
 # Deaths --------------------------------------------------------------------------------------------------------------
