@@ -176,9 +176,9 @@ class Rpc:
 
     async def _write(self, writer: asyncio.StreamWriter, method: str, kind: int, frame: Buffer) -> None:
         header = bytes([kind]) + len(frame).to_bytes(4, "big")
+        self._node.sent[method] += len(header) + len(frame)
         writer.write(header)
         writer.write(frame)
-        self._node.sent[method] += len(header) + len(frame)
         async with asyncio.timeout(IDLE_TIMEOUT):  # wait_for would make a task of every frame
             await writer.drain()
 

@@ -23,6 +23,16 @@ from tests.unit.swarm.conftest import LOOPBACK, eventually
 pytestmark = pytest.mark.usefixtures("every_call_comes_to_an_end")
 
 
+def send_question(writer: asyncio.StreamWriter) -> None:
+    writer.write(len(Ask().encoded).to_bytes(4, "big") + Ask().encoded)
+
+
+async def answered(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    reader, writer = stream
+    send_question(writer)
+    assert [(await _read_frame(reader, 1000))[0] for _ in range(2)] == [0, 2]
+
+
 # Silence -------------------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +85,7 @@ def test_a_caller_that_does_not_read_is_left(pair: Pair, monkeypatch: pytest.Mon
 
     async def ask_and_do_not_read() -> None:
         async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/pour") as (_, writer):
-            writer.write(len(Ask().encoded).to_bytes(4, "big") + Ask().encoded)
+            send_question(writer)
             await asyncio.to_thread(ended.wait, 10)
 
     asking.run(ask_and_do_not_read())
@@ -94,27 +104,28 @@ def test_a_caller_that_leaves_early_frees_the_handler(pair: Pair) -> None:
     eventually(lambda: not answering.rpc._places.running)
 
 
-async def answered(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-    reader, writer = stream
-    writer.write(len(Ask().encoded).to_bytes(4, "big") + Ask().encoded)
-    assert [(await _read_frame(reader, 1000))[0] for _ in range(2)] == [0, 2]
-
-
 def test_a_caller_is_waited_for_when_it_has_its_answer_but_takes_no_place(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """p2pd may reset a stream that the answering side closes first."""
     answering, asking = pair
-    answering.run(answering.rpc.serve("stay", Ask, echo))
+    asked: list[PeerId] = []
+
+    async def note(caller: PeerId, request: Ask) -> Told:
+        asked.append(caller)
+        return await echo(caller, request)
+
+    answering.run(answering.rpc.serve("stay", Ask, note))
     monkeypatch.setattr(answering.rpc._places, "per_peer", 1)
     monkeypatch.setattr(answering.rpc._leaving, "per_peer", 1)
 
     async def ask_twice_and_stay() -> None:
-        opening = (asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") for _ in range(2))
-        async with next(opening) as first, next(opening) as second:
+        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") as first:
             await answered(first)
-            await answered(second)
-            assert await asyncio.wait_for(second[0].read(), 5) == b"", "only one is waited for"
+            async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") as (reader, writer):
+                send_question(writer)
+                await asyncio.wait_for(reader.read(), 5)  # to its end: only one caller is waited for
+            assert len(asked) == 2
             assert answering.rpc._leaving.running == {asking.peer_id: 1}
 
     asking.run(ask_twice_and_stay(), 20)
