@@ -22,155 +22,31 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import queue
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from join_sources import DATA, FRAGMENTS, NETWORK, RAW, SILENCE, running, vector_files, write_spec, write_vectors
 from report import machine, report
 
-import p2ptrain
 from p2ptrain.peer.children import Children
 from p2ptrain.peer.demo import LOOPBACK
-from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId
-from p2ptrain.state import Blobs, Fetcher, serve
+from p2ptrain.run import CHUNK_BYTES, Digest, PeerId
+from p2ptrain.state import Blobs, Fetcher
 from p2ptrain.state.arrivals import VECTORS_AT_ONCE
-from p2ptrain.state.blobs import FileSource
 from p2ptrain.swarm import Identity, NodeConfig, Swarm
 
 SOURCES = (1, 3)
-FRAGMENTS = 4
-STEPS_PER_ROUND = 1000
-RAW = "/benchmark/raw"
-SILENCE = 600.0
-NETWORK = NodeConfig(listen=(LOOPBACK[1],))
-
-SPEC = """
-[run]
-name = "benchmark"
-[model]
-architecture = "llama"
-[model.config]
-hidden_size = {hidden}
-intermediate_size = {intermediate}
-num_hidden_layers = {layers}
-num_attention_heads = {heads}
-tie_word_embeddings = true
-[data]
-source = "files"
-paths = ["{data}"]
-sequence_length = 16
-[method]
-name = "diloco"
-inner_steps = {inner_steps}
-fragments = {fragments}
-schedule = "constant"
-snapshot_every = {fragments}
-[eval]
-every = 1000000
-"""
-
 Seconds = float
 
 
-# Processes -----------------------------------------------------------------------------------------------------------
-
-
-class Role:
-    """Another process of this script: it answers a line with a line, and ends with its input."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--role", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def answer(self) -> Any:
-        line = self._lines.get(timeout=SILENCE)
-        if not line:
-            raise SystemExit(f"a process of the benchmark ended: {self._process.args}")
-        return json.loads(line)
-
-    def ask(self) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.answer()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(60)
-        with contextlib.suppress(ProcessLookupError):  # what hivemind has forked may outlive it
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join(5)
-
-
-def tell(**facts: Any) -> None:
-    print(json.dumps(facts), flush=True)
-
-
-def rest() -> None:
-    sys.stdin.read()
-
-
 # Bytes ---------------------------------------------------------------------------------------------------------------
-
-
-def write_vectors(folder: Path, parameters: int) -> None:
-    """A state's worth of random θ and momentum, one file for each vector."""
-    random = np.random.default_rng(0)
-    for number in range(2 * FRAGMENTS):
-        random.standard_normal(parameters // FRAGMENTS, dtype=np.float32).tofile(folder / f"{number}.vector")
-
-
-def vector_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.vector"))
-
-
-def serve_vectors(folder: Path, key: Path, *bootstrap: str) -> None:
-    """A source of `raw` and of `fetch`."""
-    config = NodeConfig(listen=NETWORK.listen, bootstrap=bootstrap)
-    with Swarm.start(Identity.open(key), config) as swarm:
-        blobs = Blobs()
-        digests = [
-            blobs.hold_source(Manifest.of(path.read_bytes()), FileSource(path, 0), "benchmark").hex()
-            for path in vector_files(folder)
-        ]
-        plain = memoryview(b"".join(path.read_bytes() for path in vector_files(folder)))
-
-        async def send(_peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            count = int.from_bytes(await reader.readexactly(8), "big")
-            for start in range(0, count, CHUNK_BYTES):
-                writer.write(plain[start : min(start + CHUNK_BYTES, count)])
-                await writer.drain()
-            await reader.read()  # until the other side has closed
-
-        swarm.run(serve(swarm.rpc, blobs))
-        swarm.run(swarm.node.handle(RAW, send))
-        tell(peer=swarm.peer_id, addresses=swarm.addresses(), digests=digests)
-        rest()
 
 
 class Newcomer:
@@ -226,89 +102,7 @@ def seconds_of(work: Callable[[], None]) -> Seconds:
     return time.perf_counter() - began
 
 
-# hivemind ------------------------------------------------------------------------------------------------------------
-
-
-def serve_hivemind(folder: Path) -> None:
-    import hivemind
-    import torch
-
-    dht = hivemind.DHT(host_maddrs=list(NETWORK.listen), start=True)
-    tensors = [torch.from_numpy(np.fromfile(path, np.float32)) for path in vector_files(folder)]
-    averager = hivemind.DecentralizedAverager(tensors, dht, prefix="benchmark", start=True)
-    tell(addresses=[str(address) for address in dht.get_visible_maddrs()])
-    rest()
-    averager.shutdown()
-    dht.shutdown()
-
-
-def load_hivemind(folder: Path, *bootstrap: str) -> None:
-    import hivemind
-    import torch
-
-    dht = hivemind.DHT(initial_peers=list(bootstrap), host_maddrs=list(NETWORK.listen), start=True)
-    averager = hivemind.DecentralizedAverager(
-        [torch.zeros(1)], dht, prefix="benchmark", start=True, allow_state_sharing=False
-    )
-    tell()
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        loaded = averager.load_state_from_peers()
-        seconds = time.perf_counter() - began
-        if loaded is None:
-            raise ConnectionError("hivemind found no state")
-        for tensor, path in zip(loaded[1], vector_files(folder), strict=True):
-            if not np.array_equal(tensor.numpy(), np.fromfile(path, np.float32)):
-                raise ValueError("hivemind's state has other bits")
-        tell(seconds=seconds)
-    averager.shutdown()
-    dht.shutdown()
-
-
 # Joining -------------------------------------------------------------------------------------------------------------
-
-
-DATA = Path(p2ptrain.__file__).parent / "**" / "*.py"
-
-
-def write_spec(path: Path, parameters: int) -> None:
-    """A llama of about that size: 12·hidden² parameters in each layer, hidden = 64 times the number of layers."""
-    heads = max(1, round((parameters / 12 / 64**2) ** (1 / 3)))
-    hidden = 64 * heads
-    text = SPEC.format(
-        hidden=hidden, intermediate=hidden * 8 // 3, layers=max(1, round(parameters / 12 / hidden**2)), heads=heads,
-        inner_steps=FRAGMENTS * STEPS_PER_ROUND, fragments=FRAGMENTS,
-        data=DATA,
-    )  # fmt: skip
-    path.write_text(text)
-
-
-def hold_run(home: Path, spec: str, invite: str = "") -> None:
-    """A peer of a run that has trained until every fragment has changed, or has joined; now it rests."""
-    from p2ptrain.diloco import StreamingDiLoCo
-    from p2ptrain.peer.diloco_loop import make_optimizer
-    from p2ptrain.peer.session import prepare_torch
-    from p2ptrain.state.run import Run
-    from p2ptrain.tasks import LocalOptions, open_task
-
-    prepare_torch(threads=1)
-    with Run.join(invite, config=NETWORK, home=home) if invite else Run.found(spec, config=NETWORK, home=home) as run:
-        task = open_task(run.spec, LocalOptions(device="cpu", batch_size=1))
-        task.load_data(0)
-        optimizer = make_optimizer(task.model, run.spec.method)
-        with StreamingDiLoCo(task.model, optimizer, run, held_out=task.held_out_digest) as diloco:
-            diloco.wait_until_ready()
-            for height in range(diloco.exchange.view.head.height + 1, FRAGMENTS + 1):
-                task.loss(height).backward()
-                optimizer.step()
-                for _ in range(STEPS_PER_ROUND):  # the others would not change the size of the state
-                    diloco.step(task.tokens_per_step)
-                diloco.exchange.wait(lambda view, height=height: view.head.height >= height, SILENCE)
-            diloco.halt()
-            while not any(height == FRAGMENTS for height, _ in diloco.exchange.own_presence.snapshots):
-                time.sleep(0.1)
-            tell(invite=str(run.invite()), parameters=sum(p.numel() for p in task.model.parameters()))
-            rest()
 
 
 def join(folder: Path, invite: str) -> dict[str, float]:
@@ -335,15 +129,6 @@ def join(folder: Path, invite: str) -> dict[str, float]:
 
 
 # All together --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def running(*arguments: Any) -> Iterator[tuple[Role, Any]]:
-    role = Role(*map(str, arguments))
-    try:
-        yield role, role.answer()
-    finally:
-        role.close()
 
 
 def measure_transfers(folder: Path, parameters: int, turns: int) -> list[dict[str, Seconds]]:
@@ -415,14 +200,6 @@ def row(parameters: int, sources: int, transfers: Sequence[dict[str, Seconds]], 
     }
 
 
-ROLES: dict[str, Callable[..., None]] = {
-    "vectors": lambda folder, key, *bootstrap: serve_vectors(Path(folder), Path(key), *bootstrap),
-    "hivemind": lambda folder: serve_hivemind(Path(folder)),
-    "hivemind-load": lambda folder, *bootstrap: load_hivemind(Path(folder), *bootstrap),
-    "run": lambda home, spec, invite: hold_run(Path(home), spec, invite),
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=float, nargs="+", default=[10, 100], help="sizes, in millions")
@@ -450,7 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--role"]:
-        ROLES[sys.argv[2]](*sys.argv[3:])
-    else:
-        main()
+    main()
