@@ -182,6 +182,8 @@ class Marked(Event):
     name: ClassVar[str] = "mark"
     number: int
     records: int
+    position: str
+    """Digest of it: where it is equal, states are. In a partition two sides may have as many records, but others."""
     state: str
 
 

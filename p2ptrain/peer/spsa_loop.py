@@ -82,7 +82,8 @@ class SPSALoop(Loop):
 
     def _tell_of(self, name: str, facts: Mapping[str, Any]) -> None:
         if name == "mark":
-            self._reporter.emit(events.Marked(facts["number"], facts["records"], facts["state"].hex()))
+            position, state = facts["position"].hex(), facts["state"].hex()
+            self._reporter.emit(events.Marked(facts["number"], facts["records"], position, state))
         elif name == "replay":
             self._reporter.emit(events.Replaying(facts["here"], facts["in_all"], facts["seconds"]))
 

@@ -59,10 +59,10 @@ def wait_for_common_mark(*peers: Peer, after: float = 0.0, timeout: float = 90.0
     deadline = time.monotonic() + timeout
     newest = 0.0
     while True:
-        marks = [{event["records"]: event["state"] for event in peer.events if is_mark(event, after)} for peer in peers]
-        for records in sorted(set.intersection(*map(set, marks))):
-            assert len({mark[records] for mark in marks}) == 1, f"states differ after {records} records"
-            return int(records)
+        marks = [{place_of(event): event["state"] for event in peer.events if is_mark(event, after)} for peer in peers]
+        for place in sorted(set.intersection(*map(set, marks))):
+            assert len({mark[place] for mark in marks}) == 1, f"states differ at {place}"
+            return place[0]
         left = deadline - time.monotonic()
         assert left > 0, f"no common mark within {timeout} s: {[sorted(mark) for mark in marks]}"
         newest = peers[0].wait_for("mark", timeout=left, after=max(newest, after))["at"]
@@ -72,13 +72,18 @@ def is_mark(event: Event, after: float) -> bool:
     return event["event"] == "mark" and event["at"] > after
 
 
+def place_of(mark: Event) -> tuple[int, str]:
+    """Its records and position: only where both are equal two peers have the same records, not just as many."""
+    return mark["records"], mark["position"]
+
+
 def assert_equal_marks(*peers: Peer) -> None:
     """Wherever two peers were at one mark, they had one state."""
-    states: dict[tuple[int, int], set[str]] = {}
+    states: dict[tuple[int, str], set[str]] = {}
     for peer in peers:
         for event in peer.events:
             if event["event"] == "mark":
-                states.setdefault((event["number"], event["records"]), set()).add(event["state"])
+                states.setdefault(place_of(event), set()).add(event["state"])
     assert all(len(found) == 1 for found in states.values()), states
 
 

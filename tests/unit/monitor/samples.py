@@ -46,7 +46,7 @@ COMMITTED = events.Committed(
 ROLLED_BACK = events.RolledBack(commits=3, old="1" * 64, new="2" * 64, tokens=6_000, own_tokens=2_000)
 EVALUATED = events.Evaluated(height=9, loss=1.98765)
 REPLAYING = events.Replaying(records_done=250, records_total=1000, seconds=2.0)
-MARKED = events.Marked(number=3, records=6150, state=STATE)
+MARKED = events.Marked(number=3, records=6150, position=STATE[::-1], state=STATE)
 PAUSED = events.Paused(reason="outside its hours", until="2026-11-21T22:00")
 WENT_ON = events.WentOn(seconds=3725.0)
 WARNED = events.Warned(text="the held-out text [here] is another one")
