@@ -141,8 +141,8 @@ class Marks:
         position = {log: min(count, standing.get(log, 0)) for log, count in due.position.items()}  # less what is cut
         reached = await self._workers.write(self._compute, state, position)
         self.state = reached.digest
-        where = {"number": due.number, "records": reached.records, "position": digest_of(packed(position))}
-        self._tell("mark", {**where, "state": reached.digest})
+        place = digest_of(packed(position))
+        self._tell("mark", {"number": due.number, "records": reached.records, "position": place, "state": self.state})
         await asyncio.gather(*(self.compare(seen) for seen in self._membership.live.values()))
 
     def _compute(self, state: MasterState, position: Position) -> MasterState:

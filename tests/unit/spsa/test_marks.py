@@ -325,8 +325,8 @@ def test_a_mark_is_reached_from_any_state_kept_and_told_of(written: Written) -> 
         peer = Peer(written)
         asyncio.run(peer.marks.reach(Due(2, position), written.state_at(begin), written.all))
         assert peer.marks.state == expected.digest
-        where = {"number": 2, "records": 32, "position": digest_of(packed(position))}
-        assert peer.told == [("mark", {**where, "state": expected.digest})]
+        place = digest_of(packed(position))
+        assert peer.told == [("mark", {"number": 2, "records": 32, "position": place, "state": expected.digest})]
     assert (32, expected.digest) in written.snapshots.offered
 
 
