@@ -101,9 +101,12 @@ class Peer:
             greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False, tries=3
         )
         dht = await DHTNode.create(
-            p2p=node.dht_transport, initial_peers=list(bootstrap), client_mode=True, strict=False,
+            p2p=node.dht_transport,
+            initial_peers=list(bootstrap),
+            client_mode=True,
+            strict=False,
             record_validator=_OnlySelfCertifying(),
-        )  # fmt: skip
+        )
         return cls(node, Directory(dht, door), identity, run, greeted)
 
     async def live(self, times: Times, expected: int) -> None:
@@ -124,12 +127,33 @@ class Peer:
     def _presence(self, addresses: tuple[str, ...]) -> Presence:
         self._beat += 1
         return Presence(
-            author=self._identity.peer_id, run=self._run, session=self._session, beat=self._beat, phase="training",
-            version="simulated", device="none", addresses=addresses, reachability="loopback", height=0,
-            commit=NO_DIGEST, state=NO_DIGEST, weight=0, steps=0, tokens=0, tokens_per_second=0.0, loss=None,
-            eval_height=0, eval_loss=None, held_out=NO_DIGEST, snapshots=(), bytes_sent=0, taken_back=0, name="",
-            max_up=0, max_down=0,
-        ).signed(self._identity.key)  # fmt: skip
+            author=self._identity.peer_id,
+            run=self._run,
+            session=self._session,
+            beat=self._beat,
+            phase="training",
+            version="simulated",
+            device="none",
+            addresses=addresses,
+            reachability="loopback",
+            height=0,
+            commit=NO_DIGEST,
+            state=NO_DIGEST,
+            weight=0,
+            steps=0,
+            tokens=0,
+            tokens_per_second=0.0,
+            loss=None,
+            eval_height=0,
+            eval_loss=None,
+            held_out=NO_DIGEST,
+            snapshots=(),
+            bytes_sent=0,
+            taken_back=0,
+            name="",
+            max_up=0,
+            max_down=0,
+        ).signed(self._identity.key)
 
     async def close(self) -> None:
         await self._node.close()

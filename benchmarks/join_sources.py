@@ -68,8 +68,11 @@ class Role:
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -205,10 +208,14 @@ def write_spec(path: Path, parameters: int) -> None:
     heads = max(1, round((parameters / 12 / 64**2) ** (1 / 3)))
     hidden = 64 * heads
     text = SPEC.format(
-        hidden=hidden, intermediate=hidden * 8 // 3, layers=max(1, round(parameters / 12 / hidden**2)), heads=heads,
-        inner_steps=FRAGMENTS * STEPS_PER_ROUND, fragments=FRAGMENTS,
+        hidden=hidden,
+        intermediate=hidden * 8 // 3,
+        layers=max(1, round(parameters / 12 / hidden**2)),
+        heads=heads,
+        inner_steps=FRAGMENTS * STEPS_PER_ROUND,
+        fragments=FRAGMENTS,
         data=DATA,
-    )  # fmt: skip
+    )
     path.write_text(text)
 
 

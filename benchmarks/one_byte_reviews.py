@@ -138,11 +138,16 @@ def search(given: argparse.Namespace) -> None:
         estimator.restore()
         loss, accuracy = reviews.evaluate()
         row = {
-            "lr": lr, "epsilon": epsilon, "clip": clip, "batch": size, "loss": round(loss, 4), "accuracy": accuracy,
+            "lr": lr,
+            "epsilon": epsilon,
+            "clip": clip,
+            "batch": size,
+            "loss": round(loss, 4),
+            "accuracy": accuracy,
             "median_gradient": round(statistics.median(gradients), 3),
             "clipped": sum(gradient > clip for gradient in gradients) / len(gradients),
             "s_per_record": round(seconds / given.records, 3),
-        }  # fmt: skip
+        }
         rows.append(row)
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     notes = [f"{given.records} records each; before: loss {before[0]:.4f}, accuracy {before[1]:.3f}"]
@@ -154,9 +159,16 @@ def train(given: argparse.Namespace) -> None:
     threads = max(1, (os.cpu_count() or 1) // given.peers)
     with tempfile.TemporaryDirectory() as home:
         spec = RunSpec.custom(
-            "reviews", method="spsa", min_peers=given.peers, lr=given.lr[0], epsilon=given.epsilon[0],
-            clip=given.clip[0], total_records=given.records, decay_records=given.records, mark_every=512,
-        )  # fmt: skip
+            "reviews",
+            method="spsa",
+            min_peers=given.peers,
+            lr=given.lr[0],
+            epsilon=given.epsilon[0],
+            clip=given.clip[0],
+            total_records=given.records,
+            decay_records=given.records,
+            mark_every=512,
+        )
         network = NodeConfig(listen=LOOPBACK)
         with p2ptrain.Run.found(spec, config=network, home=Path(home) / "0") as run:
             others: list[subprocess.Popen[str]] = []

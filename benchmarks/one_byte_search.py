@@ -89,10 +89,15 @@ def main() -> None:
         usual = statistics.median(map(abs, gradients))
         clipped = sum(abs(g) > clip for g in gradients) / len(gradients)
         row = {
-            "lr": lr, "epsilon": epsilon, "clip": clip, "loss": round(found.loss, 4), "accuracy": found.accuracy,
-            "median_gradient": round(usual, 3), "clipped": round(clipped, 4),
+            "lr": lr,
+            "epsilon": epsilon,
+            "clip": clip,
+            "loss": round(found.loss, 4),
+            "accuracy": found.accuracy,
+            "median_gradient": round(usual, 3),
+            "clipped": round(clipped, 4),
             "ms_per_record": round(1000 * seconds / given.records, 1),
-        }  # fmt: skip
+        }
         rows.append(row)
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     report("one_byte_search", rows, [f"{given.spec}, {given.records} records; loss before: {before.loss:.4f}"])

@@ -91,9 +91,12 @@ def measure_swarm(peers: int, seconds: float) -> dict[str, object]:
             lab.close()
     records, carried, took = now.records - before.records, now.carried - before.carried, now.at - before.at
     return {
-        "peers": peers, "gradients/s": records / took, "bytes/gradient": carried / records,
-        "bytes/gradient and receiver": carried / records / (peers - 1), "kB/s each": carried / took / peers / 1000,
-    }  # fmt: skip
+        "peers": peers,
+        "gradients/s": records / took,
+        "bytes/gradient": carried / records,
+        "bytes/gradient and receiver": carried / records / (peers - 1),
+        "kB/s each": carried / took / peers / 1000,
+    }
 
 
 def main() -> None:

@@ -73,10 +73,14 @@ def main() -> None:
                 in_blocking = measure_swarm(children, blocking, options.seconds, "--threads", threads)
             rows.append(
                 {
-                    "turn": turn, "alone": alone, "free": in_free, "overlap 0": in_blocking,
-                    "free / alone": in_free / alone, "overlap 0 / alone": in_blocking / alone,
+                    "turn": turn,
+                    "alone": alone,
+                    "free": in_free,
+                    "overlap 0": in_blocking,
+                    "free / alone": in_free / alone,
+                    "overlap 0 / alone": in_blocking / alone,
                 }
-            )  # fmt: skip
+            )
             print(rows[-1], flush=True)
     median = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key != "turn"}
     report("overlap", [*rows, {"turn": "median", **median}], ["inner steps/s of one peer, mean of both"])

@@ -88,9 +88,15 @@ class Simulation:
         base = trainer.rounds.chain.base_for(height, trainer.rounds.head.commit)
         payload = digest_of(f"{trainer.me}{height}{self.now}".encode())
         offer = Contribution(
-            author=trainer.me, run=RUN, height=height, base=base, payload=payload, size=1, tokens=trainer.since,
+            author=trainer.me,
+            run=RUN,
+            height=height,
+            base=base,
+            payload=payload,
+            size=1,
+            tokens=trainer.since,
             steps=trainer.since,
-        )  # fmt: skip
+        )
         trainer.since, trainer.last = 0, height
         self.feed(trainer, events.Offered(offer))
         self.feed(trainer, events.Stored(payload, True))
@@ -111,9 +117,14 @@ class Simulation:
                     self.broadcast(trainer, events.Holding(trainer.me, (payload,)))
                 case events.Propose(height, parent, state, attempt, contributions):
                     commit = Commit(
-                        author=trainer.me, run=RUN, height=height, parent=parent, state=state, attempt=attempt,
+                        author=trainer.me,
+                        run=RUN,
+                        height=height,
+                        parent=parent,
+                        state=state,
+                        attempt=attempt,
                         contributions=contributions,
-                    )  # fmt: skip
+                    )
                     self.broadcast(trainer, events.Committed(commit, trainer.me))
                     self.feed(trainer, events.Committed(commit, trainer.me))
                 case events.Apply(commit):
@@ -145,9 +156,12 @@ def measure(share: float, grace: float | None) -> dict[str, object]:
         round.quorum, pace.Pace.grace = real_quorum, real_grace
     commits, contributors, taken = (mean(column) for column in zip(*results, strict=True))
     return {
-        "quorum": f"{share:.2f}", "grace": "adaptive" if grace is None else f"{grace} s", "commits/min": commits,
-        "contributors": contributors, "share of steps taken in": taken,
-    }  # fmt: skip
+        "quorum": f"{share:.2f}",
+        "grace": "adaptive" if grace is None else f"{grace} s",
+        "commits/min": commits,
+        "contributors": contributors,
+        "share of steps taken in": taken,
+    }
 
 
 def main() -> None:

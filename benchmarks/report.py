@@ -24,9 +24,13 @@ def machine() -> dict[str, Any]:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return {
-        "cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__,
-        "numpy": numpy.__version__, "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:

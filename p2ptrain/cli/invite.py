@@ -32,9 +32,12 @@ def invite(
     """Make a link with which others join a run; of a private run an owner makes, lists and revokes them."""
     asked = {"--list": list_all, "--revoke": revoke is not None, "--renew": renew is not None}
     means_nothing = {
-        "--label": bool(label), "--peer": peer is not None, "--qr": qr, "--days": days is not None and renew is None,
+        "--label": bool(label),
+        "--peer": peer is not None,
+        "--qr": qr,
+        "--days": days is not None and renew is None,
         "--json": json_lines and not list_all,
-    }  # fmt: skip
+    }
     if sum(asked.values()) > 1:
         raise typer.BadParameter("give one of --list, --revoke and --renew")
     for option in (name for name, given in asked.items() if given):

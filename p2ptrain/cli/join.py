@@ -53,9 +53,21 @@ def join(
     network = o.node_config(listen, announce, (), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
-        home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
-        pause_when, o.options_to_repeat(invite),
-    )  # fmt: skip
+        home,
+        identity,
+        network,
+        device,
+        batch_size,
+        threads,
+        autocast,
+        compile_model,
+        model,
+        data,
+        max_memory,
+        hours,
+        pause_when,
+        o.options_to_repeat(invite),
+    )
     reporter = make_reporter(json_lines)
 
     def begin() -> Run:

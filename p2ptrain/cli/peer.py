@@ -54,9 +54,21 @@ def peer(
     network = o.node_config(listen, announce, o.swarm_of(bootstrap), no_listen, no_lan)
     limits = o.limits_of(max_disk, max_up, max_down, archive)
     given = o.peer_options(
-        home, identity, network, device, batch_size, threads, autocast, compile_model, model, data, max_memory, hours,
-        pause_when, o.options_to_repeat(run),
-    )  # fmt: skip
+        home,
+        identity,
+        network,
+        device,
+        batch_size,
+        threads,
+        autocast,
+        compile_model,
+        model,
+        data,
+        max_memory,
+        hours,
+        pause_when,
+        o.options_to_repeat(run),
+    )
 
     def begin() -> Run:
         if resumes:

@@ -68,9 +68,15 @@ class Exchange:
         """Offer an encoded pseudo-gradient to the round of `height`; returns its digest at once."""
         payload = digest_of(data)
         offer = Contribution(
-            author=self._swarm.peer_id, run=self._run.id, height=height, base=base, payload=payload,
-            size=len(data), tokens=tokens, steps=steps,
-        ).signed(self._swarm.key)  # fmt: skip
+            author=self._swarm.peer_id,
+            run=self._run.id,
+            height=height,
+            base=base,
+            payload=payload,
+            size=len(data),
+            tokens=tokens,
+            steps=steps,
+        ).signed(self._swarm.key)
         self._swarm.loop.call_soon_threadsafe(self._shell.spawn, self._shell.offer(offer, data))
         return payload
 

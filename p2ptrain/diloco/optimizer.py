@@ -144,9 +144,12 @@ class StreamingDiLoCo:
         self._since_contribution += 1
         self._lanes.count(tokens)
         self._vitals = replace(
-            self._vitals, steps=self._vitals.steps + 1, tokens=self._vitals.tokens + tokens, loss=smoothed,
+            self._vitals,
+            steps=self._vitals.steps + 1,
+            tokens=self._vitals.tokens + tokens,
+            loss=smoothed,
             tokens_per_second=self._rate.after(tokens, monotonic()),
-        )  # fmt: skip
+        )
 
     # Pausing -------------------------------------------------------------------------------------------------------
 
@@ -198,10 +201,16 @@ class StreamingDiLoCo:
         payload = self._exchange.contribute(height, base, data, lane.tokens, lane.steps)
         self._lanes.contributed(
             Pending(
-                height, base, payload, None if self._codec.lossless else self._codec.lost(delta, data),
-                local if self._method.merge == "carry" else None, lane.tokens, lane.steps, self._vitals.steps,
+                height,
+                base,
+                payload,
+                None if self._codec.lossless else self._codec.lost(delta, data),
+                local if self._method.merge == "carry" else None,
+                lane.tokens,
+                lane.steps,
+                self._vitals.steps,
             )
-        )  # fmt: skip
+        )
         self._since_contribution = 0
 
     def _offer_again(self) -> None:
@@ -327,8 +336,12 @@ class StreamingDiLoCo:
         self._offer_again()
         log.info(
             "loaded a state of height %d (%s) at height %d: %d of %d fragments as they were left",
-            saved["height"], short(saved["commit"]), self._view.head.height, len(unchanged), self._method.fragments,
-        )  # fmt: skip
+            saved["height"],
+            short(saved["commit"]),
+            self._view.head.height,
+            len(unchanged),
+            self._method.fragments,
+        )
 
     def finish(self, timeout: float) -> bool:
         """After the last step: merge what arrived, and stay until everyone is at the same head (or `timeout`)."""

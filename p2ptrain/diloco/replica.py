@@ -120,8 +120,12 @@ class Replica:
         try:
             decode_payload(bytes(data), fragment, self._spec)
         except MalformedError as error:
-            log.warning("the contribution of %s for height %d is unusable: %s", contribution.author,
-                        contribution.height, error.what)  # fmt: skip
+            log.warning(
+                "the contribution of %s for height %d is unusable: %s",
+                contribution.author,
+                contribution.height,
+                error.what,
+            )
             return False
         return True
 
@@ -200,8 +204,11 @@ class Replica:
         commits = [Commit.decode(record) for record in self._ledger.commits(state.height - KEPT_HISTORY).values()]
         history = _branch_below(state, commits)
         if len(history) < min(state.height, len(state.fragments)):
-            log.warning("a snapshot of height %d can't be used: %s holds too few of the commits below it",
-                        state.height, self._ledger.path)  # fmt: skip
+            log.warning(
+                "a snapshot of height %d can't be used: %s holds too few of the commits below it",
+                state.height,
+                self._ledger.path,
+            )
             return None
         return Position(state, tuple(history), tuple(c for c in commits if c.height > state.height))
 
@@ -225,8 +232,12 @@ class Replica:
             log.info(
                 "%d commits were taken back: branch %s is heavier than %s, which stays in the ledger. %d tokens of all "
                 "peers' count no more, %d of this peer's",
-                noted.commits, short(new), short(old), noted.tokens, noted.own_tokens,
-            )  # fmt: skip
+                noted.commits,
+                short(new),
+                short(old),
+                noted.tokens,
+                noted.own_tokens,
+            )
         return noted
 
     def note_heads(self, peers: Iterable[Presence]) -> None:

@@ -193,9 +193,14 @@ class Shell:
     def _vitals(self) -> Vitals:
         head = self._view.head
         return replace(
-            self._run.describe(self._report()), height=head.height, commit=head.commit, state=head.state,
-            weight=head.weight, snapshots=self._replica.snapshots.offered[:8], taken_back=self._replica.taken_back,
-        )  # fmt: skip
+            self._run.describe(self._report()),
+            height=head.height,
+            commit=head.commit,
+            state=head.state,
+            weight=head.weight,
+            snapshots=self._replica.snapshots.offered[:8],
+            taken_back=self._replica.taken_back,
+        )
 
     def _news(self) -> bytes:
         if not self._has_begun:
@@ -258,9 +263,14 @@ class Shell:
 
     async def _propose(self, proposal: events.Propose) -> None:
         commit = Commit(
-            author=self._swarm.peer_id, run=self._run.id, height=proposal.height, parent=proposal.parent,
-            state=proposal.state, attempt=proposal.attempt, contributions=proposal.contributions,
-        ).signed(self._swarm.key)  # fmt: skip
+            author=self._swarm.peer_id,
+            run=self._run.id,
+            height=proposal.height,
+            parent=proposal.parent,
+            state=proposal.state,
+            attempt=proposal.attempt,
+            contributions=proposal.contributions,
+        ).signed(self._swarm.key)
         await self.membership.publish(commit)
         self._feed(events.Committed(commit, self._swarm.peer_id))
 

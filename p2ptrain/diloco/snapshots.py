@@ -149,8 +149,9 @@ class Snapshots:
                 self._warned = True
                 log.warning(
                     "the disk limit of %d MB is too small for this run: it needs %d MB with a single snapshot",
-                    self._limits.disk // 10**6, -(-need // 10**6),
-                )  # fmt: skip
+                    self._limits.disk // 10**6,
+                    -(-need // 10**6),
+                )
             return need <= self._limits.disk
 
         return fits
@@ -222,9 +223,13 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
         raise MalformedError("a state's vectors have the wrong lengths")
     fragments = tuple(Fragment(theta, momentum) for theta, momentum in pairs)
     return GlobalState(
-        manifest.height, Digest(manifest.commit), manifest.weight, Digest(manifest.layout), fragments,
+        manifest.height,
+        Digest(manifest.commit),
+        manifest.weight,
+        Digest(manifest.layout),
+        fragments,
         Digest(manifest.frozen),
-    )  # fmt: skip
+    )
 
 
 def _describes(manifest: StateManifest, layout: Layout) -> bool:

@@ -102,9 +102,13 @@ class GlobalState:
     def manifest(self) -> StateManifest:
         vectors = tuple((part.theta.digest, part.momentum.digest) for part in self.fragments)
         return StateManifest(
-            height=self.height, commit=self.commit, weight=self.weight, layout=self.layout, vectors=vectors,
+            height=self.height,
+            commit=self.commit,
+            weight=self.weight,
+            layout=self.layout,
+            vectors=vectors,
             frozen=self.frozen,
-        )  # fmt: skip
+        )
 
     @property
     def head(self) -> Head:

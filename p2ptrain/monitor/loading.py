@@ -34,9 +34,14 @@ def loading_panel(event: Loading) -> Panel:
     for label, text in loading_rows(event):
         table.add_row(label, Text(printable(text), style="green" if label == "code" else ""))
     return Panel(
-        table, title="about to load", title_align="left", subtitle="Ctrl-C: don't", subtitle_align="right",
-        border_style="dim", expand=False,
-    )  # fmt: skip
+        table,
+        title="about to load",
+        title_align="left",
+        subtitle="Ctrl-C: don't",
+        subtitle_align="right",
+        border_style="dim",
+        expand=False,
+    )
 
 
 def loading_rows(event: Loading) -> list[tuple[str, str]]:

@@ -94,12 +94,18 @@ def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
 def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
     last, since = last_height(seen.spec), seen.age(now)
     return (
-        seen.name, short(seen.run), short_peer(seen.genesis.author), SHORT_METHODS[seen.spec.method.name],
-        one_line(model_of(seen.spec), SHOWN), one_line(data_of(seen.spec), SHOWN), str(len(seen.peers)),
+        seen.name,
+        short(seen.run),
+        short_peer(seen.genesis.author),
+        SHORT_METHODS[seen.spec.method.name],
+        one_line(model_of(seen.spec), SHOWN),
+        one_line(data_of(seen.spec), SHOWN),
+        str(len(seen.peers)),
         _figure(seen.tokens_per_second, ",.0f"),
         number(None) if seen.loss is None else _figure(seen.loss, ".3f"),
-        f"{seen.height} of {last}" if last else str(seen.height), "–" if since is None else age(since),
-    )  # fmt: skip
+        f"{seen.height} of {last}" if last else str(seen.height),
+        "–" if since is None else age(since),
+    )
 
 
 def runs_lines(runs: Sequence[RunSeen], now: float) -> list[str]:

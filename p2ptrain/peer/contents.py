@@ -53,9 +53,10 @@ def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
     if named and not local.data:
         shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
         raise DataError(
-            "this run trains on files of each volunteer's machine", "which ones, its founder has written into the spec",
+            "this run trains on files of each volunteer's machine",
+            "which ones, its founder has written into the spec",
             f"name those of yours that it may read; the spec's would be {shown}",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,14 @@ def _tokenizer_part(name: str, source: Source | None) -> Part:
 
 def _part(what: str, source: Source, streamed: bool = False) -> Part:
     return Part(
-        one_line(what, NAME_LENGTH), source.place, source.bytes, source.at_most, streamed, source.licence,
+        one_line(what, NAME_LENGTH),
+        source.place,
+        source.bytes,
+        source.at_most,
+        streamed,
+        source.licence,
         source.unknown,
-    )  # fmt: skip
+    )
 
 
 def _data_part(spec: RunSpec, local: LocalOptions, answers: Answers) -> Part:

@@ -41,10 +41,10 @@ def _cut(folder: RunFolder, key: SigningKey, past: Past, author: PeerId, keep: i
         kept += [(log.session, stays)] if stays else []
     if len(kept) > MOST_KEPT:
         raise StorageError(
-            f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of "
-            f"{MOST_KEPT:,}",
-            "", "give the number of its first records that stay with --keep, e.g. --keep 0",
-        )  # fmt: skip
+            f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of {MOST_KEPT:,}",
+            "",
+            "give the number of its first records that stay with --keep, e.g. --keep 0",
+        )
     order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
     stays, gone = sum(count for _, count in kept), sum(logs.values()) - sum(count for _, count in kept)
     return order, f"{gone:,} of its records are taken back, {stays:,} stay"
@@ -56,6 +56,7 @@ def _author(past: Past, ending: str) -> PeerId:
         known = ", ".join(share.peer[-6:] for share in past.shares())
         raise StorageError(
             f"{ending!r} names {'no peer' if not found else 'several peers'} that this folder has records of",
-            f"there are: {known or 'none'}", "give a whole peer id",
-        )  # fmt: skip
+            f"there are: {known or 'none'}",
+            "give a whole peer id",
+        )
     return found.pop()

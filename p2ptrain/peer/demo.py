@@ -192,10 +192,16 @@ class _Board:
             table.add_column(column)
         for name, row in sorted(self._rows.items()):
             table.add_row(
-                name, short_peer(row.get("peer", "")), str(row.get("height", "")), row.get("state", "")[:8],
-                str(row.get("steps", "")), _number(row.get("loss")), row.get("held_out", ""),
-                f"{row.get('tokens_per_second', 0):,.0f}", size(row.get("bytes_sent", 0)),
-            )  # fmt: skip
+                name,
+                short_peer(row.get("peer", "")),
+                str(row.get("height", "")),
+                row.get("state", "")[:8],
+                str(row.get("steps", "")),
+                _number(row.get("loss")),
+                row.get("held_out", ""),
+                f"{row.get('tokens_per_second', 0):,.0f}",
+                size(row.get("bytes_sent", 0)),
+            )
         return table
 
     def _line(self) -> str:
@@ -280,11 +286,17 @@ def _print_json(spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | N
 
     sent, fewer = _fewer(outcome)
     facts = {
-        "event": "summary", "held_out_loss": found.loss if math.isfinite(found.loss) else None,
-        "held_out_accuracy": found.accuracy, "to_beat": bar and bar.loss, "to_beat_is": bar and bar.text,
-        "bytes_sent_per_peer": sent, "times_fewer_than_ring": fewer, "steps_per_second_alone": outcome.alone,
-        "steps_per_second_together": outcome.together, "lost_share": 1 - outcome.together / outcome.alone,
-    }  # fmt: skip
+        "event": "summary",
+        "held_out_loss": found.loss if math.isfinite(found.loss) else None,
+        "held_out_accuracy": found.accuracy,
+        "to_beat": bar and bar.loss,
+        "to_beat_is": bar and bar.text,
+        "bytes_sent_per_peer": sent,
+        "times_fewer_than_ring": fewer,
+        "steps_per_second_alone": outcome.alone,
+        "steps_per_second_together": outcome.together,
+        "lost_share": 1 - outcome.together / outcome.alone,
+    }
     if isinstance(spec.method, SPSAMethod):
         facts["bytes_per_gradient"] = _bytes_per_gradient(outcome)
     print(json.dumps(facts), file=sys.stdout, flush=True)
@@ -300,9 +312,15 @@ def _summarize(
         sent = end["sent"]
         other = sum(count for kind, count in sent.items() if kind not in ("contribution", "gossip"))
         table.add_row(
-            name, Path(end["folder"]).name, str(end["height"]), end["state"][:8],
-            str(end["steps"]), size(sent.get("contribution", 0)), size(sent["gossip"]), size(other),
-        )  # fmt: skip
+            name,
+            Path(end["folder"]).name,
+            str(end["height"]),
+            end["state"][:8],
+            str(end["steps"]),
+            size(sent.get("contribution", 0)),
+            size(sent["gossip"]),
+            size(other),
+        )
     console.print(table)
     sent_each, fewer = _fewer(outcome)
     end = next(iter(outcome.ends.values()))

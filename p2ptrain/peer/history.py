@@ -62,9 +62,13 @@ def _over_time(commits: list[Commit], seen: dict[Digest, int], spec: RunSpec) ->
         part = commits[start : start + length]
         found = shares(part, spec)
         table.add_row(
-            f"{part[0].height}–{part[-1].height}", _when(seen.get(part[0].digest, 0)), str(len(found)),
-            f"{sum(s.tokens for s in found):,}", f"{sum(s.steps for s in found):,}", size(sum(s.bytes for s in found)),
-        )  # fmt: skip
+            f"{part[0].height}–{part[-1].height}",
+            _when(seen.get(part[0].digest, 0)),
+            str(len(found)),
+            f"{sum(s.tokens for s in found):,}",
+            f"{sum(s.steps for s in found):,}",
+            size(sum(s.bytes for s in found)),
+        )
     return table
 
 
@@ -81,9 +85,13 @@ def _rollbacks(rollbacks: list[Rollback]) -> Table:
     table = Table("rolled back", "commits", "from", "to", "tokens lost", "of them this peer's")
     for past in rollbacks:
         table.add_row(
-            _when(past.seen), str(past.commits), short(past.old), short(past.new), f"{past.tokens:,}",
+            _when(past.seen),
+            str(past.commits),
+            short(past.old),
+            short(past.new),
+            f"{past.tokens:,}",
             f"{past.own_tokens:,}",
-        )  # fmt: skip
+        )
     return table
 
 

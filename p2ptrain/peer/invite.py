@@ -99,8 +99,9 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
             known = ", ".join(f"{invite.key[:8]} {invite.label}".strip() for invite in found or made)
             raise StorageError(
                 f"{label!r} names {'several' if found else 'none'} of the invites that were made here",
-                f"there are: {known or 'none'}", "give the beginning of its key",
-            )  # fmt: skip
+                f"there are: {known or 'none'}",
+                "give the beginning of its key",
+            )
         with visit(folder, key) as swarm:
             _, told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
         return f"the invite {label} is closed; {told_words(told)}"
@@ -141,10 +142,17 @@ def show_invites(run_dir: Path, json_lines: bool) -> None:
             print(json.dumps({**invite.model_dump(), "state": state, "peers": peers}))
     else:
         cells = [
-            (invite.key[:8], invite.label, short_peer(invite.peer) if invite.peer else "anyone", day(invite.made),
-             day(invite.expires), state, " ".join(map(short_peer, peers)))
+            (
+                invite.key[:8],
+                invite.label,
+                short_peer(invite.peer) if invite.peer else "anyone",
+                day(invite.made),
+                day(invite.expires),
+                state,
+                " ".join(map(short_peer, peers)),
+            )
             for invite, state, peers in rows
-        ]  # fmt: skip
+        ]
         _show(("key", "label", "for", "made", "until", "state", "members"), cells, "no invites were made here")
 
 
@@ -171,9 +179,13 @@ def show_members(run_dir: Path, json_lines: bool) -> None:
 
 def _cells(member: Member) -> tuple[str, ...]:
     return (
-        short_peer(member.peer), member.role, member.label, short_peer(member.invited_by),
-        "–" if member.expires is None else day(member.expires), member.refusal or "in",
-    )  # fmt: skip
+        short_peer(member.peer),
+        member.role,
+        member.label,
+        short_peer(member.invited_by),
+        "–" if member.expires is None else day(member.expires),
+        member.refusal or "in",
+    )
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:

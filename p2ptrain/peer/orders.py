@@ -69,9 +69,10 @@ def member_to_shut_out(access: Access, text: str) -> PeerId:
     member = find_member(access, text)
     if member.role == "owner":
         raise AccessError(
-            f"{short_peer(member.peer)} is an owner of the run", "the run's first record says so, for good",
+            f"{short_peer(member.peer)} is an owner of the run",
+            "the run's first record says so, for good",
             "to be rid of an owner, start a new run with others",
-        )  # fmt: skip
+        )
     return member.peer
 
 
@@ -86,9 +87,13 @@ def _in_by(access: Access, invites: Set[bytes]) -> frozenset[PeerId]:
 
 
 def make_order(
-    access: Access, key: SigningKey, peers: tuple[PeerId, ...], invites: tuple[bytes, ...], secret: bytes,
+    access: Access,
+    key: SigningKey,
+    peers: tuple[PeerId, ...],
+    invites: tuple[bytes, ...],
+    secret: bytes,
     companions: frozenset[PeerId] = frozenset(),
-) -> Order:  # fmt: skip
+) -> Order:
     """An order whose secret is `secret`; raises StorageError as above.
 
     `companions` are named as long as there is room; by the closing of their invites they are all out.
@@ -98,10 +103,16 @@ def make_order(
     named = (*peers, *sorted(companions))[:MOST_SHUT_OUT]
     if len(kept) > MOST_KEPT:
         raise StorageError(
-            f"{len(kept)} members came by the same invite", f"an order can name {MOST_KEPT} of them who stay",
+            f"{len(kept)} members came by the same invite",
+            f"an order can name {MOST_KEPT} of them who stay",
             "give them invites of their own first: p2ptrain invite RUN_DIR --renew PEER",
-        )  # fmt: skip
+        )
     return Order(
-        author=key.peer_id, run=access.run, time=int(time.time()), peers=named, closed=tuple(sorted(closed)),
-        kept=tuple(sorted(kept)), secret=commitment(secret),
-    ).signed(key)  # fmt: skip
+        author=key.peer_id,
+        run=access.run,
+        time=int(time.time()),
+        peers=named,
+        closed=tuple(sorted(closed)),
+        kept=tuple(sorted(kept)),
+        secret=commitment(secret),
+    ).signed(key)

@@ -29,9 +29,11 @@ def passing(
 
 @contextlib.contextmanager
 def passing_by(
-    addresses: tuple[str, ...], door_of: Callable[[Identity], Door], listen: tuple[str, ...] = (NOWHERE,),
+    addresses: tuple[str, ...],
+    door_of: Callable[[Identity], Door],
+    listen: tuple[str, ...] = (NOWHERE,),
     announce: tuple[str, ...] = (),
-) -> Iterator[Swarm]:  # fmt: skip
+) -> Iterator[Swarm]:
     """The swarm at these addresses; `door_of` makes the door of the identity that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity.open(Path(folder) / "passing.key")

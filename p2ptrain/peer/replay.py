@@ -63,9 +63,10 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
         if not author or not index.isdecimal() or len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
             raise StorageError(
-                f"--to {text} names no author and number of records of this run", f"there are: {known or 'none'}",
+                f"--to {text} names no author and number of records of this run",
+                f"there are: {known or 'none'}",
                 "give the ending of a peer id and a number, e.g. --to abc123:5000",
-            )  # fmt: skip
+            )
         left = int(index)
         for log in logs:
             position[log] = min(left, standing[log])

@@ -33,14 +33,16 @@ def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file:
         has_records = isinstance(folder.spec.method, SPSAMethod)
         if not folder.spec.is_private and not has_records:
             raise AccessError(
-                "a public run can't shut anybody out", "it takes in anyone: a peer would come back under another name",
+                "a public run can't shut anybody out",
+                "it takes in anyone: a peer would come back under another name",
                 "start a private one: p2ptrain peer RUN --private",
-            )  # fmt: skip
+            )
         if keep is not None and not has_records:
             raise UsageError(
-                "this run has no records to keep", "--keep is for one-byte runs: of this one nothing is taken back",
+                "this run has no records to keep",
+                "--keep is for one-byte runs: of this one nothing is taken back",
                 "leave out --keep",
-            )  # fmt: skip
+            )
         if everyone and not folder.spec.is_private:
             raise UsageError(
                 "nobody came to this run by an invite of theirs", "--everyone is for private runs", "leave it out"

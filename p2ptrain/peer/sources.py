@@ -31,13 +31,28 @@ NO_ANSWER = "the hub did not answer"
 README_BYTES = 64 * 1024
 LICENCE_LENGTH = 40
 
-WEIGHTS = (r"model\.safetensors", r"model-\d{5}-of-\d{5}\.safetensors",
-           r"pytorch_model\.bin", r"pytorch_model-\d{5}-of-\d{5}\.bin")  # fmt: skip
+WEIGHTS = (
+    r"model\.safetensors",
+    r"model-\d{5}-of-\d{5}\.safetensors",
+    r"pytorch_model\.bin",
+    r"pytorch_model-\d{5}-of-\d{5}\.bin",
+)
 """In the order in which transformers looks for them; it loads the first kind that is there."""
 TOKENIZER_FILES = frozenset(
-    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"}
-)  # fmt: skip
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "tokenizer.model",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "chat_template.jinja",
+    }
+)
 
 Place = Literal["hub", "cache", "folder"]
 Kind = Literal["model", "dataset"]
@@ -181,9 +196,7 @@ def _source(name: str, revision: str | None, answers: Answers, chosen: Chosen) -
         return Source("hub", unknown=told)
     folder = _cached(name, told.commit, chosen)
     count = _bytes(told.files, chosen(told.files))
-    return Source(
-        "cache" if folder else "hub", count, licence=told.licence, parameters=told.parameters, folder=folder
-    )  # fmt: skip
+    return Source("cache" if folder else "hub", count, licence=told.licence, parameters=told.parameters, folder=folder)
 
 
 def weights_of(files: Mapping[str, int | None]) -> list[str]:

@@ -126,15 +126,19 @@ def identity(keys: Sequence[KeyFacts], given: str | None) -> Finding:
             return Finding("identity", "problem", f"{key.path}: {key.failure}", "--identity ANOTHER_FILE")
         if key.in_use and given is not None:
             return Finding(
-                "identity", "problem", f"{key.path} is in use by another process",
+                "identity",
+                "problem",
+                f"{key.path} is in use by another process",
                 "stop that process, or leave out --identity",
-            )  # fmt: skip
+            )
     for key in keys:
         if key.mode & 0o077:
             return Finding(
-                "identity", "warning", f"{key.path} can be read by others (mode {key.mode:03o})",
+                "identity",
+                "warning",
+                f"{key.path} can be read by others (mode {key.mode:03o})",
                 f"chmod 400 {key.path}",
-            )  # fmt: skip
+            )
     free = [key for key in keys if not key.in_use]
     if free:
         return Finding("identity", "ok", free[0].path)
@@ -166,9 +170,11 @@ def device(facts: DeviceFacts) -> Finding:
         return Finding("device", "problem", f"{text}: {facts.failure}", "p2ptrain doctor --device cpu")
     if facts.kind == "cpu" and facts.gpu_without_torch:
         return Finding(
-            "device", "warning", f"{text}; there is an NVIDIA GPU that this torch can't use",
+            "device",
+            "warning",
+            f"{text}; there is an NVIDIA GPU that this torch can't use",
             "pip install --force-reinstall torch",
-        )  # fmt: skip
+        )
     return Finding("device", "ok", text)
 
 
@@ -211,9 +217,11 @@ def reachability(
     name = "reachable"
     if not listening:
         return Finding(
-            name, "warning", "not tested: peers dial port 443 and TCP ports from 1024 on only",
+            name,
+            "warning",
+            "not tested: peers dial port 443 and TCP ports from 1024 on only",
             "--listen /ip4/0.0.0.0/tcp/31337",
-        )  # fmt: skip
+        )
     if not told:
         why = f" ({refusals[0]})" if refusals else ""
         return Finding(name, "warning", f"not tested: no peer dialled back{why}", "wait a minute and try again")
@@ -221,20 +229,23 @@ def reachability(
     if not reached:
         seen, port = told[0].ip, listening[0]
         return Finding(
-            name, "warning",
+            name,
+            "warning",
             f"no: {counted(len(told), 'peer')} dialled {seen} in vain; training works, but others reach you through "
             "relays only",
             f"forward TCP port {port} to this machine, then "
             f"--listen /ip4/0.0.0.0/tcp/{port} --announce /{_family(seen)}/{seen}/tcp/{port}",
-        )  # fmt: skip
+        )
     seen = reached[0].ip
     text = f"{len(reached)} of {len(told)} peers reached {_with_port(seen, reached[0].ports[0])}{_scope(seen)}"
     wrong = [ip for ip in announced if ip not in {each.ip for each in told}]
     if wrong:
         return Finding(
-            name, "warning", f"{text}; nobody sees the announced {wrong[0]}",
+            name,
+            "warning",
+            f"{text}; nobody sees the announced {wrong[0]}",
             f"--announce /{_family(seen)}/{seen}/tcp/{reached[0].ports[0]}",
-        )  # fmt: skip
+        )
     return Finding(name, "ok", text)
 
 

@@ -43,9 +43,10 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
     known = folder.contact.identity
     if given is None and not known:
         raise IdentityError(
-            "this folder does not know the key of its peer", f"{folder.path / CONTACT_FILE} does not name it",
+            "this folder does not know the key of its peer",
+            f"{folder.path / CONTACT_FILE} does not name it",
             "give an owner's key file with --owner-key",
-        )  # fmt: skip
+        )
     try:
         key = read_key(given or Path(known))
     except IdentityError as error:
@@ -62,9 +63,10 @@ def members_of(folder: RunFolder) -> Access:
     """
     if not folder.spec.is_private:
         raise AccessError(
-            "a public run has no list of members", "whoever has an invite takes part",
+            "a public run has no list of members",
+            "whoever has an invite takes part",
             "see who does: p2ptrain status INVITE",
-        )  # fmt: skip
+        )
     return MembersFile(folder.path, folder.genesis, folder.spec).access
 
 
@@ -140,9 +142,10 @@ async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[
     answers = list((await ask_all(questions, TELL_SECONDS)).values())
     if None not in answers:
         raise NetworkError(
-            "no peer of the run took it", "; ".join(map(str, answers[:3])) or "nobody is there",
+            "no peer of the run took it",
+            "; ".join(map(str, answers[:3])) or "nobody is there",
             "start a peer of the run and try again",
-        )  # fmt: skip
+        )
     for answer in answers:
         if answer is not None and not isinstance(answer, NetworkError | RpcError | TimeoutError):
             raise answer

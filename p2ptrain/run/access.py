@@ -232,8 +232,11 @@ class Access:
         for peer in sorted(self.owners | {self.founder} | self._certificates.keys()):
             held = self.certificate_of(peer, now)
             role: Role = "owner" if peer in self.owners else "founder" if peer == self.founder else "member"
-            label, by, expires = ("", "", None) if held is None or role != "member" else (
-                held.invitation.label, held.invitation.author, held.invitation.expires)  # fmt: skip
+            label, by, expires = (
+                ("", "", None)
+                if held is None or role != "member"
+                else (held.invitation.label, held.invitation.author, held.invitation.expires)
+            )
             found.append(Member(peer, role, label, by, expires, self.refusal(peer, now)))
         return sorted(found, key=lambda each: (["owner", "founder", "member"].index(each.role), each.label, each.peer))
 

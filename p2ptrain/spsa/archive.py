@@ -93,9 +93,10 @@ class Archive:
                 return
         if reached < stop:
             raise LedgerError(
-                f"records {reached} to {stop} of a log of {short_peer(name.author)} are missing", "",
+                f"records {reached} to {stop} of a log of {short_peer(name.author)} are missing",
+                "",
                 "start the peer again: it pulls what is missing",
-            )  # fmt: skip
+            )
 
 
 def _restored(row: Row) -> Batch:
@@ -106,9 +107,10 @@ def _restored(row: Row) -> Batch:
         why = error.what
     if why:
         raise LedgerError(
-            f"records {row.start} to {row.stop} of a log of {short_peer(row.log.author)} are damaged", why,
+            f"records {row.start} to {row.stop} of a log of {short_peer(row.log.author)} are damaged",
+            why,
             "start the peer again: it pulls what is missing",
-        )  # fmt: skip
+        )
     return batch
 
 

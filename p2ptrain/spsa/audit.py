@@ -52,9 +52,10 @@ class Past:
             start = self.archive.take_into(self.book, log)
             if start is not None:
                 raise LedgerError(
-                    f"a log of {short_peer(log.author)} is damaged from record {start} on", "",
+                    f"a log of {short_peer(log.author)} is damaged from record {start} on",
+                    "",
                     "start the peer: it pulls what is missing",
-                )  # fmt: skip
+                )
         for record in self.archive.cuts():  # last: what lies beyond them is here, and signed, all the same
             take_cut(self.book, record)
 
@@ -120,9 +121,10 @@ class Past:
         if records not in known:
             told = ", ".join(f"{count}" for count in sorted(known))
             raise StorageError(
-                f"{self._folder.path} has no snapshot of {records} records", f"it has some of {told or 'none'}",
+                f"{self._folder.path} has no snapshot of {records} records",
+                f"it has some of {told or 'none'}",
                 "choose one of them, or rebuild any other state with `p2ptrain replay`",
-            )  # fmt: skip
+            )
         return known[records]
 
     def marks(self) -> list[tuple[Mark, int]]:

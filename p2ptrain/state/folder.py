@@ -164,9 +164,10 @@ def _refuse_another(path: Path, genesis: Genesis) -> None:
         found = Genesis.decode(_content(path / "genesis") or b"").check_signature()
         if found.digest != genesis.digest:
             raise StorageError(
-                f"{path} belongs to another run", f"{found.digest.hex()} there, {genesis.digest.hex()} here",
+                f"{path} belongs to another run",
+                f"{found.digest.hex()} there, {genesis.digest.hex()} here",
                 "choose another --home",
-            )  # fmt: skip
+            )
 
 
 def _content(path: Path) -> bytes | None:
@@ -187,8 +188,9 @@ def _open_ledger(path: Path, owned: bool) -> Ledger:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.rename(aside)
-        log.warning("%s is damaged (%s): it is kept as %s, what it held has to come from the swarm",
-                    path, error.why, aside.name)  # fmt: skip
+        log.warning(
+            "%s is damaged (%s): it is kept as %s, what it held has to come from the swarm", path, error.why, aside.name
+        )
         return Ledger(path, owned)
 
 

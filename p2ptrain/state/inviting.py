@@ -56,9 +56,10 @@ class MadeInvites(BaseModel):
             return cls()
         except (OSError, ValidationError) as error:
             raise StorageError(
-                f"{folder / FILE} can't be read", str(error).splitlines()[0],
+                f"{folder / FILE} can't be read",
+                str(error).splitlines()[0],
                 "move it away: the list begins anew, and the invites hold all the same",
-            ) from None  # fmt: skip
+            ) from None
 
 
 def invite_member(
@@ -85,6 +86,7 @@ def check_owner(folder: RunFolder, key: SigningKey) -> None:
     owners = owners_of(folder.genesis, folder.spec)
     if key.peer_id not in owners:
         raise AccessError(
-            "only an owner of the run can do that", f"{key.peer_id} is none; owners: {', '.join(sorted(owners))}",
+            "only an owner of the run can do that",
+            f"{key.peer_id} is none; owners: {', '.join(sorted(owners))}",
             "give an owner's key file with --owner-key",
-        )  # fmt: skip
+        )

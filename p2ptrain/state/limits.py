@@ -10,8 +10,14 @@ LEAST_RATE = 10_000.0
 """Bytes per second; with less, heartbeats alone would be too many."""
 
 _UNITS = {
-    "bit": 1 / 8, "kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8, "kb": 1e3, "mb": 1e6, "gb": 1e9,
-}  # fmt: skip
+    "bit": 1 / 8,
+    "kbit": 1e3 / 8,
+    "mbit": 1e6 / 8,
+    "gbit": 1e9 / 8,
+    "kb": 1e3,
+    "mb": 1e6,
+    "gb": 1e9,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,9 +60,10 @@ class MembersFile:
             self.own = Certificate.decode(self._kept.own) if self._kept.own else None
         except (OSError, MalformedError) as error:
             raise AccessError(
-                f"{self._path} can't be read", str(error),
+                f"{self._path} can't be read",
+                str(error),
                 "join the run again with an invite: that mends it",
-            ) from None  # fmt: skip
+            ) from None
 
     @property
     def boot(self) -> int:

@@ -46,7 +46,8 @@ def open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) 
     if not key.peer_id.endswith(contact.peer or ending):
         key.close()
         raise IdentityError(
-            f"{path} is not the key of the peer whose folder this is", f"its id is {contact.peer or '…' + ending}",
+            f"{path} is not the key of the peer whose folder this is",
+            f"its id is {contact.peer or '…' + ending}",
             "give that peer's key file with --identity, or join the run with an invite as a new one",
-        )  # fmt: skip
+        )
     return key

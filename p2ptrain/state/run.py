@@ -184,9 +184,14 @@ class Run:
         if self._folder is None:
             software, secret = f"p2ptrain {version()}", secrets.token_bytes(KEY_BYTES)
             genesis = Genesis.found(
-                self.spec, base, held_out, software, self.swarm.key, founded=round(clock.swarm_time()),
+                self.spec,
+                base,
+                held_out,
+                software,
+                self.swarm.key,
+                founded=round(clock.swarm_time()),
                 seal=commitment(secret) if self.spec.is_private else NO_DIGEST,
-            )  # fmt: skip
+            )
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
             if isinstance(self.swarm.door, PrivateDoor):
                 access = Access.restore(genesis, self.spec, (), (secret,))
@@ -230,9 +235,13 @@ class Run:
     def describe(self, vitals: Vitals) -> Vitals:
         """What a trainer says of itself, with what is so whatever the method."""
         return replace(
-            vitals, name=self._name, device=printable(vitals.device), bytes_sent=self.swarm.node.sent.total(),
-            max_up=int(self.limits.up or 0), max_down=int(self.limits.down or 0),
-        )  # fmt: skip
+            vitals,
+            name=self._name,
+            device=printable(vitals.device),
+            bytes_sent=self.swarm.node.sent.total(),
+            max_up=int(self.limits.up or 0),
+            max_down=int(self.limits.down or 0),
+        )
 
     def close(self) -> None:
         self.swarm.close()

@@ -45,9 +45,11 @@ class Announcement(Record):
             return cls(genesis=genesis, spec=canonical)
         if not spec.is_private:
             log.info(
-                "the run %s is not announced: its spec has %d bytes, at most %d are", short(genesis.digest),
-                len(canonical), MAX_ANNOUNCED,
-            )  # fmt: skip
+                "the run %s is not announced: its spec has %d bytes, at most %d are",
+                short(genesis.digest),
+                len(canonical),
+                MAX_ANNOUNCED,
+            )
         return None
 
     @property

@@ -45,9 +45,10 @@ class Ticket:
         """Raises InviteError if the invite is for another peer."""
         if self.invitation.peer not in ("", peer):
             raise InviteError(
-                "this invite is for another peer", f"it is for {self.invitation.peer}, this one is {peer}",
+                "this invite is for another peer",
+                f"it is for {self.invitation.peer}, this one is {peer}",
                 "join with that peer's key (--identity ITS_KEY_FILE), or ask for an invite of your own",
-            )  # fmt: skip
+            )
         return Certificate.of(self.invitation, self.seed, peer)
 
 
@@ -139,9 +140,14 @@ def _unpacked(run: bytes, packed: Any) -> Ticket:
         raise ValueError("its key is malformed")
     bearer = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     invitation = Invitation(
-        author=peer_id_from_key(owner), run=run, bearer=bearer, label=label, expires=expires,
-        peer=peer_id_from_key(peer) if peer else "", signature=signature,
-    )  # fmt: skip
+        author=peer_id_from_key(owner),
+        run=run,
+        bearer=bearer,
+        label=label,
+        expires=expires,
+        peer=peer_id_from_key(peer) if peer else "",
+        signature=signature,
+    )
     return Ticket(invitation.check_signature(), seed)
 
 

@@ -232,8 +232,9 @@ class Membership:
             self._has_double = True
             log.warning(
                 "another process takes part as this peer, %s: its key file has been copied. Others can't tell the two "
-                "apart; stop one and start it again with a key of its own (--identity FILE)", self._swarm.peer_id
-            )  # fmt: skip
+                "apart; stop one and start it again with a key of its own (--identity FILE)",
+                self._swarm.peer_id,
+            )
 
     async def _list_regularly(self, announcement: Announcement) -> None:
         """Keep the run in the list of runs, together with its other peers: each does it as seldom as they are many."""

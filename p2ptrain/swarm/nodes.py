@@ -187,9 +187,12 @@ def _read(row: Any) -> NodeEntry:
     try:
         told = _Row.model_validate(row)
         return NodeEntry(
-            author=node_of(told.invite), invite=told.invite, operator=told.operator, until=told.until.isoformat(),
+            author=node_of(told.invite),
+            invite=told.invite,
+            operator=told.operator,
+            until=told.until.isoformat(),
             signature=base64.b64decode(told.signature, validate=True),
-        )  # fmt: skip
+        )
     except ValidationError as error:
         raise _malformed(error) from None
     except ValueError as error:  # of base64

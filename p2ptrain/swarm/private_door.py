@@ -165,9 +165,13 @@ class PrivateDoor(Door):
             yours = None
         founding = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
         return Welcome(
-            certificate=own.encoded if own else b"", passing=self._is_passing, genesis=founding[0], spec=founding[1],
-            summary=self.summary, yours=yours.encoded if yours else b"",
-        )  # fmt: skip
+            certificate=own.encoded if own else b"",
+            passing=self._is_passing,
+            genesis=founding[0],
+            spec=founding[1],
+            summary=self.summary,
+            yours=yours.encoded if yours else b"",
+        )
 
     def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
         """Why the certificate that a peer shows does not let it in, empty if it does; remembers who comes in.
@@ -212,13 +216,17 @@ class PrivateDoor(Door):
             if isinstance(failure, NotLetIn):
                 if not self._may_be_wrong:
                     raise not_let_in(failure.detail)
-                log.warning("%s does not let this peer in, and shows no owner's order: %s", short_peer(failure.peer),
-                            failure.detail)  # fmt: skip
+                log.warning(
+                    "%s does not let this peer in, and shows no owner's order: %s",
+                    short_peer(failure.peer),
+                    failure.detail,
+                )
         if not self.has_begun:
             raise NetworkError(
-                "no member of the run answers", "; ".join(map(str, failures)) or "the invite leads to nobody",
+                "no member of the run answers",
+                "; ".join(map(str, failures)) or "the invite leads to nobody",
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
-            )  # fmt: skip
+            )
 
     @property
     def _may_be_wrong(self) -> bool:
@@ -244,9 +252,11 @@ class PrivateDoor(Door):
             raise RpcError(peer, INTRODUCE, "refused", "this peer is in no run")
         own = self.certificate
         request = Introduction(
-            run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing,
+            run=self._own.run,
+            certificate=own.encoded if own else b"",
+            passing=self._is_passing,
             new=not self.has_begun,
-        )  # fmt: skip
+        )
         try:
             answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
         except RpcError as error:

@@ -51,9 +51,14 @@ class Examples:
     """At most as many as an evaluation reads, in the order of their hashes: the same for the same rows."""
 
     def __init__(
-        self, table: Any, task: TableTask, fraction: float, evaluated: int, seed: int,
+        self,
+        table: Any,
+        task: TableTask,
+        fraction: float,
+        evaluated: int,
+        seed: int,
         check: Callable[[int, Example], None] = lambda row, example: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Read every row once.
 
         Args:

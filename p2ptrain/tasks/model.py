@@ -153,8 +153,14 @@ def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
-    fields = {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None,
-              **section.config, **_label_fields(spec)}  # fmt: skip
+    fields = {
+        "vocab_size": vocabulary,
+        "eos_token_id": end,
+        "bos_token_id": None,
+        "pad_token_id": None,
+        **section.config,
+        **_label_fields(spec),
+    }
     try:
         config = config_of(name, **fields)
         return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
@@ -171,9 +177,14 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
     try:
         check_model(name, spec.model.revision)
         model, report = _auto_class(spec).from_pretrained(
-            name, revision=spec.model.revision or "main", dtype=torch.float32, trust_remote_code=False,
-            weights_only=True, output_loading_info=True, **_label_fields(spec),
-        )  # fmt: skip
+            name,
+            revision=spec.model.revision or "main",
+            dtype=torch.float32,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+            **_label_fields(spec),
+        )
     except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from None
     # A fresh head is drawn with the spec's seed, the same on every peer; any other weight must be there.

@@ -20,9 +20,18 @@ from safetensors import SafetensorError
 from p2ptrain.errors import DataError, SpecError
 
 LOADING_ERRORS = (
-    OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, EOFError, RecursionError,
-    pickle.UnpicklingError, SafetensorError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RecursionError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 """What transformers raises for files that are missing, malformed, or refused."""
 
 BRINGS_CODE = {

@@ -175,8 +175,12 @@ def test_an_order_reaches_everyone_and_its_secret_those_who_stay(house: House, h
     order, secret = house.order(shut_out.peer)
     third.run.swarm.run(third.door.papers.give(house.owner.peer, order, secret))
     for resident in (house.owner, house.member, third):
-        eventually(lambda resident=resident: not resident.door.access.lacks_secrets  # type: ignore[misc]
-                   and resident.door.refusal(shut_out.peer).startswith("revoked"))  # fmt: skip
+        eventually(
+            lambda resident=resident: (
+                not resident.door.access.lacks_secrets  # type: ignore[misc]
+                and resident.door.refusal(shut_out.peer).startswith("revoked")
+            )
+        )
     assert len({resident.door.access.epoch() for resident in (house.owner, house.member, third)}) == 1
     eventually(lambda: shut_out.door.expelled is not None)
     with pytest.raises(AccessError, match="do not let this peer in"):

@@ -47,8 +47,9 @@ def in_of(part: str) -> Remove:
     def remove(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         swarm = house.owner.run.swarm
         holder, name = {
-            "calls": (swarm.rpc, "_door"), "directory": (type(swarm.node._daemon), "_door"),
-        }[part]  # fmt: skip
+            "calls": (swarm.rpc, "_door"),
+            "directory": (type(swarm.node._daemon), "_door"),
+        }[part]
         monkeypatch.setattr(holder, name, Door())
 
     return remove
@@ -155,12 +156,13 @@ def test_with_a_check_of_papers_removed_somebody_is_let_in(
 PLACES: dict[str, tuple[Remove, tuple[str, ...]]] = {
     "before calls": (in_of("calls"), tuple(requests(digest_of(b"")))),
     "before the directory's calls": (
-        in_of("directory"), ("ping the directory", "read the directory", "write to the directory"),
+        in_of("directory"),
+        ("ping the directory", "read the directory", "write to the directory"),
     ),
     "before a call to others": (patch(PrivateDoor, "meet", Door.meet), ("be asked", "be asked by the directory")),
     "who may lead tunnels here": (patch(Tunnels, "_is_from_relay", lambda *_: True), ("dig a tunnel",)),
     "the seal": (patch(PrivateDoor, "seal", Door.seal), ("overhear",)),
-}  # fmt: skip
+}
 """Places of the door: without it there, a stranger gets through."""
 
 

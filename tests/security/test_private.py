@@ -63,8 +63,10 @@ def spsa(home: Path) -> tuple[Path, Trains]:
 
 
 METHODS = {"Streaming DiLoCo": diloco, "one-byte SPSA": spsa}
-SHORT_AND_LONG = [pytest.param(diloco, id="Streaming DiLoCo"),
-                  pytest.param(spsa, id="one-byte SPSA", marks=pytest.mark.long)]  # fmt: skip
+SHORT_AND_LONG = [
+    pytest.param(diloco, id="Streaming DiLoCo"),
+    pytest.param(spsa, id="one-byte SPSA", marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("method", SHORT_AND_LONG)
@@ -78,8 +80,10 @@ def test_a_private_swarm_takes_in_two_members_and_shuts_one_out(
     for peer in (owner, anna, ben):
         trains(peer, 0.0)
     assert {(each["label"], each["role"], each["refusal"]) for each in members(lab, owner).values()} == {
-        ("", "owner", ""), ("anna", "member", ""), ("ben", "member", ""),
-    }  # fmt: skip
+        ("", "owner", ""),
+        ("anna", "member", ""),
+        ("ben", "member", ""),
+    }
 
     began = time.monotonic()
     told = lab.command("revoke", str(owner.folder), "ben")

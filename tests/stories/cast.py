@@ -18,9 +18,13 @@ IDLE_SECONDS = 2.0
 def asciicast(recording: Recording, title: str) -> str:
     """The lines of a .cast file. Each command is a marker, at which players can stop and to which they can jump."""
     header = {
-        "version": 2, "width": max(take.columns for take in recording.takes), "height": len(stacked(first(recording))),
-        "title": title, "idle_time_limit": IDLE_SECONDS, "env": {"SHELL": "bash", "TERM": "xterm-256color"},
-    }  # fmt: skip
+        "version": 2,
+        "width": max(take.columns for take in recording.takes),
+        "height": len(stacked(first(recording))),
+        "title": title,
+        "idle_time_limit": IDLE_SECONDS,
+        "env": {"SHELL": "bash", "TERM": "xterm-256color"},
+    }
     typed = [(at - recording.began, "m", command) for take in recording.takes for at, command in take.typed]
     events = sorted([*drawn(recording), *typed])
     lines = [json.dumps([round(at, 2), kind, data], ensure_ascii=False) for at, kind, data in events]

@@ -65,14 +65,27 @@ class Desk:
         bash = shutil.which("bash")
         assert bash, "the stories are typed into bash"
         environment = {
-            "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY),
-            "PS1": PROMPT, "TERM": "xterm-256color", "LANG": "C.UTF-8", "HISTFILE": "", "HF_HUB_OFFLINE": "1",
-            "P2PTRAIN_LISTEN": LOOPBACK, "P2PTRAIN_NO_LAN": "1", "P2PTRAIN_THREADS": "1", **self._settings,
-        }  # fmt: skip
+            "HOME": str(home),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PYTHONPATH": str(REPOSITORY),
+            "PS1": PROMPT,
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+            "HISTFILE": "",
+            "HF_HUB_OFFLINE": "1",
+            "P2PTRAIN_LISTEN": LOOPBACK,
+            "P2PTRAIN_NO_LAN": "1",
+            "P2PTRAIN_THREADS": "1",
+            **self._settings,
+        }
         terminal = Terminal(
-            [bash, "--norc", "--noprofile"], columns=columns, rows=rows, environment=environment, folder=home,
+            [bash, "--norc", "--noprofile"],
+            columns=columns,
+            rows=rows,
+            environment=environment,
+            folder=home,
             pace=self._pace,
-        )  # fmt: skip
+        )
         self._terminals.append((title, terminal))
         return terminal
 

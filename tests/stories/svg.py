@@ -29,9 +29,24 @@ text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Li
 .cursor{fill:#d1d7e0}
 """
 ARMS = {
-    "─": "lr", "━": "LR", "│": "ud", "┃": "UD", "┏": "RD", "┓": "LD", "┳": "LRD", "┡": "URd", "┩": "ULd", "╇": "LURd",
-    "├": "udr", "┤": "udl", "┼": "lrud", "┬": "lrd", "┴": "lru", "└": "ur", "┘": "ul",
-}  # fmt: skip
+    "─": "lr",
+    "━": "LR",
+    "│": "ud",
+    "┃": "UD",
+    "┏": "RD",
+    "┓": "LD",
+    "┳": "LRD",
+    "┡": "URd",
+    "┩": "ULd",
+    "╇": "LURd",
+    "├": "udr",
+    "┤": "udl",
+    "┼": "lrud",
+    "┬": "lrd",
+    "┴": "lru",
+    "└": "ur",
+    "┘": "ul",
+}
 """Where a box-drawing character's lines go from its middle: left, right, up, down; capitals are heavy."""
 
 
@@ -50,12 +65,16 @@ def moving_picture(recording: Recording, title: str) -> str:
         drawn.append(f'<g class="{name}">' + "\n".join(elements) + "</g>")
         rules.append(rule(name, where, [moment.seconds for moment in moments]))
     width, height = size_of(pictures[0])
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img">',
-        f"<title>{escape(title)}</title>",
-        f"<style>\n{STYLE}{''.join(rules)}@media (prefers-reduced-motion){{g{{animation:none!important}}}}\n</style>",
-        *chrome(pictures[0]), *drawn, "</svg>\n",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img">',
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{STYLE}{''.join(rules)}@media (prefers-reduced-motion){{g{{animation:none!important}}}}\n</style>",
+            *chrome(pictures[0]),
+            *drawn,
+            "</svg>\n",
+        ]
+    )
 
 
 def when_seen(pictures: Sequence[Frame]) -> dict[str, list[int]]:

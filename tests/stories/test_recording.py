@@ -25,11 +25,17 @@ SVG = "{http://www.w3.org/2000/svg}"
 def recording() -> Recording:
     """Two terminals of 20 columns and 3 rows, of which the second one speaks later."""
     first = Take(
-        "first", 20, 3,
-        (Output(10.0, b"$ "), Output(11.0, b"count"), Output(12.0, b"\r\n\x1b[1mone\x1b[0m <1>"),
-         Output(14.0, b"\r\x1b[2Ktwo")),
+        "first",
+        20,
+        3,
+        (
+            Output(10.0, b"$ "),
+            Output(11.0, b"count"),
+            Output(12.0, b"\r\n\x1b[1mone\x1b[0m <1>"),
+            Output(14.0, b"\r\x1b[2Ktwo"),
+        ),
         ((11.5, "count"),),
-    )  # fmt: skip
+    )
     second = Take("second", 20, 3, (Output(13.0, "┏━┓\r\n│ │".encode()),), ())
     return Recording(10.0, 15.0, (first, second), (Moment(12.5, 2.0), Moment(14.5, 3.0)))
 
@@ -104,8 +110,15 @@ def played(cast: str) -> list[str]:
 def test_the_asciicast_ends_where_the_recording_did_and_marks_each_command() -> None:
     cast = asciicast(recording(), "a title")
     assert played(cast) == [
-        "── first ───────────", "$ count", "two", "", "── second ──────────", "┏━┓", "│ │", "",
-    ]  # fmt: skip
+        "── first ───────────",
+        "$ count",
+        "two",
+        "",
+        "── second ──────────",
+        "┏━┓",
+        "│ │",
+        "",
+    ]
     header, *events = map(json.loads, cast.splitlines())
     assert (header["version"], header["width"], header["height"], header["title"]) == (2, 20, 8, "a title")
     assert [event for event in events if event[1] == "m"] == [[1.5, "m", "count"]]

@@ -261,10 +261,23 @@ def disk_full() -> None:
 FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
-        clock_off, slow, steady, nan, die_before_commit, die_after_commit, die_while_serving, flip_a_bit, disk_full,
-        contradict, lossy, late, flood, die_before_broadcast, make_way,
+        clock_off,
+        slow,
+        steady,
+        nan,
+        die_before_commit,
+        die_after_commit,
+        die_while_serving,
+        flip_a_bit,
+        disk_full,
+        contradict,
+        lossy,
+        late,
+        flood,
+        die_before_broadcast,
+        make_way,
     )
-}  # fmt: skip
+}
 
 
 if __name__ == "__main__":

@@ -83,11 +83,17 @@ def write_spec(
 ) -> Path:
     """A run of a few thousand parameters on this repository's own text."""
     text = SPEC.format(
-        data=REPOSITORY / "p2ptrain" / "**" / "*.py", inner_steps=inner_steps, fragments=fragments,
-        overlap=json.dumps(overlap), merge=merge, codec=codec, min_peers=min_peers, rollback_depth=rollback_depth,
+        data=REPOSITORY / "p2ptrain" / "**" / "*.py",
+        inner_steps=inner_steps,
+        fragments=fragments,
+        overlap=json.dumps(overlap),
+        merge=merge,
+        codec=codec,
+        min_peers=min_peers,
+        rollback_depth=rollback_depth,
         schedule="cosine" if total_steps else "constant",
         total_steps=f"total_steps = {total_steps}" if total_steps else "",
-    )  # fmt: skip
+    )
     path = folder / "run.toml"
     path.write_text(text)
     return path
@@ -99,13 +105,22 @@ class Peer:
     def __init__(self, arguments: list[str], home: Path, fault: str = "", place: Place = HERE) -> None:
         program = ["-m", "tests.swarm.faulty", fault] if fault else ["-m", "p2ptrain"]
         environment = {
-            **os.environ, "P2PTRAIN_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "P2PTRAIN_NO_LAN": "1",
-        }  # fmt: skip
+            **os.environ,
+            "P2PTRAIN_HOME": str(home),
+            "PYTHONPATH": str(REPOSITORY),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONFAULTHANDLER": "1",
+            "P2PTRAIN_NO_LAN": "1",
+        }
         self.process = subprocess.Popen(
-            [*place.prefix, sys.executable, *program, *arguments], env=environment, cwd=home, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [*place.prefix, sys.executable, *program, *arguments],
+            env=environment,
+            cwd=home,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         self.events: list[Event] = []
         self.errors = ""
         self._changed = threading.Condition()
@@ -240,9 +255,14 @@ class Lab:
         """What another command prints, beside the running peers."""
         environment = {**os.environ, "P2PTRAIN_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
         ended = subprocess.run(
-            [sys.executable, "-m", "p2ptrain", *arguments], env=environment, cwd=self.home, text=True,
-            capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "p2ptrain", *arguments],
+            env=environment,
+            cwd=self.home,
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

@@ -130,8 +130,12 @@ class Islands(_Namespaces):
         ip_in(self._middle, "link set lo up")
         for number, name in enumerate(self._names, 1):
             ip("netns", "add", name)
-            ip_in(self._middle, f"link add port{number} type veth peer name eth0 netns {name}",
-                  f"address add 10.78.{number}.1/24 dev port{number}", f"link set port{number} up")  # fmt: skip
+            ip_in(
+                self._middle,
+                f"link add port{number} type veth peer name eth0 netns {name}",
+                f"address add 10.78.{number}.1/24 dev port{number}",
+                f"link set port{number} up",
+            )
             ip_in(name, "link set lo up", f"address add 10.78.{number}.2/24 dev eth0", "link set eth0 up")
 
 

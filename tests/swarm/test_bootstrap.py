@@ -67,11 +67,33 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 def announce(swarm: Swarm, run: Digest) -> None:
     presence = Presence(
-        author=swarm.peer_id, run=run, session=bytes(8), beat=1, phase="training", version="test", device="cpu",
-        addresses=tuple(swarm.addresses()), reachability="loopback", height=0, commit=NO_DIGEST, state=NO_DIGEST,
-        weight=0, steps=0, tokens=0, tokens_per_second=0.0, loss=None, eval_height=0, eval_loss=None,
-        held_out=NO_DIGEST, snapshots=(), bytes_sent=0, taken_back=0, name="", max_up=0, max_down=0,
-    ).signed(swarm.key)  # fmt: skip
+        author=swarm.peer_id,
+        run=run,
+        session=bytes(8),
+        beat=1,
+        phase="training",
+        version="test",
+        device="cpu",
+        addresses=tuple(swarm.addresses()),
+        reachability="loopback",
+        height=0,
+        commit=NO_DIGEST,
+        state=NO_DIGEST,
+        weight=0,
+        steps=0,
+        tokens=0,
+        tokens_per_second=0.0,
+        loss=None,
+        eval_height=0,
+        eval_loss=None,
+        held_out=NO_DIGEST,
+        snapshots=(),
+        bytes_sent=0,
+        taken_back=0,
+        name="",
+        max_up=0,
+        max_down=0,
+    ).signed(swarm.key)
     assert swarm.run(swarm.directory.announce(presence))
 
 

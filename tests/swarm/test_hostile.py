@@ -48,9 +48,15 @@ class Intruder:
 
     def contribution(self, height: int, base: Digest, payload: bytes, **changes: object) -> Contribution:
         fields = {
-            "author": self.swarm.peer_id, "run": self.run, "height": height, "base": base, "tokens": 512, "steps": 1,
-            "payload": digest_of(payload), "size": len(payload),
-        }  # fmt: skip
+            "author": self.swarm.peer_id,
+            "run": self.run,
+            "height": height,
+            "base": base,
+            "tokens": 512,
+            "steps": 1,
+            "payload": digest_of(payload),
+            "size": len(payload),
+        }
         return Contribution(**(fields | changes)).signed(self.swarm.key)
 
     def close(self) -> None:
@@ -115,13 +121,19 @@ def test_malformed_messages_are_dropped(swarm: tuple[Peer, Peer, Intruder]) -> N
     good = intruder.contribution(head.height + 1, head.commit, bytes(size))
     foreign = SigningKey.generate()
     garbage = [
-        b"", b"\x00", b"\x92", b"\xc1" * 100, bytes(60_000), good.encoded[:-1], good.encoded + b"\x00",
+        b"",
+        b"\x00",
+        b"\x92",
+        b"\xc1" * 100,
+        bytes(60_000),
+        good.encoded[:-1],
+        good.encoded + b"\x00",
         good.encoded.replace(b"contribution/1", b"contribution/9"),
         intruder.contribution(head.height + 1, head.commit, bytes(size - 4)).encoded,
         intruder.contribution(head.height + 1, head.commit, bytes(size), run=digest_of(b"other")).encoded,
         changed(good, author=foreign.peer_id).encoded,
         HoldingNews(payloads=tuple(digest_of(bytes([n])) for n in range(256))).encoded,
-    ]  # fmt: skip
+    ]
     for data in garbage:
         intruder.say(data)
     assert_untouched(first, second, intruder)
@@ -137,15 +149,24 @@ def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Int
         forged = changed(made_up, author=first.id, tokens=10**6)
         for contributions, state in (((), digest_of(b"no such state")), ((forged,), head.state)):
             commit = Commit(
-                author=intruder.swarm.peer_id, run=intruder.run, height=head.height + 1, parent=head.commit,
-                state=state, attempt=0, contributions=contributions,
-            ).signed(intruder.swarm.key)  # fmt: skip
+                author=intruder.swarm.peer_id,
+                run=intruder.run,
+                height=head.height + 1,
+                parent=head.commit,
+                state=state,
+                attempt=0,
+                contributions=contributions,
+            ).signed(intruder.swarm.key)
             intruder.say(commit.encoded)
         intruder.vitals = Vitals("training", height=10**9, commit=digest_of(b"?"), state=digest_of(b"!"), weight=2**50)
         first.wait_for_next_commit(30)
     assert_untouched(first, second, intruder)
-    assert not [event for peer in (first, second) for event in peer.events if event["event"] == "warning"
-                and "anew" in event["text"]]  # fmt: skip
+    assert not [
+        event
+        for peer in (first, second)
+        for event in peer.events
+        if event["event"] == "warning" and "anew" in event["text"]
+    ]
 
 
 @pytest.mark.long

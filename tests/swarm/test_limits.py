@@ -52,9 +52,13 @@ def status(peer: Peer, place: Place, home: Path) -> dict[str, str]:
     """What an observer on that machine is shown of each peer, by its id."""
     ended = subprocess.run(
         [*place.prefix, sys.executable, "-m", "p2ptrain", "status", peer.invite],
-        capture_output=True, text=True, check=True, cwd=home, timeout=180,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=home,
+        timeout=180,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    )
     return {line.split()[0]: line for line in ended.stdout.splitlines()}
 
 

@@ -153,8 +153,10 @@ def test_peers_find_each_other_in_the_local_network_when_no_address_holds_any_mo
     wait_for_rounds_of(moved, second, count=2)
 
     stop(second, moved)
-    both = [lab.found(str(peer.folder), place=in_lan(place, port)) for peer, place, port in
-            ((moved, one, 31004), (second, other, 31005))]  # fmt: skip
+    both = [
+        lab.found(str(peer.folder), place=in_lan(place, port))
+        for peer, place, port in ((moved, one, 31004), (second, other, 31005))
+    ]
     wait_for_rounds_of(*both, count=2)
     stop(*both)
     assert_agreement(*both)

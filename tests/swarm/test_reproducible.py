@@ -125,9 +125,15 @@ def final_fragments(folder: Path) -> list[Fragment]:
 )
 def test_two_real_peers_equal_a_simulation(lab: Lab, overlap: int, fragments: int, merge_rule: str, codec: str) -> None:
     path = write_spec(
-        lab.home, inner_steps=8, fragments=fragments, overlap=overlap, merge=merge_rule, codec=codec, total_steps=64,
+        lab.home,
+        inner_steps=8,
+        fragments=fragments,
+        overlap=overlap,
+        merge=merge_rule,
+        codec=codec,
+        total_steps=64,
         min_peers=2,
-    )  # fmt: skip
+    )
     first = lab.found(path)
     second = lab.join(first)
     ends = [peer.wait_for("stopped") for peer in (first, second)]

@@ -129,16 +129,22 @@ def test_what_a_hostile_node_puts_into_the_list_changes_nothing(lab: Lab, swarms
     for subkey, value, until in (
         *((each.run, each.encoded, ends) for each in forged),
         *((real.run, each.encoded, ends + 1) for each in forged),
-        (bytes(32), real.encoded, ends), (real.run, b"garbage", ends), (None, b"garbage", ends),
-        (real.run, real.encoded, clock.swarm_time() + 0.5), (real.run, real.encoded, clock.swarm_time() - 1),
-    ):  # fmt: skip
+        (bytes(32), real.encoded, ends),
+        (real.run, b"garbage", ends),
+        (None, b"garbage", ends),
+        (real.run, real.encoded, clock.swarm_time() + 0.5),
+        (real.run, real.encoded, clock.swarm_time() - 1),
+    ):
         assert not hostile.run(store_with_others(hostile, subkey, value, until))
     lie(hostile, forged, ends)
     after = listed(lab, invite)  # takes longer than the half second after which the entry would be gone
     assert after.keys() == before.keys() == {id_of(peer)}
     assert {key: after[id_of(peer)][key] for key in ("name", "founder", "model", "peers")} == {
-        "name": "tiny", "founder": peer.id, "model": "new llama", "peers": 1,
-    }  # fmt: skip
+        "name": "tiny",
+        "founder": peer.id,
+        "model": "new llama",
+        "peers": 1,
+    }
     assert "Traceback" not in peer.errors + node.errors
     height = max(peer.commits())
     peer.wait_for_height(height + 1)

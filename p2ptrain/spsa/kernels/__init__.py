@@ -33,9 +33,16 @@ class Kernels(Protocol):
         """
 
     def perturb(
-        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        master: torch.Tensor,
+        kinds: torch.Tensor,
+        steps: torch.Tensor,
+        key: int,
+        amplitude: float,
+        out: torch.Tensor,
+        keys: Sequence[int],
+        quanta: torch.Tensor,
+    ) -> None:
         """Add records to the master weights, as `add` does, then write the working copy at `amplitude` times the
         perturbation; where memory is what takes the time, both in one pass.
 

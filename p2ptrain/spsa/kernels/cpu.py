@@ -35,9 +35,16 @@ class CpuKernels:
         _spread(len(kinds), _adding(master, kinds, keys, quanta))
 
     def perturb(
-        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        master: torch.Tensor,
+        kinds: torch.Tensor,
+        steps: torch.Tensor,
+        key: int,
+        amplitude: float,
+        out: torch.Tensor,
+        keys: Sequence[int],
+        quanta: torch.Tensor,
+    ) -> None:
         add = _adding(master, kinds, keys, quanta)
         if out.dtype == torch.float32:
             kernel, target = _perturb, out.numpy()

@@ -30,9 +30,16 @@ class CudaKernels:
             _add[(len(kinds),)](master, kinds, halves, rows, len(keys), rows.shape[1])
 
     def perturb(
-        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        master: torch.Tensor,
+        kinds: torch.Tensor,
+        steps: torch.Tensor,
+        key: int,
+        amplitude: float,
+        out: torch.Tensor,
+        keys: Sequence[int],
+        quanta: torch.Tensor,
+    ) -> None:
         self.add(master, kinds, keys, quanta)
         shift = torch.tensor([amplitude], dtype=torch.float32, device=master.device)
         half = out.dtype == torch.bfloat16

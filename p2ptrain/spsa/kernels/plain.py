@@ -20,9 +20,16 @@ class PlainKernels:
                 part += row[kind].unsqueeze(1) * signs(key, first, len(part), master.device)
 
     def perturb(
-        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        master: torch.Tensor,
+        kinds: torch.Tensor,
+        steps: torch.Tensor,
+        key: int,
+        amplitude: float,
+        out: torch.Tensor,
+        keys: Sequence[int],
+        quanta: torch.Tensor,
+    ) -> None:
         self.add(master, kinds, keys, quanta)
         tiles = out.view(-1, TILE)
         for first, part, kind in _spans(master, kinds):

@@ -133,10 +133,13 @@ def test_what_the_volunteer_decides_arrives(
     assert handed.options == EXPECTED
     [(_, _, given)] = handed.began
     assert given == {
-        "config": EXPECTED.network, "home": EXPECTED.home, "identity": EXPECTED.identity,
-        "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0), "name": "",
+        "config": EXPECTED.network,
+        "home": EXPECTED.home,
+        "identity": EXPECTED.identity,
+        "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0),
+        "name": "",
         **({"private": False} if command[0] == "peer" else {}),
-    }  # fmt: skip
+    }
 
 
 def test_a_run_that_is_founded_can_be_private(program: Program, handed: Handed) -> None:
@@ -184,13 +187,18 @@ def test_an_archive_has_no_disk_limit(program: Program, handed: Handed, command:
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
-        ("--max-up", "5", "give a number and its unit"), ("--max-down", "5kbit", "at least 80kbit"),
-        ("--hours", "22", "no range of hours"), ("--hours", "7-7", "for the whole day leave the hours out"),
-        ("--batch-size", "0", "a whole number from 1 on, or auto"), ("--batch-size", "Auto", "or auto"),
-        ("--name", "n" * 33, "at most 32 characters"), ("--name", "a\x1b[1m", "can't be shown (0x1b)"),
-        ("--pause-when", "bored", "gpu-busy"), ("--max-memory", "0", "0.1"),
+        ("--max-up", "5", "give a number and its unit"),
+        ("--max-down", "5kbit", "at least 80kbit"),
+        ("--hours", "22", "no range of hours"),
+        ("--hours", "7-7", "for the whole day leave the hours out"),
+        ("--batch-size", "0", "a whole number from 1 on, or auto"),
+        ("--batch-size", "Auto", "or auto"),
+        ("--name", "n" * 33, "at most 32 characters"),
+        ("--name", "a\x1b[1m", "can't be shown (0x1b)"),
+        ("--pause-when", "bored", "gpu-busy"),
+        ("--max-memory", "0", "0.1"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_value_is_explained(program: Program, handed: Handed, flag: str, value: str, words: str) -> None:
     ended = program("join", INVITE, flag, value)
     assert ended.code == 2
@@ -300,8 +308,10 @@ def test_peer_founds_a_recipe_or_file_and_resumes_a_folder(program: Program, han
     for run in ("demo", "run.toml", str(tmp_path)):
         program("peer", run)
     assert [(way, str(subject)) for way, subject, _ in handed.began] == [
-        ("found", "demo"), ("found", "run.toml"), ("resume", str(tmp_path)),
-    ]  # fmt: skip
+        ("found", "demo"),
+        ("found", "run.toml"),
+        ("resume", str(tmp_path)),
+    ]
 
 
 def test_a_run_that_exists_does_not_become_private(program: Program, handed: Handed, tmp_path: Path) -> None:

@@ -219,12 +219,14 @@ def test_wrong_fields_are_told_with_file_key_found_and_allowed(program: Program,
     path.write_text(toml_with({"method.inner_step": 100, "method.codec": "int4", "data.held_out": 2.0}))
     ended = program(*commands_for(str(path), tmp_path)[which])
     assert_explained(
-        ended, 3, f"{path} is not a valid run spec",
+        ended,
+        3,
+        f"{path} is not a valid run spec",
         "method.inner_step: no such field; did you mean 'inner_steps'?",
         "method.codec: found 'int4'; must be 'e3m0', 'int8', 'bf16' or 'fp32'",
         "data.held_out: found 2.0; must be less than or equal to 0.5",
         "p2ptrain new",
-    )  # fmt: skip
+    )
     assert list(tmp_path.iterdir()) == [path]
 
 

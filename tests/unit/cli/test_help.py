@@ -19,8 +19,18 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 TRAINING = ("torch", "transformers", "datasets", "hivemind")
 HEAVY = (*TRAINING, "numpy", "cryptography")
 VARIABLES = {
-    "HOME", "IDENTITY", "LISTEN", "ANNOUNCE", "DEVICE", "BATCH_SIZE", "THREADS", "AUTOCAST", "COMPILE", "MODEL", "DATA",
-}  # fmt: skip
+    "HOME",
+    "IDENTITY",
+    "LISTEN",
+    "ANNOUNCE",
+    "DEVICE",
+    "BATCH_SIZE",
+    "THREADS",
+    "AUTOCAST",
+    "COMPILE",
+    "MODEL",
+    "DATA",
+}
 NETWORK = {"HOME", "IDENTITY", "LISTEN", "ANNOUNCE"}
 LOOKING = {"BOOTSTRAP", "NODES"}
 HIDING = {"NO_LISTEN", "NO_LAN"}

@@ -36,9 +36,15 @@ def offer(
     run: Digest = RUN,
 ) -> Contribution:
     return Contribution(
-        author=author, run=run, height=height, base=base, payload=digest_of(data), size=len(data),
-        tokens=tokens, steps=steps,
-    )  # fmt: skip
+        author=author,
+        run=run,
+        height=height,
+        base=base,
+        payload=digest_of(data),
+        size=len(data),
+        tokens=tokens,
+        steps=steps,
+    )
 
 
 def commit_on(
@@ -51,6 +57,11 @@ def commit_on(
     """A commit that extends `head`."""
     ordered = tuple(sorted(parts, key=lambda part: part.author))
     return Commit(
-        author=leader, run=run, height=head.height + 1, parent=head.commit, state=head.state, attempt=attempt,
+        author=leader,
+        run=run,
+        height=head.height + 1,
+        parent=head.commit,
+        state=head.state,
+        attempt=attempt,
         contributions=ordered,
-    )  # fmt: skip
+    )

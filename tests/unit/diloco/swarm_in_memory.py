@@ -130,9 +130,15 @@ class World:
         vector = torch.tensor([self.random.gauss(0, scale) for _ in range(size)], dtype=torch.float32)
         data = CODECS[self.spec.method.codec].encode(vector)
         offer = Contribution(
-            author=replica.me, run=RUN, height=height, base=base, payload=digest_of(data), size=len(data),
-            tokens=self.random.randint(1, 1000), steps=self.random.randint(1, 8),
-        )  # fmt: skip
+            author=replica.me,
+            run=RUN,
+            height=height,
+            base=base,
+            payload=digest_of(data),
+            size=len(data),
+            tokens=self.random.randint(1, 1000),
+            steps=self.random.randint(1, 8),
+        )
         replica.contributed = height
         replica.blobs[digest_of(data)] = data
         replica.mine.append(offer)
@@ -165,9 +171,14 @@ class World:
                 self.broadcast(me, events.Holding(me, (payload,)))
             case events.Propose(height, parent, state, attempt, contributions):
                 commit = Commit(
-                    author=me, run=RUN, height=height, parent=parent, state=state, attempt=attempt,
+                    author=me,
+                    run=RUN,
+                    height=height,
+                    parent=parent,
+                    state=state,
+                    attempt=attempt,
                     contributions=contributions,
-                )  # fmt: skip
+                )
                 self.broadcast(me, events.Committed(commit, me))
                 self.feed(me, events.Committed(commit, me))
             case events.Apply(commit):

@@ -62,9 +62,15 @@ def test_the_largest_commit_fits_its_bound() -> None:
     largest = part.model_copy(update={"size": 2**53 - 1, "signature": bytes(64)})
     parts = (Contribution(**dict(largest)),) * MAX_CONTRIBUTIONS
     commit = Commit.model_construct(
-        author=PEERS[0], signature=bytes(64), run=RUN, height=2**53 - 1, parent=RUN, state=RUN, attempt=2**31 - 1,
+        author=PEERS[0],
+        signature=bytes(64),
+        run=RUN,
+        height=2**53 - 1,
+        parent=RUN,
+        state=RUN,
+        attempt=2**31 - 1,
         contributions=parts,
-    )  # fmt: skip
+    )
     assert len(commit.encoded) <= Commit.max_bytes
     assert len(parts[0].encoded) <= Contribution.max_bytes
 

@@ -119,9 +119,16 @@ def test_a_tied_weight_is_counted_once() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=31, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        tie_word_embeddings=True, pad_token_id=None, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=31,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     model = LlamaForCausalLM(config)
     layout = Layout.of({name: parameter.shape for name, parameter in model.named_parameters()}, 2)
     assert sum(layout.sizes) == sum(parameter.numel() for parameter in model.parameters())

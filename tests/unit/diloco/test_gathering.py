@@ -55,9 +55,10 @@ class Fixture:
         self.listed: set[Digest] = set()
         self.holders: set[PeerId] = set()
         self.rounds: Any = SimpleNamespace(
-            head=SimpleNamespace(height=0), chain=SimpleNamespace(lists=self.listed.__contains__),
+            head=SimpleNamespace(height=0),
+            chain=SimpleNamespace(lists=self.listed.__contains__),
             holders=lambda payload: self.holders,
-        )  # fmt: skip
+        )
         network = cast(Any, self.network)
         self.gathering = Gathering(network, network, network, network, lambda _, event: self.heard.append(event), spawn)
 

@@ -73,9 +73,11 @@ class Trained:
         payloads: dict[Digest, bytes] = {}
         ledger = SimpleNamespace(payloads=payloads, payload=payloads.get)
         run = SimpleNamespace(
-            spec=SPEC, swarm=SimpleNamespace(peer_id=ME, check=lambda: None), folder=SimpleNamespace(ledger=ledger),
+            spec=SPEC,
+            swarm=SimpleNamespace(peer_id=ME, check=lambda: None),
+            folder=SimpleNamespace(ledger=ledger),
             establish=lambda base, held_out: None,
-        )  # fmt: skip
+        )
         self.diloco = StreamingDiLoCo(wrap(self.model), self.inner, cast(Run, run))
         self.exchange = cast(FakeExchange, self.diloco.exchange)
 

@@ -22,27 +22,56 @@ COMMIT = digest_of(b"a commit").hex()
 
 PREPARING = events.Preparing(text="joining the others")
 LOADING = events.Loading(
-    run_name="quickstart", run="ab" * 32, founder=PEERS[0], description="A model learns.",
-    model=events.Part("somebody/model@v1", "hub", 269_000_000, licence="apache-2.0"), tokenizer=None,
-    data=events.Part("somebody/texts (train)", "hub", 5_000_000_000, streamed=True), parameters=134_500_000,
-    parameters_at_least=False, trained=1_000_000, method="diloco", state_bytes=8_000_000, sent_bytes=126_000,
+    run_name="quickstart",
+    run="ab" * 32,
+    founder=PEERS[0],
+    description="A model learns.",
+    model=events.Part("somebody/model@v1", "hub", 269_000_000, licence="apache-2.0"),
+    tokenizer=None,
+    data=events.Part("somebody/texts (train)", "hub", 5_000_000_000, streamed=True),
+    parameters=134_500_000,
+    parameters_at_least=False,
+    trained=1_000_000,
+    method="diloco",
+    state_bytes=8_000_000,
+    sent_bytes=126_000,
     sent_every=25,
-)  # fmt: skip
+)
 FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0, rate=500_000.0)
 STARTED = events.Started(
-    run_name="quickstart", run="ab" * 32, peer=PEERS[0], invite="p2ptrain://1.invite", invite_with="",
+    run_name="quickstart",
+    run="ab" * 32,
+    peer=PEERS[0],
+    invite="p2ptrain://1.invite",
+    invite_with="",
     folder="/home/runs/x",
-    device="cpu", parameters=1_234_567, held_out="cd" * 32, founded=True,
-)  # fmt: skip
+    device="cpu",
+    parameters=1_234_567,
+    held_out="cd" * 32,
+    founded=True,
+)
 TRAINING = events.Training(height=7, commit=COMMIT, state=STATE, peers=2)
 PROGRESS = events.Progress(
-    steps=120, seconds=30.5, height=8, loss=2.71828, learning_rate=0.001, tokens_per_second=45678.9, peers=2,
+    steps=120,
+    seconds=30.5,
+    height=8,
+    loss=2.71828,
+    learning_rate=0.001,
+    tokens_per_second=45678.9,
+    peers=2,
     bytes_sent=1_500_000,
-)  # fmt: skip
+)
 COMMITTED = events.Committed(
-    height=9, commit=COMMIT, state=STATE, leader=PEERS[1], attempt=0, contributors=tuple(PEERS[:2]), steps=(10, 9),
-    tokens=2048, rolled_back=0,
-)  # fmt: skip
+    height=9,
+    commit=COMMIT,
+    state=STATE,
+    leader=PEERS[1],
+    attempt=0,
+    contributors=tuple(PEERS[:2]),
+    steps=(10, 9),
+    tokens=2048,
+    rolled_back=0,
+)
 ROLLED_BACK = events.RolledBack(commits=3, old="1" * 64, new="2" * 64, tokens=6_000, own_tokens=2_000)
 EVALUATED = events.Evaluated(height=9, loss=1.98765)
 REPLAYING = events.Replaying(records_done=250, records_total=1000, seconds=2.0)
@@ -51,23 +80,64 @@ PAUSED = events.Paused(reason="outside its hours", until="2026-11-21T22:00")
 WENT_ON = events.WentOn(seconds=3725.0)
 WARNED = events.Warned(text="the held-out text [here] is another one")
 STOPPED = events.Stopped(
-    reason="stopped", height=9, commit=COMMIT, state=STATE, steps=130, seconds=33.3, folder="/home/runs/x",
-    resume="p2ptrain peer /home/runs/x", sent={"contribution": 2_000_000, "gossip": 900},
+    reason="stopped",
+    height=9,
+    commit=COMMIT,
+    state=STATE,
+    steps=130,
+    seconds=33.3,
+    folder="/home/runs/x",
+    resume="p2ptrain peer /home/runs/x",
+    sent={"contribution": 2_000_000, "gossip": 900},
     refused={"malformed": 3},
-)  # fmt: skip
+)
 
 ALL = (
-    PREPARING, LOADING, FETCHING, STARTED, TRAINING, PROGRESS, COMMITTED, ROLLED_BACK, REPLAYING, MARKED, EVALUATED,
-    PAUSED, WENT_ON, WARNED, STOPPED,
-)  # fmt: skip
+    PREPARING,
+    LOADING,
+    FETCHING,
+    STARTED,
+    TRAINING,
+    PROGRESS,
+    COMMITTED,
+    ROLLED_BACK,
+    REPLAYING,
+    MARKED,
+    EVALUATED,
+    PAUSED,
+    WENT_ON,
+    WARNED,
+    STOPPED,
+)
 
 
 def presence(author: str, **fields: Any) -> Presence:
     given: dict[str, Any] = {
-        "author": author, "run": bytes(32), "session": bytes(8), "beat": 1, "phase": "training", "version": "0.1.0",
-        "device": "cpu, 2 threads", "addresses": (), "reachability": "unknown", "height": 12, "commit": bytes(32),
-        "state": bytes.fromhex(STATE), "weight": 1, "steps": 345, "tokens": 6789, "tokens_per_second": 4321.0,
-        "loss": 2.345, "eval_height": 8, "eval_loss": 2.222, "held_out": bytes(32), "snapshots": (),
-        "bytes_sent": 7_654_321, "taken_back": 0, "name": "", "max_up": 0, "max_down": 0,
-    }  # fmt: skip
+        "author": author,
+        "run": bytes(32),
+        "session": bytes(8),
+        "beat": 1,
+        "phase": "training",
+        "version": "0.1.0",
+        "device": "cpu, 2 threads",
+        "addresses": (),
+        "reachability": "unknown",
+        "height": 12,
+        "commit": bytes(32),
+        "state": bytes.fromhex(STATE),
+        "weight": 1,
+        "steps": 345,
+        "tokens": 6789,
+        "tokens_per_second": 4321.0,
+        "loss": 2.345,
+        "eval_height": 8,
+        "eval_loss": 2.222,
+        "held_out": bytes(32),
+        "snapshots": (),
+        "bytes_sent": 7_654_321,
+        "taken_back": 0,
+        "name": "",
+        "max_up": 0,
+        "max_down": 0,
+    }
     return Presence(**(given | fields))

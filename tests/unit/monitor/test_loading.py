@@ -53,7 +53,7 @@ def test_of_a_run_that_begins_here_nothing_comes_from_peers() -> None:
         (events.Part("*.txt", "files", unknown="no file matches"), "*.txt; files of this machine, no file matches"),
         (events.Part("the standard library", "here"), "the standard library; needs no download"),
     ],
-)  # fmt: skip
+)
 def test_a_parts_place_size_and_licence_are_told_or_said_to_be_unknown(part: events.Part, told: str) -> None:
     assert line("data", dataclasses.replace(LOADING, data=part)) == told
 

@@ -153,9 +153,11 @@ def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
     first, *rest = plain(STOPPED)
     assert first == f"stopped: height 9, state {STATE[:8]}, 130 steps in 33 s"
     assert rest == [
-        "sent 2.0 MB contribution, 900 B gossip", "not used: 3 × malformed", "go on with:",
+        "sent 2.0 MB contribution, 900 B gossip",
+        "not used: 3 × malformed",
+        "go on with:",
         "  p2ptrain peer /home/runs/x",
-    ]  # fmt: skip
+    ]
     assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 2
 
 
@@ -266,12 +268,20 @@ def test_on_a_usual_terminal_no_line_is_too_long(width: int) -> None:
     reporter = LiveReporter(console)
     peers = [
         presence(
-            peer, phase="training", height=123_456, steps=1_234_567, tokens_per_second=123_456.7, eval_height=123_456,
-            bytes_sent=999_900_000_000, device="NVIDIA H100 80GB HBM3", max_up=625_000, taken_back=1_000,
+            peer,
+            phase="training",
+            height=123_456,
+            steps=1_234_567,
+            tokens_per_second=123_456.7,
+            eval_height=123_456,
+            bytes_sent=999_900_000_000,
+            device="NVIDIA H100 80GB HBM3",
+            max_up=625_000,
+            taken_back=1_000,
             name="Otto's laptop in the kitchen",
         )
         for peer in PEERS
-    ]  # fmt: skip
+    ]
     reporter.watch(PEERS[1], lambda: peers)
     reporter.emit(dataclasses.replace(EVALUATED, height=123_456, accuracy=1.0))
     reporter.emit(dataclasses.replace(PROGRESS, steps=1_234_567))

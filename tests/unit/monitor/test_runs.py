@@ -68,10 +68,21 @@ def test_fields_for_programs_are_complete_and_json() -> None:
     run = seen(*THREE, run__description="for everybody")
     fields = json.loads(json.dumps(run_fields(run, NOW), allow_nan=False))
     assert fields == {
-        "name": "test", "run": run.run.hex(), "founder": KEYS[0].peer_id, "description": "for everybody",
-        "method": "diloco", "model": "new llama", "data": "stdlib-python", "custom": False, "peers": 3,
-        "tokens_per_second": 160.5, "loss": 2.5, "height": 7, "last_height": 160, "age_seconds": 259200.0,
-    }  # fmt: skip
+        "name": "test",
+        "run": run.run.hex(),
+        "founder": KEYS[0].peer_id,
+        "description": "for everybody",
+        "method": "diloco",
+        "model": "new llama",
+        "data": "stdlib-python",
+        "custom": False,
+        "peers": 3,
+        "tokens_per_second": 160.5,
+        "loss": 2.5,
+        "height": 7,
+        "last_height": 160,
+        "age_seconds": 259200.0,
+    }
 
 
 def test_a_one_byte_run_and_a_custom_one_are_told_as_such() -> None:
@@ -96,8 +107,9 @@ def test_what_strangers_write_does_nothing_to_a_terminal() -> None:
     evil = "\x1b[2J\u202e[red]" + "x" * 250
     run = seen(
         *(presence(peer, tokens_per_second=1e308, loss=-1e308, height=2**53 - 1) for peer in PEERS),
-        model={"pretrained": evil}, data={"source": "dataset", "dataset": "a\nb\t" + evil},
-    )  # fmt: skip
+        model={"pretrained": evil},
+        data={"source": "dataset", "dataset": "a\nb\t" + evil},
+    )
     shown = table(run)
     assert not set(shown) & {"\x1b", "\u202e", "\t"}
     assert "[red]" in shown

@@ -57,8 +57,10 @@ class Machine:
 
     def __init__(self, cores: int, peers: int = 1) -> None:
         self.cores, self.now, self.work = cores, 0.0, 0.0
-        self.peers = [Cores(cores, cores, lambda me=me: self.others(me), lambda _: None, lambda: self.now)  # type: ignore[misc]
-                      for me in range(peers)]  # fmt: skip
+        self.peers = [
+            Cores(cores, cores, lambda me=me: self.others(me), lambda _: None, lambda: self.now)  # type: ignore[misc]
+            for me in range(peers)
+        ]
 
     def others(self, me: int) -> float:
         wanted = [float(peer.threads) for peer in self.peers] + [self.work]

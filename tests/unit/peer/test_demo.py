@@ -24,8 +24,15 @@ from tests.unit.run.specs import spec_with
 
 def end_of(number: int, **fields: Any) -> Line:
     sent = {"contribution": 1000, "snapshot": 20, "gossip": 10, "calls": 30}
-    given = {"height": 40, "commit": "c" * 64, "state": "d" * 64, "steps": 100, "seconds": 50.0, "sent": sent,
-             "folder": f"/home/runs/tiny-01234567/{PEERS[number - 1][-6:]}"}  # fmt: skip
+    given = {
+        "height": 40,
+        "commit": "c" * 64,
+        "state": "d" * 64,
+        "steps": 100,
+        "seconds": 50.0,
+        "sent": sent,
+        "folder": f"/home/runs/tiny-01234567/{PEERS[number - 1][-6:]}",
+    }
     return given | fields
 
 

@@ -111,9 +111,12 @@ def test_json_lines_hold_every_field(capsys: pytest.CaptureFixture[str]) -> None
     assert run_doctor(DoctorOptions(), json_lines=True) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == {
-        "event": "finding", "check": "listen", "verdict": "problem", "text": "[::1]:1 is taken",
+        "event": "finding",
+        "check": "listen",
+        "verdict": "problem",
+        "text": "[::1]:1 is taken",
         "next_step": "another port",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.usefixtures("two_findings")
@@ -138,8 +141,11 @@ def test_a_terminal_gets_rows_with_every_word() -> None:
     for finding in TOLD:
         Console(file=out, width=60).print(doctor._row(finding))
     lines = [line.split() for line in out.getvalue().splitlines()]
-    assert lines == [["ok", "memory", "plenty"], ["problem", "listen", "[::1]:1", "is", "taken"],
-                     ["next", "another", "port"]]  # fmt: skip
+    assert lines == [
+        ["ok", "memory", "plenty"],
+        ["problem", "listen", "[::1]:1", "is", "taken"],
+        ["next", "another", "port"],
+    ]
 
 
 def test_memory_is_this_machines_or_the_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

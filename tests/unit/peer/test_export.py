@@ -308,8 +308,13 @@ def test_history_tells_of_branches_that_were_left_and_of_others(
     *told, shown = capsys.readouterr().out.split("\n", 6)
     lines = [json.loads(line) for line in told]
     assert [(line["event"], line.get("height")) for line in lines] == [
-        ("commit", 1), ("commit", 2), ("archived", 2), ("archived", 3), ("rollback", None), ("head", 77),
-    ]  # fmt: skip
+        ("commit", 1),
+        ("commit", 2),
+        ("archived", 2),
+        ("archived", 3),
+        ("rollback", None),
+        ("head", 77),
+    ]
     left = lines[4]
     assert (left["old"], left["new"]) == (trained.state.commit.hex(), rival.digest.hex())
     assert (left["commits"], left["tokens"], left["own_tokens"]) == (2, 200, 200)

@@ -40,11 +40,20 @@ def test_a_peer_trains_within_its_hours(text: str, inside: tuple[str, ...], outs
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no range of hours"), ("22", "no range"), ("22-", "no range"), ("22-7-8", "no range"),
-        ("night", "no range"), ("22-07,", "no range"), ("-1-5", "no range"), ("22-25", "no 25:00"),
-        ("22:60-7", "no 22:60"), ("24:30-7", "no 24:30"), ("7-7", "empty"), ("22–07", "no range"),
+        ("", "no range of hours"),
+        ("22", "no range"),
+        ("22-", "no range"),
+        ("22-7-8", "no range"),
+        ("night", "no range"),
+        ("22-07,", "no range"),
+        ("-1-5", "no range"),
+        ("22-25", "no 25:00"),
+        ("22:60-7", "no 22:60"),
+        ("24:30-7", "no 24:30"),
+        ("7-7", "empty"),
+        ("22–07", "no range"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_range_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Hours.parse(text)

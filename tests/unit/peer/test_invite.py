@@ -129,8 +129,12 @@ def test_members_are_listed_with_role_invite_end_and_state(folder: RunFolder, ca
     show_members(folder.path, json_lines=True)
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["role"], each["label"]) for each in listed] == [
-        ("owner", ""), ("owner", ""), ("founder", ""), ("member", "anna"), ("member", "ben"),
-    ]  # fmt: skip
+        ("owner", ""),
+        ("owner", ""),
+        ("founder", ""),
+        ("member", "anna"),
+        ("member", "ben"),
+    ]
     assert listed[-1]["refusal"].startswith("revoked by the owner")
     assert listed[-2]["invited_by"] == OWNER.peer_id
     show_members(folder.path, json_lines=False)
@@ -142,20 +146,27 @@ def test_members_are_listed_with_role_invite_end_and_state(folder: RunFolder, ca
 def test_invites_are_listed_with_what_became_of_them(folder: RunFolder, owners: Path, capsys: Out) -> None:
     show_invites(folder.path, json_lines=False)
     assert capsys.readouterr().out == "no invites were made here\n"
-    used, closed, ended = (make_invite(folder.path, label, days, None, owners).ticket for label, days in
-                           (("used", 30.0), ("closed", 30.0), ("ended", 0.0)))  # fmt: skip
+    used, closed, ended = (
+        make_invite(folder.path, label, days, None, owners).ticket
+        for label, days in (("used", 30.0), ("closed", 30.0), ("ended", 0.0))
+    )
     assert used
     assert closed
     assert ended
     file = MembersFile(folder.path, *RUN)
-    papers: list[Paper] = [*file.access.papers(), used.certificate(STRANGER.peer_id),
-                           order(closed=(closed.invitation.bearer,))]  # fmt: skip
+    papers: list[Paper] = [
+        *file.access.papers(),
+        used.certificate(STRANGER.peer_id),
+        order(closed=(closed.invitation.bearer,)),
+    ]
     file.save(tuple(paper.encoded for paper in papers), (FOUNDING_SECRET,))
     show_invites(folder.path, json_lines=True)
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["label"], each["state"], each["peers"]) for each in listed] == [
-        ("used", "open", [STRANGER.peer_id]), ("closed", "closed", []), ("ended", "ended", []),
-    ]  # fmt: skip
+        ("used", "open", [STRANGER.peer_id]),
+        ("closed", "closed", []),
+        ("ended", "ended", []),
+    ]
 
 
 # What members are given ----------------------------------------------------------------------------------------------

@@ -191,11 +191,14 @@ def test_history_tells_who_measured_how_much_marks_and_cuts(written: Written, ca
     history(written.folder.path, json_lines=True)
     found = lines_of(capsys)
     assert [(line["seen"], line["records"]) for line in found if line["event"] == "records"] == [
-        (1_700_000_000, 15), (1_700_000_300, 8), (1_700_003_660, 20),
-    ]  # fmt: skip
+        (1_700_000_000, 15),
+        (1_700_000_300, 8),
+        (1_700_003_660, 20),
+    ]
     assert [(line["peer"], line["records"], line["standing"]) for line in found if line["event"] == "author"] == [
-        (ONE, 23, 14), (OTHER, 20, 4),
-    ]  # fmt: skip
+        (ONE, 23, 14),
+        (OTHER, 20, 4),
+    ]
     assert [(line["number"], line["author"], line["records"]) for line in found if line["event"] == "mark"] == [
         (1, ONE, 17)
     ]
@@ -236,8 +239,10 @@ def test_an_export_is_what_the_logs_lead_to_and_can_be_verified(unharmed: Writte
     capsys.readouterr()
     verify(out, None, unharmed.folder.path, json_lines=True)
     assert [(line["subject"], line["good"]) for line in lines_of(capsys)] == [
-        ("run", True), ("weights", True), ("ledger", True),
-    ]  # fmt: skip
+        ("run", True),
+        ("weights", True),
+        ("ledger", True),
+    ]
     verify(unharmed.folder.path, None, None, json_lines=True)
     found = lines_of(capsys)
     assert all(line["good"] for line in found)
@@ -259,9 +264,13 @@ def test_other_weights_or_another_provenance_are_found(unharmed: Written, tmp_pa
     path = out / "provenance.json"
     told = json.loads(path.read_text())
     for changes, subjects in (
-        ({"state": "00" * 32}, ["weights"]), ({"height": 42}, ["weights"]), ({"weights": "00" * 32}, ["weights"]),
-        ({"manifest": "AAAA"}, ["weights"]), ({"run": "00" * 32}, ["run"]), ({}, []),
-    ):  # fmt: skip
+        ({"state": "00" * 32}, ["weights"]),
+        ({"height": 42}, ["weights"]),
+        ({"weights": "00" * 32}, ["weights"]),
+        ({"manifest": "AAAA"}, ["weights"]),
+        ({"run": "00" * 32}, ["run"]),
+        ({}, []),
+    ):
         path.write_text(json.dumps(told | changes))
         assert [check.subject for check in check_export(out) if not check.good] == subjects
     model = AutoModelForCausalLM.from_pretrained(out)

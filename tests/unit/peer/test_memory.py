@@ -113,9 +113,12 @@ class Trainer:
         method = SimpleNamespace(weight_decay=0.0, lr=0.1, betas=(0.9, 0.9))
         run = SimpleNamespace(spec=SimpleNamespace(diloco=method), swarm=SimpleNamespace(door=Door()))
         self.loop = DiLoCoLoop(
-            cast(Run, run), cast(Task, self.task), cast(Reporter, SimpleNamespace(emit=self.told.append)),
-            lambda: False, memory=self.memory,
-        )  # fmt: skip
+            cast(Run, run),
+            cast(Task, self.task),
+            cast(Reporter, SimpleNamespace(emit=self.told.append)),
+            lambda: False,
+            memory=self.memory,
+        )
 
     def _empty(self) -> None:
         self.emptied += 1

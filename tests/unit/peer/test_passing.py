@@ -22,8 +22,10 @@ from tests.unit.state.samples import KEYS, SPEC
 
 ME, OTHER = (key.peer_id for key in KEYS[:2])
 HERE, MINE, THEIRS = (
-    f"/ip4/127.0.0.1/tcp/31337/p2p/{ME}", f"/ip4/192.0.2.7/tcp/31337/p2p/{ME}", f"/ip4/192.0.2.8/tcp/1/p2p/{OTHER}",
-)  # fmt: skip
+    f"/ip4/127.0.0.1/tcp/31337/p2p/{ME}",
+    f"/ip4/192.0.2.7/tcp/31337/p2p/{ME}",
+    f"/ip4/192.0.2.8/tcp/1/p2p/{OTHER}",
+)
 
 Started = list[tuple[Path, NodeConfig]]
 

@@ -199,13 +199,15 @@ def test_runs_are_shown_with_those_that_have_peers_alone(swarm: FakeSwarm, capsy
     show_runs([(HERE,)], json_lines=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [
-        ["large", f"id={large.run.hex()[:8]}"], ["small", f"id={small.run.hex()[:8]}"],
-    ]  # fmt: skip
+        ["large", f"id={large.run.hex()[:8]}"],
+        ["small", f"id={small.run.hex()[:8]}"],
+    ]
     show_runs([(HERE,)], json_lines=True)
     fields = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["name"], each["run"], each["peers"]) for each in fields] == [
-        ("large", large.run.hex(), 3), ("small", small.run.hex(), 1),
-    ]  # fmt: skip
+        ("large", large.run.hex(), 3),
+        ("small", small.run.hex(), 1),
+    ]
 
 
 # Where to look -------------------------------------------------------------------------------------------------------

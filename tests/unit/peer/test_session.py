@@ -84,8 +84,10 @@ def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, cor
         run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)
     [told] = notes.all(events.Loading)
     assert (told.model.what, told.model.place, told.code) == (
-        one_line(str(folder), 80), "folder", "no code from the network is run",
-    )  # fmt: skip
+        one_line(str(folder), 80),
+        "folder",
+        "no code from the network is run",
+    )
     assert not (tmp_path / "ran").exists()
 
 
@@ -95,8 +97,11 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
     assert [event.text for event in notes.all(events.Preparing)] == ["connecting", "founding the run"]
     assert [type(event) for event in notes.events[1:5]] == [
-        events.Loading, events.Preparing, events.Started, events.Training
-    ]  # fmt: skip
+        events.Loading,
+        events.Preparing,
+        events.Started,
+        events.Training,
+    ]
     started, stopped = cast(events.Started, notes.events[3]), cast(events.Stopped, notes.events[-1])
     assert started.founded
     assert started.peer == notes.me
@@ -222,8 +227,9 @@ def test_the_log_goes_to_the_folder_and_its_warnings_to_the_user(tmp_path: Path)
     log.warning("too late")
     written = path.read_text()
     assert [line.partition("INFO p2ptrain.tests: ")[2] for line in written.splitlines()[:2]] == [
-        "before there is a folder", "a step"
-    ]  # fmt: skip
+        "before there is a folder",
+        "a step",
+    ]
     assert "p2ptrain.tests: a warning" in written
     assert "too late" not in written
     assert warned == ["a warning"]
@@ -284,9 +290,11 @@ def test_a_peer_trains_in_its_hours_alone_and_finishes_its_run(
     if "name" in method:
         spec = RunSpec.model_validate({**spec.model_dump(), "method": method})
     run_peer(
-        lambda: Run.found(spec, config=LOOPBACK, home=tmp_path, name="night owl"), options_in(tmp_path), notes,
+        lambda: Run.found(spec, config=LOOPBACK, home=tmp_path, name="night owl"),
+        options_in(tmp_path),
+        notes,
         notes.pauses,
-    )  # fmt: skip
+    )
     [paused], [went_on] = notes.all(events.Paused), notes.all(events.WentOn)
     assert (paused.reason, paused.until) == ("outside its hours", "2026-11-21T22:00")
     assert went_on.seconds > 0

@@ -117,9 +117,7 @@ def test_the_hub_is_asked_for_sizes_licences_and_parameters(hub: Hub) -> None:
 
 def test_that_the_hub_knows_no_such_name_is_told(hub: Hub) -> None:
     missing, wrong = ("model", "nobody/has-this", None), ("model", "no name", None)
-    assert ask_hub([missing, wrong], 30.0) == {
-        missing: "the hub answered 404", wrong: "this is no name on the hub"
-    }  # fmt: skip
+    assert ask_hub([missing, wrong], 30.0) == {missing: "the hub answered 404", wrong: "this is no name on the hub"}
 
 
 def test_a_hub_that_keeps_silent_is_not_waited_for(hub: Hub) -> None:

@@ -39,9 +39,12 @@ def start() -> Iterator[Start]:
 
     def one(deadline: float = 60.0) -> Process:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, stopping.__file__, str(deadline)], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-c", PROGRAM, stopping.__file__, str(deadline)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         started.append(process)
         assert next_line(process) == "training"
         return process

@@ -23,9 +23,15 @@ IN_VAIN = DialledBack("93.184.216.34", ())
 CPU = DeviceFacts("cpu, 2 cores", "cpu", None, "", True)
 GPU = DeviceFacts("NVIDIA H200", "cuda", (100 * GB, 140 * GB), "", True)
 RUN = RunFacts(
-    "quickstart", "a new llama on stdlib-python", 3, 1_000_000, Needs(2 * GB, 1 * GB, 4 * GB, 8e6), 8 * GB, 8 * GB,
+    "quickstart",
+    "a new llama on stdlib-python",
+    3,
+    1_000_000,
+    Needs(2 * GB, 1 * GB, 4 * GB, 8e6),
+    8 * GB,
+    8 * GB,
     50 * GB,
-)  # fmt: skip
+)
 
 
 def versions(python: str = "3.11.7", **installed: str | None) -> Finding:
@@ -95,7 +101,7 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.run(replace(RUN, free_disk=3 * GB)), "problem", "takes 4.0 GB of disk"),
     (verdicts.run(replace(RUN, own_files=True)), "warning", "it trains on files that you name; state of 8.0 MB"),
     (verdicts.run(replace(RUN, own_files=True, free_memory=1.9 * GB)), "problem", "takes 2.0 GB of memory"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("finding", "verdict", "text"), CASES, ids=lambda value: getattr(value, "check", None))

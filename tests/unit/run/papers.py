@@ -62,6 +62,11 @@ def order(
     secret: bytes = bytes(32),
 ) -> Order:
     return Order(
-        author=owner.peer_id, run=RUN[0].digest, time=NOW, peers=peers, closed=closed, kept=kept,
+        author=owner.peer_id,
+        run=RUN[0].digest,
+        time=NOW,
+        peers=peers,
+        closed=closed,
+        kept=kept,
         secret=commitment(secret),
-    ).signed(owner)  # fmt: skip
+    ).signed(owner)

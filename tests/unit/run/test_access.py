@@ -103,8 +103,10 @@ def test_a_revoked_peer_is_out_for_good_whatever_it_shows() -> None:
     assert known.refusal(ANNA.peer_id, NOW) == out
     assert known.refusal(BEN.peer_id, NOW) == "", "who came by the same invite stays"
     late = Certificate.of(made, seed, STRANGER.peer_id)
-    assert known.judge(late, NOW) == f"its invite was closed by the owner {SECOND.peer_id[-6:]} on 2027-01-15, " \
-        "before it came"  # fmt: skip
+    assert (
+        known.judge(late, NOW) == f"its invite was closed by the owner {SECOND.peer_id[-6:]} on 2027-01-15, "
+        "before it came"
+    )
     assert known.take(certificate(ANNA)), "a new invite"
     assert known.refusal(ANNA.peer_id, NOW) == out
     assert known.order_against(ANNA.peer_id) == said

@@ -61,10 +61,16 @@ def changed(found: Certificate, **fields: Any) -> Certificate:
 
 
 CHANGES: dict[str, Any] = {
-    "author": STRANGER.peer_id, "run": digest_of(b"another run"), "bearer": bytes(32), "label": "somebody else",
-    "expires": NOW + 1000 * DAY, "peer": ANNA.peer_id, "signature": bytes(64), "holder": BEN.peer_id,
+    "author": STRANGER.peer_id,
+    "run": digest_of(b"another run"),
+    "bearer": bytes(32),
+    "label": "somebody else",
+    "expires": NOW + 1000 * DAY,
+    "peer": ANNA.peer_id,
+    "signature": bytes(64),
+    "holder": BEN.peer_id,
     "proof": bytes(64),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("field", CHANGES)

@@ -50,9 +50,14 @@ def test_a_founder_may_say_when_and_a_genesis_that_does_not_is_encoded_as_before
 
 
 CHANGES = {
-    "spec": HELD_OUT, "base": HELD_OUT, "held_out": BASE, "nonce": bytes(16), "software": "other", "founded": 1,
+    "spec": HELD_OUT,
+    "base": HELD_OUT,
+    "held_out": BASE,
+    "nonce": bytes(16),
+    "software": "other",
+    "founded": 1,
     "seal": BASE,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("field", CHANGES)

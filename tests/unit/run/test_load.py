@@ -20,10 +20,13 @@ from tests.unit.run.specs import LEFT_OUT, spec_with, toml_with
 COMPLETION: dict[str, Any] = {
     "data": {"source": "files", "paths": ["a.csv"]},
     "task": {
-        "kind": "completion", "prompt": "{text}?", "completion": " {label}", "label_column": "label",
+        "kind": "completion",
+        "prompt": "{text}?",
+        "completion": " {label}",
+        "label_column": "label",
         "labels": ["no", "yes"],
     },
-}  # fmt: skip
+}
 CLASSES: dict[str, Any] = {
     "data": {"source": "files", "paths": ["a.csv"]},
     "task": {"kind": "classification", "text": "{text}", "label_column": "label", "labels": ["no", "yes"]},
@@ -133,7 +136,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method.total_steps": LEFT_OUT}, "method: schedule = 'cosine' needs total_steps; use 'constant' for"),
     ({"method.total_steps": 4001}, "method: total_steps (4001) must be a multiple of inner_steps / fragments (25)"),
     ({"method.warmup_steps": 4000}, "method: warmup_steps (4000) must be less than total_steps (4000)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "line"), WRONG, ids=[line[:50] for _, line in WRONG])
@@ -154,8 +157,10 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(SpecError) as refusal:
         spec_with({"run.name": "Bad Name", "data.held_out": 1.0, "eval.evry": 1})
     assert [line.strip().partition(":")[0] for line in refusal.value.why.splitlines()] == [
-        "run.name", "data.held_out", "eval.evry",
-    ]  # fmt: skip
+        "run.name",
+        "data.held_out",
+        "eval.evry",
+    ]
 
 
 # Files that can't be read --------------------------------------------------------------------------------------------

@@ -76,14 +76,24 @@ samples = st.builds(
     inner=st.builds(Inner, count=counts, flag=st.booleans()),
 )
 letters = st.builds(
-    Letter, author=st.just(KEY.peer_id), to=st.just(OTHER_KEY.peer_id), text=WORDS,
+    Letter,
+    author=st.just(KEY.peer_id),
+    to=st.just(OTHER_KEY.peer_id),
+    text=WORDS,
     numbers=st.lists(counts, max_size=5).map(tuple),
-)  # fmt: skip
+)
 
 SAMPLE = Sample(
-    count=5, number=0.5, text="text", data=b"data", digest_of_it=digest_of(b""), peer=KEY.peer_id, maybe=None,
-    pairs=((1, digest_of(b"1")),), inner=Inner(count=1, flag=True),
-)  # fmt: skip
+    count=5,
+    number=0.5,
+    text="text",
+    data=b"data",
+    digest_of_it=digest_of(b""),
+    peer=KEY.peer_id,
+    maybe=None,
+    pairs=((1, digest_of(b"1")),),
+    inner=Inner(count=1, flag=True),
+)
 LETTER = Letter(author=KEY.peer_id, to=OTHER_KEY.peer_id, text="text", numbers=(1, 2))
 
 

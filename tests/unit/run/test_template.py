@@ -23,9 +23,18 @@ from p2ptrain.run.task import Classification, Completion, LanguageModelling
 from p2ptrain.run.template import template
 
 SHOWN: list[type[BaseModel]] = [
-    RunSection, ModelSection, LoraSection, StdlibData, LanguageModelling, Completion, Classification, DiLoCoMethod,
-    EvalSection, LimitsSection, SwarmSection,
-]  # fmt: skip
+    RunSection,
+    ModelSection,
+    LoraSection,
+    StdlibData,
+    LanguageModelling,
+    Completion,
+    Classification,
+    DiLoCoMethod,
+    EvalSection,
+    LimitsSection,
+    SwarmSection,
+]
 TAGS = {(StdlibData, "source"), (DiLoCoMethod, "name"), (Completion, "kind"), (Classification, "kind")}
 """They choose the section; its other fields are what there is to explain."""
 

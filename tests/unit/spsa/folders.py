@@ -35,9 +35,13 @@ class Written:
         layout = MasterLayout.for_weights(weights)
         self.base = MasterState(layout, {}, layout.from_weights(weights).numpy())
         genesis = Genesis(
-            author=FOUNDER, spec=spec.digest, base=self.base.digest, held_out=NO_DIGEST, nonce=bytes(16),
+            author=FOUNDER,
+            spec=spec.digest,
+            base=self.base.digest,
+            held_out=NO_DIGEST,
+            nonce=bytes(16),
             software="tests",
-        ).signed(KEY_OF[FOUNDER])  # fmt: skip
+        ).signed(KEY_OF[FOUNDER])
         self.folder = RunFolder.create(home, genesis, spec, FOUNDER)
         self.archive = Archive(self.folder.ledger)
         self.blobs = Blobs()

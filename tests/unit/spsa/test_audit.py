@@ -178,12 +178,14 @@ def test_a_damaged_mark_is_named_and_the_rest_is_checked_all_the_same(written: W
 def test_shares_are_of_what_counts(written: Written) -> None:
     past = Past(written.folder)
     assert [(s.peer, s.logs, s.records, s.standing) for s in past.shares()] == [
-        (PEERS[1], 2, 23, 23), (PEERS[2], 1, 20, 20),
-    ]  # fmt: skip
+        (PEERS[1], 2, 23, 23),
+        (PEERS[2], 1, 20, 20),
+    ]
     assert sum(share.share for share in past.shares()) == pytest.approx(1)
     assert [(s.peer, s.standing, s.share) for s in past.shares(position_of(written, 1, 3))] == [
-        (PEERS[2], 3, 0.75), (PEERS[1], 1, 0.25),
-    ]  # fmt: skip
+        (PEERS[2], 3, 0.75),
+        (PEERS[1], 1, 0.25),
+    ]
     assert {share.share for share in past.shares({})} == {0.0}
     written.archive.keep_cut(order(written.authors[1], run=written.folder.run))
     after = Past(written.folder).shares()
@@ -205,8 +207,11 @@ def test_what_had_arrived_by_a_time_is_what_counted_then(written: Written) -> No
     past = Past(written.folder)
     one, two, three = written.logs
     for when, expected in (
-        (99.9, {}), (100.0, {one: 15}), (250.0, {one: 15, three: 8}), (1e12, {one: 15, two: 20, three: 8}),
-    ):  # fmt: skip
+        (99.9, {}),
+        (100.0, {one: 15}),
+        (250.0, {one: 15, three: 8}),
+        (1e12, {one: 15, two: 20, three: 8}),
+    ):
         assert past.at_time(when) == expected
     written.archive.keep_cut(order(written.authors[0], kept=4, run=written.folder.run))
     assert Past(written.folder).at_time(250.0) == {one: 4}, "what was cut later does not count any more"

@@ -48,9 +48,16 @@ class OnItsDevice:
         master.copy_(there)
 
     def perturb(
-        self, master: torch.Tensor, kinds: torch.Tensor, steps: torch.Tensor, key: int, amplitude: float,
-        out: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        master: torch.Tensor,
+        kinds: torch.Tensor,
+        steps: torch.Tensor,
+        key: int,
+        amplitude: float,
+        out: torch.Tensor,
+        keys: Sequence[int],
+        quanta: torch.Tensor,
+    ) -> None:
         weights, there = master.to(DEVICE), out.to(DEVICE)
         self._inner.perturb(weights, kinds.to(DEVICE), steps, key, amplitude, there, keys, quanta)
         master.copy_(weights)

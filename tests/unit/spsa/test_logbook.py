@@ -186,17 +186,24 @@ def test_a_position_is_held_when_its_records_are_here_and_allowed_when_none_is_c
     author, another = Author(PEERS[1]), Author(PEERS[2])
     found = book(*talk(author, 3, 2), *talk(another, 4))
     for position, held in (
-        ({}, True), ({author.log: 5, another.log: 4}, True), ({author.log: 4}, True), ({author.log: 6}, False),
+        ({}, True),
+        ({author.log: 5, another.log: 4}, True),
+        ({author.log: 4}, True),
+        ({author.log: 6}, False),
         ({author.log: 5, log_of(PEERS[3]): 1}, False),
-    ):  # fmt: skip
+    ):
         assert found.holds(position) is held
         assert found.allows(position), "what is not here may be elsewhere"
     found.revoke(order(author, kept=4))
     assert found.holds({author.log: 5}), "what is cut is here all the same"
     for position, allowed in (
-        ({}, True), ({author.log: 4, another.log: 4}, True), ({author.log: 5}, False), ({another.log: 99}, True),
-        ({log_of(PEERS[1], 9): 1}, False), ({log_of(PEERS[1], 9): 0}, True),
-    ):  # fmt: skip
+        ({}, True),
+        ({author.log: 4, another.log: 4}, True),
+        ({author.log: 5}, False),
+        ({another.log: 99}, True),
+        ({log_of(PEERS[1], 9): 1}, False),
+        ({log_of(PEERS[1], 9): 0}, True),
+    ):
         assert found.allows(position) is allowed
 
 

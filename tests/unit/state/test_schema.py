@@ -168,8 +168,10 @@ def test_opening_it_again_changes_nothing(old: Path) -> None:
     before = content_of(old / "ledger.sqlite"), (old / "ledger.sqlite").read_bytes(), (old / "contact.json").stat()
     opens_as_todays(old)
     assert before == (
-        content_of(old / "ledger.sqlite"), (old / "ledger.sqlite").read_bytes(), (old / "contact.json").stat(),
-    )  # fmt: skip
+        content_of(old / "ledger.sqlite"),
+        (old / "ledger.sqlite").read_bytes(),
+        (old / "contact.json").stat(),
+    )
 
 
 def test_a_peer_that_knew_nobody_still_knows_nobody(old: Path) -> None:
@@ -182,10 +184,17 @@ def test_a_peer_that_knew_nobody_still_knows_nobody(old: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("port", b"70000"), ("port", b"none"), ("port", b""), ("peers", b"["), ("peers", b"7"), ("peers", b"[7]"),
-        ("peers", b"\xff"), ("identity", b"\xff"), ("peers", json.dumps(["/a"] * 33).encode()),
+        ("port", b"70000"),
+        ("port", b"none"),
+        ("port", b""),
+        ("peers", b"["),
+        ("peers", b"7"),
+        ("peers", b"[7]"),
+        ("peers", b"\xff"),
+        ("identity", b"\xff"),
+        ("peers", json.dumps(["/a"] * 33).encode()),
     ],
-)  # fmt: skip
+)
 def test_facts_that_are_damaged_are_not_in_the_way(old: Path, name: str, value: bytes) -> None:
     with sqlite3.connect(old / "ledger.sqlite") as db:
         db.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name))

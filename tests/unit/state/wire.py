@@ -171,9 +171,20 @@ async def sends_an_endless_manifest(_request: BlobRequest, _frames: Frames) -> F
 
 
 FAULTS: list[Fault] = [
-    lies, dies, falls_silent, stops_early, goes_on, sends_longer_chunks, sends_shorter_chunks, sends_nothing, refuses,
-    sends_a_garbled_manifest, sends_half_a_manifest, sends_another_blob, sends_an_endless_manifest,
-]  # fmt: skip
+    lies,
+    dies,
+    falls_silent,
+    stops_early,
+    goes_on,
+    sends_longer_chunks,
+    sends_shorter_chunks,
+    sends_nothing,
+    refuses,
+    sends_a_garbled_manifest,
+    sends_half_a_manifest,
+    sends_another_blob,
+    sends_an_endless_manifest,
+]
 
 
 def request_for(blob: Digest, first: int = 0, count: int = 1, manifest: bool = False) -> BlobRequest:

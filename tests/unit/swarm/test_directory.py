@@ -105,9 +105,11 @@ def test_a_record_with_any_bit_flipped_is_refused(at: int, bit: int) -> None:
 def entry_of(announcement: Announcement, lifetime: float = LIFETIME) -> DHTRecord:
     """What hivemind hands to the validator when this run is announced."""
     return DHTRecord(
-        DHTID.generate(source=RUNS).to_bytes(), MSGPackSerializer.dumps(announcement.run),
-        MSGPackSerializer.dumps(announcement.encoded), clock.swarm_time() + lifetime,
-    )  # fmt: skip
+        DHTID.generate(source=RUNS).to_bytes(),
+        MSGPackSerializer.dumps(announcement.run),
+        MSGPackSerializer.dumps(announcement.encoded),
+        clock.swarm_time() + lifetime,
+    )
 
 
 ENTRY = entry_of(ANNOUNCED)

@@ -138,7 +138,7 @@ REFUSED = {
     "no payload": (link_of(b""), "", "ask for a new one"),
     "more than a payload": (link_of(msgpack.packb([RUN, []]) + b"\0"), "extra data", "ask for a new one"),
     "another shape": (link_of(msgpack.packb({"run": RUN})), "", "ask for a new one"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("link", "why", "next_step"), REFUSED.values(), ids=REFUSED)

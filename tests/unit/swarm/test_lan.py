@@ -37,12 +37,17 @@ def test_the_run_can_not_be_told_from_what_is_advertised() -> None:
 @pytest.mark.parametrize(
     ("address", "local"),
     [
-        ("/ip4/192.168.1.5/tcp/1", True), ("/ip4/10.0.0.1/tcp/1/p2p/x", True), ("/ip4/169.254.1.1/tcp/1", True),
-        ("/ip4/127.0.0.1/tcp/1", False), ("/ip4/0.0.0.0/tcp/1", False), ("/ip4/8.8.8.8/tcp/1", False),
-        ("/ip6/fe80::1/tcp/1", False), ("/dns4/example.org/tcp/1", False),
+        ("/ip4/192.168.1.5/tcp/1", True),
+        ("/ip4/10.0.0.1/tcp/1/p2p/x", True),
+        ("/ip4/169.254.1.1/tcp/1", True),
+        ("/ip4/127.0.0.1/tcp/1", False),
+        ("/ip4/0.0.0.0/tcp/1", False),
+        ("/ip4/8.8.8.8/tcp/1", False),
+        ("/ip6/fe80::1/tcp/1", False),
+        ("/dns4/example.org/tcp/1", False),
         ("/ip4/10.0.0.1/tcp/1/p2p/r/p2p-circuit", False),
     ],
-)  # fmt: skip
+)
 def test_only_places_in_a_local_network_are_dialled_or_told(address: str, local: bool) -> None:
     assert is_local(address) is local
 

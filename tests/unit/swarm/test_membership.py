@@ -67,9 +67,13 @@ class Member:
 
     def __post_init__(self) -> None:
         self.membership = Membership(
-            self.swarm, self.run, lambda: Vitals(self.phase), lambda: self.news, lambda: self.acquaintances,
+            self.swarm,
+            self.run,
+            lambda: Vitals(self.phase),
+            lambda: self.news,
+            lambda: self.acquaintances,
             self.announcement,
-        )  # fmt: skip
+        )
         self.membership.listener = self.ears
         self.swarm.run(self.membership.start(), 10)
 

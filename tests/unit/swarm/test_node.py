@@ -30,8 +30,20 @@ def test_an_address_is_taken_apart(host: object, transport: str, port: int, rest
     assert address_parts(f"/{family}/{host}/{transport}/{port}{rest}") == (str(host), transport, port)
 
 
-JUNK = ["", "/", "localhost:80", "127.0.0.1", "/ip4", "/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp", "/ip4/127.0.0.1/tcp/x",
-        "/ip4/127.0.0.1/tcp/-1", "/ip4/127.0.0.1/sctp/1", "/dns/localhost/tcp/1", "/unix/tmp/socket"]  # fmt: skip
+JUNK = [
+    "",
+    "/",
+    "localhost:80",
+    "127.0.0.1",
+    "/ip4",
+    "/ip4/127.0.0.1",
+    "/ip4/127.0.0.1/tcp",
+    "/ip4/127.0.0.1/tcp/x",
+    "/ip4/127.0.0.1/tcp/-1",
+    "/ip4/127.0.0.1/sctp/1",
+    "/dns/localhost/tcp/1",
+    "/unix/tmp/socket",
+]
 
 
 @pytest.mark.parametrize("address", JUNK)
@@ -83,10 +95,15 @@ def test_an_address_of_another_machine_is_refused() -> None:
 @pytest.mark.parametrize(
     ("address", "loopback"),
     [
-        ("/ip4/127.0.0.1/tcp/0", True), ("/ip4/127.1.2.3/udp/0/quic-v1", True), ("/ip6/::1/tcp/0", True),
-        ("/ip4/0.0.0.0/tcp/0", False), ("/ip4/192.168.0.1/tcp/0", False), ("/dns/localhost/tcp/0", False), ("", False),
+        ("/ip4/127.0.0.1/tcp/0", True),
+        ("/ip4/127.1.2.3/udp/0/quic-v1", True),
+        ("/ip6/::1/tcp/0", True),
+        ("/ip4/0.0.0.0/tcp/0", False),
+        ("/ip4/192.168.0.1/tcp/0", False),
+        ("/dns/localhost/tcp/0", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_loopback_addresses_are_told_from_others(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 

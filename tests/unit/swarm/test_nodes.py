@@ -79,7 +79,7 @@ BROKEN = {
     "no name": (with_(GOOD.splitlines()[2], 'operator = ""'), "'operator' is wrong"),
     "a name that does something to a terminal": (with_("Ada", "\\u001b[2J"), "can't be shown"),
     "a long name": (with_("Ada", "A" * 200), "'operator' is wrong"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN)

@@ -146,11 +146,21 @@ def test_the_fullest_heartbeat_fits_into_gossip() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("phase", "sleeping"), ("reachability", "moon"), ("session", bytes(7)), ("addresses", ("/a",) * 9),
-        ("name", "n" * 33), ("name", "\x1b[2J"), ("device", "a\nb"), ("version", "\u202e"), ("max_up", -1),
-        ("snapshots", ((1, bytes(32)),) * 9), ("loss", float("nan")), ("tokens_per_second", float("inf")), ("beat", -1),
+        ("phase", "sleeping"),
+        ("reachability", "moon"),
+        ("session", bytes(7)),
+        ("addresses", ("/a",) * 9),
+        ("name", "n" * 33),
+        ("name", "\x1b[2J"),
+        ("device", "a\nb"),
+        ("version", "\u202e"),
+        ("max_up", -1),
+        ("snapshots", ((1, bytes(32)),) * 9),
+        ("loss", float("nan")),
+        ("tokens_per_second", float("inf")),
+        ("beat", -1),
     ],
-)  # fmt: skip
+)
 def test_a_presence_out_of_bounds_is_refused(field: str, value: object) -> None:
     wrong = Presence.model_construct(**(dict(presence_of()) | {field: value}))
     with pytest.raises(MalformedError, match=f"wrong in '{field}"):

@@ -13,15 +13,21 @@ from p2ptrain.tasks.documents import is_held_out
 from p2ptrain.tasks.tokenizer import ByteTokenizer, Tokens
 
 TINY_LLAMA = {
-    "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
     "max_position_embeddings": 64,
-}  # fmt: skip
+}
 
 TINY_GPT2 = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 64}
 COMPLETION = {
-    "kind": "completion", "prompt": "{text}?", "completion": " {mood}",
-    "label_column": "mood", "labels": ["bad", "good"],
-}  # fmt: skip
+    "kind": "completion",
+    "prompt": "{text}?",
+    "completion": " {mood}",
+    "label_column": "mood",
+    "labels": ["bad", "good"],
+}
 CLASSIFICATION = {"kind": "classification", "text": "{text}", "label_column": "mood", "labels": ["bad", "good"]}
 REVIEWS: list[dict[str, Any]] = [
     {

@@ -113,8 +113,11 @@ def test_patterns_add_to_the_adapters_and_a_head_is_trained_by_itself() -> None:
         )
     )
     assert {name for name in trained(bert) if "lora" not in name} == {
-        "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
-    }  # fmt: skip
+        "bert.pooler.dense.weight",
+        "bert.pooler.dense.bias",
+        "classifier.weight",
+        "classifier.bias",
+    }
 
 
 @pytest.mark.parametrize(

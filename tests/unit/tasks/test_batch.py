@@ -52,13 +52,15 @@ def test_what_is_chosen_was_tried_and_fits(room: int, fixed: float, each: float)
 @pytest.mark.parametrize(
     ("error", "is_it"),
     [
-        (MemoryError(), True), (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 400 bytes"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
-        (RuntimeError("shapes do not match"), False), (ValueError("out of memory"), False),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("out of memory"), False),
     ],
-)  # fmt: skip
+)
 def test_out_of_memory_has_several_names(error: Exception, is_it: bool) -> None:
     assert is_out_of_memory(error) == is_it
 

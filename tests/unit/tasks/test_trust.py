@@ -132,9 +132,12 @@ def test_an_adapter_is_no_model(folder: Path) -> None:
 
 def test_what_is_only_mentioned_is_no_reason_to_refuse(folder: Path) -> None:
     change(
-        folder / "config.json", auto_map={}, quantization_config=None, trust_remote_code=False,
+        folder / "config.json",
+        auto_map={},
+        quantization_config=None,
+        trust_remote_code=False,
         attn_implementation="sdpa",
-    )  # fmt: skip
+    )
     for load in loads(folder):
         load()
 
@@ -296,8 +299,11 @@ def test_no_kernel_is_fetched_where_the_kernels_library_is_installed(
     change(folder / "config.json", attn_implementation="kernels-community/attention")
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LOAD), str(folder), "guarded" if guarded else "as it is"],
-        env={**os.environ, "PYTHONPATH": f"{site}:{REPOSITORY}"}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": f"{site}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert marker.exists() is not guarded, result.stderr
     if guarded:
         assert "`kernels` is either not installed" in result.stdout
