@@ -43,8 +43,8 @@ spare_torch()  # the peers' one process does not train, either
 
 from hivemind.dht.node import DHTNode  # noqa: E402
 
+from p2ptrain.commands.children import Child  # noqa: E402
 from p2ptrain.errors import NetworkError  # noqa: E402
-from p2ptrain.peer.children import Child  # noqa: E402
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of  # noqa: E402
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Presence, Rpc  # noqa: E402
 from p2ptrain.swarm.addresses import peer_of  # noqa: E402

@@ -17,7 +17,7 @@ from pathlib import Path
 from overlap import measure_swarm, spec_with
 from report import report
 
-from p2ptrain.peer.children import Children
+from p2ptrain.commands.children import Children
 
 
 def main() -> None:

@@ -35,8 +35,8 @@ from typing import Any
 from join_sources import DATA, FRAGMENTS, NETWORK, RAW, SILENCE, running, vector_files, write_spec, write_vectors
 from report import machine, report
 
-from p2ptrain.peer.children import Children
-from p2ptrain.peer.demo import LOOPBACK
+from p2ptrain.commands.children import Children
+from p2ptrain.commands.demo import LOOPBACK
 from p2ptrain.run import CHUNK_BYTES, Digest, PeerId
 from p2ptrain.state import Blobs, Fetcher
 from p2ptrain.state.arrivals import VECTORS_AT_ONCE

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import p2ptrain
-from p2ptrain.peer.demo import LOOPBACK
+from p2ptrain.commands.demo import LOOPBACK
 from p2ptrain.run import CHUNK_BYTES, Manifest, PeerId
 from p2ptrain.state import Blobs, serve
 from p2ptrain.state.blobs import FileSource

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from report import report
 
-from p2ptrain.peer.children import Children
-from p2ptrain.peer.demo import LOOPBACK, SILENCE, measure_alone
+from p2ptrain.commands.children import Children
+from p2ptrain.commands.demo import LOOPBACK, SILENCE, measure_alone
 from p2ptrain.run import recipes
 
 PEERS = 2

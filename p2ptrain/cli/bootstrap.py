@@ -30,7 +30,7 @@ def bootstrap(
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer.bootstrap import BootstrapOptions, run_bootstrap
+    from p2ptrain.bootstrap import BootstrapOptions, run_bootstrap
     from p2ptrain.state.home import default_home
 
     network = o.node_config(listen, announce, o.swarm_of(invite))

@@ -29,6 +29,6 @@ def demo(
     json_lines: o.Json = False,
 ) -> None:
     """Start a bootstrap node and peers on this machine, train to the end and sum up."""
-    from p2ptrain.peer.demo import run_demo
+    from p2ptrain.commands.demo import run_demo
 
     run_demo(folder, run or _RECIPES[method], peers, json_lines)

@@ -20,7 +20,7 @@ def doctor(
 ) -> None:
     """Check whether this machine can train and, with an invite, whether it can join: ends with 1 if there is a
     problem."""
-    from p2ptrain.peer.doctor import DoctorOptions, run_doctor
+    from p2ptrain.doctor import DoctorOptions, run_doctor
 
     given = DoctorOptions(invite, home, identity, tuple(listen) if listen else None, tuple(announce or ()), device)
     raise typer.Exit(run_doctor(given, json_lines))

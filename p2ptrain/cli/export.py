@@ -20,6 +20,6 @@ def export(
     model: o.Model = None,
 ) -> None:
     """Write the run's weights as a transformers folder."""
-    from p2ptrain.peer.export import export_run
+    from p2ptrain.commands.export import export_run
 
     print(export_run(o.run_folder(run_dir), out, model, at))

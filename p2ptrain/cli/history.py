@@ -15,6 +15,6 @@ def history(
     json_lines: o.Json = False,
 ) -> None:
     """Show a run's commits, who contributed how much, and which branches were left."""
-    from p2ptrain.peer.history import history as run
+    from p2ptrain.commands.history import history as run
 
     run(o.run_folder(run_dir), json_lines)

@@ -48,7 +48,7 @@ def invite(
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer import invite as inviting
+    from p2ptrain.commands import invite as inviting
     from p2ptrain.state.inviting import MEMBER_DAYS
 
     folder = o.run_folder(run_dir)

@@ -43,9 +43,9 @@ def join(
     json_lines: o.Json = False,
 ) -> None:
     """Take part in a run."""
+    from p2ptrain.commands.runs import find_invite, is_name
     from p2ptrain.monitor import make_reporter
     from p2ptrain.peer import run_peer
-    from p2ptrain.peer.runs import find_invite, is_name
     from p2ptrain.state.run import Run
     from p2ptrain.swarm import Invite
 

@@ -17,6 +17,6 @@ def members(
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer.invite import show_members
+    from p2ptrain.commands.invite import show_members
 
     show_members(o.run_folder(run_dir), json_lines)

@@ -21,7 +21,7 @@ def replay(
     model: o.Model = None,
 ) -> None:
     """Rebuild any past state of a one-byte run from its logs."""
-    from p2ptrain.peer.replay import replay as run
+    from p2ptrain.commands.replay import replay as run
 
     if to and at:
         raise typer.BadParameter("give --to or --at, not both")

@@ -26,6 +26,6 @@ def revoke(
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer.revoke import revoke as run
+    from p2ptrain.commands.revoke import revoke as run
 
     print(run(o.run_folder(run_dir), peer, keep, everyone, owner_key))

@@ -10,6 +10,6 @@ def runs(bootstrap: o.Swarms = None, nodes: o.Nodes = None, json_lines: o.Json =
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer.runs import show_runs, swarms_to_look_in, warn
+    from p2ptrain.commands.runs import show_runs, swarms_to_look_in, warn
 
     show_runs(swarms_to_look_in(bootstrap or (), nodes, warn), json_lines)

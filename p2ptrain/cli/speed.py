@@ -24,7 +24,7 @@ def speed(
     json_lines: o.Json = False,
 ) -> None:
     """Measure how fast this machine trains a run alone, without any network."""
-    from p2ptrain.peer.speed import measure_speed
+    from p2ptrain.commands.speed import measure_speed
     from p2ptrain.run import load_spec
 
     local = o.local_options(device, batch_size, autocast, compile_model, model, data)

@@ -22,8 +22,8 @@ def status(
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.peer.runs import find_run, is_name, swarms_to_look_in, warn
-    from p2ptrain.peer.status import show_status
+    from p2ptrain.commands.runs import find_run, is_name, swarms_to_look_in, warn
+    from p2ptrain.commands.status import show_status
     from p2ptrain.swarm import Invite
 
     if is_name(invite):

@@ -22,6 +22,6 @@ def verify(
     json_lines: o.Json = False,
 ) -> None:
     """Check every digest and signature of a folder again, and replay its ledger."""
-    from p2ptrain.peer.verify import verify as run
+    from p2ptrain.commands.verify import verify as run
 
     run(o.run_folder(target), base, None if run_dir is None else o.run_folder(run_dir), json_lines)

@@ -12,10 +12,9 @@ import shutil
 from dataclasses import dataclass
 
 from p2ptrain.diloco.codecs import CODECS
+from p2ptrain.doctor import verdicts
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
-from p2ptrain.peer import verdicts
-from p2ptrain.peer.doctor import nearest
 from p2ptrain.peer.memory import WEIGHT_BYTES
 from p2ptrain.peer.sources import (
     Answers,
@@ -31,6 +30,7 @@ from p2ptrain.peer.sources import (
 )
 from p2ptrain.run import Genesis, RunSpec, SPSAMethod
 from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name

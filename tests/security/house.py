@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from p2ptrain.commands.orders import make_order
 from p2ptrain.diloco.join import serve_commits
-from p2ptrain.peer.orders import make_order
 from p2ptrain.run import NO_DIGEST, PeerId, RunSpec, SigningKey
 from p2ptrain.run.certificate import Certificate, Invitation, Order, make_invitation
 from p2ptrain.spsa import reconcile

@@ -19,6 +19,7 @@ TYPED_SECONDS = 1.5
 """For which a command is seen before Enter."""
 CELL_WIDTH, CELL_HEIGHT, FONT_SIZE = 8.4, 18, 14
 PADDING, BAR, GAP = 12, 30, 12
+NO_MOTION = "@media (prefers-reduced-motion){g{animation:none!important}}"
 STYLE = """\
 .window{fill:#0d1117;stroke:#3d444d}
 text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace;fill:#d1d7e0}
@@ -69,7 +70,7 @@ def moving_picture(recording: Recording, title: str) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img">',
             f"<title>{escape(title)}</title>",
-            f"<style>\n{STYLE}{''.join(rules)}@media (prefers-reduced-motion){{g{{animation:none!important}}}}\n</style>",
+            f"<style>\n{STYLE}{''.join(rules)}{NO_MOTION}\n</style>",
             *chrome(pictures[0]),
             *drawn,
             "</svg>\n",

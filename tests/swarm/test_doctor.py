@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import p2ptrain.state.run
-from p2ptrain.peer.doctor import DoctorOptions
-from p2ptrain.peer.doctor_swarm import swarm_findings
-from p2ptrain.peer.verdicts import Finding
+from p2ptrain.doctor import DoctorOptions
+from p2ptrain.doctor.swarm import swarm_findings
+from p2ptrain.doctor.verdicts import Finding
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, parse_spec
 from p2ptrain.state import Blobs, serve
 from p2ptrain.swarm import Invite, Swarm, clock

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from p2ptrain.commands.export import export_run
+from p2ptrain.commands.revoke import revoke
 from p2ptrain.errors import TrainingError
-from p2ptrain.peer.export import export_run
-from p2ptrain.peer.revoke import revoke
 from p2ptrain.run import PeerId
 from p2ptrain.spsa.audit import Past
 from p2ptrain.state import RunFolder

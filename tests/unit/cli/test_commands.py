@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+import p2ptrain.bootstrap.service
+import p2ptrain.commands.demo
+import p2ptrain.commands.export
+import p2ptrain.commands.speed
+import p2ptrain.commands.verify
 import p2ptrain.peer
-import p2ptrain.peer.bootstrap
-import p2ptrain.peer.demo
-import p2ptrain.peer.export
-import p2ptrain.peer.speed
-import p2ptrain.peer.verify
+from p2ptrain.bootstrap.service import BootstrapOptions
 from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
-from p2ptrain.peer.bootstrap import BootstrapOptions
 from p2ptrain.peer.hours import Hours
 from p2ptrain.run import load_spec
 from p2ptrain.state import Limits
@@ -39,9 +39,9 @@ class Handed:
         self.began: list[tuple[str, Any, dict[str, Any]]] = []
         monkeypatch.setattr(p2ptrain.peer, "run_peer", self.run_peer)
         for module, name in (
-            (p2ptrain.peer.speed, "measure_speed"),
-            (p2ptrain.peer.bootstrap, "run_bootstrap"),
-            (p2ptrain.peer.demo, "run_demo"),
+            (p2ptrain.commands.speed, "measure_speed"),
+            (p2ptrain.bootstrap.service, "run_bootstrap"),
+            (p2ptrain.commands.demo, "run_demo"),
         ):
             monkeypatch.setattr(module, name, self.take)
         for way in ("found", "join", "resume"):
@@ -379,7 +379,7 @@ def test_export_prints_what_was_written(program: Program, monkeypatch: pytest.Mo
     def export(run_dir: Path, out: Path, model: str | None, at: int | None) -> str:
         return f"{run_dir} to {out} with {model} at {at}"
 
-    monkeypatch.setattr(p2ptrain.peer.export, "export_run", export)
+    monkeypatch.setattr(p2ptrain.commands.export, "export_run", export)
     assert program("export", "x/a", "b", "--model", "c", "--at", "7").out == "x/a to b with c at 7\n"
 
 
@@ -394,7 +394,7 @@ def test_an_export_is_held_against_a_run_by_its_name(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(p2ptrain.peer.verify, "verify", lambda *given: heard.append(given))
+    monkeypatch.setattr(p2ptrain.commands.verify, "verify", lambda *given: heard.append(given))
     monkeypatch.setenv("P2PTRAIN_HOME", str(tmp_path))
     folder = tmp_path / "runs" / "tiny-0123abcd" / "me"
     folder.mkdir(parents=True)

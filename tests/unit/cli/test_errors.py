@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import p2ptrain.peer.status
+import p2ptrain.commands.status
 from p2ptrain import errors
 from p2ptrain.cli import main
 from p2ptrain.cli.app import app
@@ -43,7 +43,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def meet(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(p2ptrain.peer.status, "show_status", meet)
+    monkeypatch.setattr(p2ptrain.commands.status, "show_status", meet)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from p2ptrain.peer import invite as inviting
+from p2ptrain.commands import invite as inviting
 from p2ptrain.run import SigningKey
 from p2ptrain.run.certificate import make_invitation
 from p2ptrain.swarm import Invite

@@ -16,15 +16,15 @@ from typing import Any, cast
 import pytest
 import torch
 
+from p2ptrain.commands.export import export_run
+from p2ptrain.commands.provenance import check_export
 from p2ptrain.errors import DataError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
 from p2ptrain.peer import PeerOptions, loop, run_peer
 from p2ptrain.peer.diloco_loop import DiLoCoLoop, make_optimizer
-from p2ptrain.peer.export import export_run
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.pausing import Pauses
-from p2ptrain.peer.provenance import check_export
 from p2ptrain.peer.session import _log_to, accounts
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import LoraSection

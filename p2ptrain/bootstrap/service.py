@@ -1,0 +1,243 @@
+"""A bootstrap node: it gives newcomers a first address and relays to peers behind NAT; it trains nothing.
+
+It is made to run for months on a small machine: it loads no torch, remembers on disk where its peers are reachable and
+goes back to them after a restart, and tells a supervisor how it is. In its home are the key file (its name, which every
+invite that leads to it holds) and `bootstrap/<peer id>/contact.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import logging
+import logging.handlers
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2ptrain.bootstrap.health import ANSWER_SECONDS, LOOK_SECONDS, Look, look_at
+from p2ptrain.bootstrap.metrics import MetricsServer, NodeCollector, free_port, parse_address
+from p2ptrain.errors import NetworkError, StorageError
+from p2ptrain.peer.stopping import Stopping
+from p2ptrain.run import PeerId
+from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
+from p2ptrain.state.own_key import open_identity
+from p2ptrain.swarm import Identity, Invite, NodeConfig, RelayLimits, Swarm, monotonic
+from p2ptrain.swarm.addresses import by_peer
+from p2ptrain.swarm.invite import MAX_INVITED
+from p2ptrain.swarm.node import ControlError
+
+STOP_SECONDS = 0.5
+REPORT_SECONDS = 10.0
+LOG_SECONDS = 60.0
+LOG_BYTES, LOG_FILES = 10_000_000, 5
+ADDRESSES_OF_ONE = 4
+MAX_ADDRESS = 256
+DAEMON_MEMORY = {"GOMEMLIMIT": "128MiB", "GOGC": "10"}
+"""Go's own variables, which p2pd inherits: collect garbage when the heap has grown by a tenth, and harder from that
+(soft) limit on. A small heap is cheap to collect."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapOptions:
+    """What the operator decides."""
+
+    home: Path
+    identity: Path | None
+    network: NodeConfig
+    metrics: str | None = None
+    """HOST:PORT of the metrics and of /healthz."""
+    log: Path | None = None
+    """File of the log; without one it goes to standard output."""
+    json_lines: bool = False
+
+
+def run_bootstrap(options: BootstrapOptions) -> None:
+    """Run until somebody asks to stop.
+
+    Raises:
+        NetworkError: this machine can't listen there, the swarm to help can't be reached at the first start, or p2pd
+            has ended: a supervisor should start the node again.
+    """
+    stopping = Stopping("leaving the swarm")
+    metrics_address = parse_address(options.metrics) if options.metrics else None
+    _log_to(options.log, options.json_lines)
+    for variable, value in DAEMON_MEMORY.items():
+        os.environ.setdefault(variable, value)
+    daemon_port = free_port() if metrics_address else None
+    flags = (("metricsAddr", f"127.0.0.1:{daemon_port}"),) if daemon_port else ()
+    with ExitStack() as stack:
+        identity = open_identity(options.home, options.identity, options.network)
+        regulars = Regulars(_folder(options.home, identity.peer_id))
+        config = replace(options.network, relay=RelayLimits(), daemon_flags=flags)
+        swarm = stack.enter_context(_start(identity, config, regulars.addresses))
+        service = _Service(swarm, regulars, options)
+        port = None
+        if metrics_address and daemon_port:
+            collector = NodeCollector(swarm, service.last_look, daemon_port)
+            port = stack.enter_context(MetricsServer(metrics_address, collector)).port
+        service.introduce(port)
+        while not stopping.requested():
+            swarm.check()
+            service.attend()
+            time.sleep(STOP_SECONDS)
+        service.leave()
+
+
+class _Service:
+    """What the main thread does while the swarm runs on its own."""
+
+    def __init__(self, swarm: Swarm, regulars: Regulars, options: BootstrapOptions) -> None:
+        self._swarm, self._regulars, self._json_lines = swarm, regulars, options.json_lines
+        self._given = options.network.bootstrap
+        self._search: concurrent.futures.Future[None] | None = None
+        self._look = look_at(swarm)
+        self._reported = self._logged = monotonic()
+
+    def last_look(self) -> Look:
+        return self._look
+
+    def introduce(self, metrics_port: int | None) -> None:
+        """Say what newcomers and the operator need."""
+        addresses = self._swarm.addresses()
+        invite = Invite(None, tuple(addresses[:MAX_INVITED]))
+        log.info("bootstrap node %s at %s", self._swarm.peer_id, ", ".join(addresses))
+        if self._json_lines:
+            line = {"event": "bootstrap", "peer": self._swarm.peer_id, "invite": str(invite), "metrics": metrics_port}
+            print(json.dumps(line), flush=True)
+        else:
+            print(f"bootstrap node {self._swarm.peer_id}\nstart a run in this swarm with:", flush=True)
+            print(f"  p2ptrain peer RUN --bootstrap {invite}", flush=True)
+
+    def attend(self) -> None:
+        """Look, remember, find back and report, each when it is time."""
+        now = monotonic()
+        if now - self._look.at > LOOK_SECONDS:
+            before, self._look = self._look, look_at(self._swarm)
+            if self._look.problem != before.problem:
+                log.warning("%s", self._look.problem or "p2pd and the DHT answer again")
+            self._regulars.seen(self._swarm, self._look)
+            alone = not self._look.peers and not self._look.problem
+            if alone and (self._search is None or self._search.done()):
+                known = (*self._given, *self._regulars.addresses)
+                self._search = self._swarm.submit(find_back(self._swarm, known))
+        if self._json_lines and now - self._reported > REPORT_SECONDS:  # also notices when nobody reads any more
+            self._reported = now
+            print(json.dumps({"event": "connected", "peers": len(self._look.peers)}), flush=True)
+        if now - self._logged > LOG_SECONDS:
+            self._logged = now
+            log.info("%d peers connected, %d records kept", len(self._look.peers), self._look.records)
+
+    def leave(self) -> None:
+        """Note once more who is there: for some who came lately this is the second look."""
+        self._look = look_at(self._swarm)
+        self._regulars.seen(self._swarm, self._look)
+        log.info("leaving the swarm: %d peers connected", len(self._look.peers))
+
+
+class Regulars:
+    """Where the node's peers are reachable, for its next start: those that have been there for longest, so that a crowd
+    of passers-by does not push them out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contact = Contact.read(folder)
+        self._there: dict[PeerId, tuple[str, ...]] = {}
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._contact.peers
+
+    def seen(self, swarm: Swarm, look: Look) -> None:
+        """Take note of who is connected. Those who stay are asked for their addresses at the second look."""
+        if look.problem:
+            return  # it does not tell who is there
+        known = {peer: addresses for peer, addresses in self._there.items() if peer in look.peers}
+        for peer in list(known)[:REMEMBERED_ADDRESSES]:
+            if not known[peer]:
+                known[peer] = _addresses_of(swarm, peer)
+        self._there = {**known, **{peer: () for peer in look.peers if peer not in known}}
+        met = self._contact.met(address for addresses in known.values() for address in addresses)
+        if met != self._contact:
+            self._contact = met
+            met.write(self._folder)
+
+
+async def find_back(swarm: Swarm, addresses: Sequence[str]) -> None:
+    """Nobody is connected: try those of former times, all at once, and join their DHT."""
+    known = by_peer(addresses)
+    known.pop(swarm.peer_id, None)
+
+    async def meet(peer: PeerId) -> None:
+        try:
+            await swarm.node.connect(peer, known[peer])
+        except NetworkError as error:
+            log.debug("%s", error)
+            return
+        await swarm.directory.meet(peer)
+        log.info("found %s again", peer)
+
+    await asyncio.gather(*map(meet, known))
+
+
+def _addresses_of(swarm: Swarm, peer: PeerId) -> tuple[str, ...]:
+    """Where a connected peer says that it can be reached, other than through this node. It may say anything."""
+    try:
+        told = swarm.run(swarm.node.addresses_of(peer), ANSWER_SECONDS)
+    except (OSError, ControlError, asyncio.IncompleteReadError) as error:  # a TimeoutError is an OSError
+        log.debug("no addresses of %s: %s", peer, error)
+        return ()
+    return tuple(address for address in told if _is_usable(address) and swarm.peer_id not in address)[:ADDRESSES_OF_ONE]
+
+
+def _is_usable(address: str) -> bool:
+    """Whether it can be kept and given to p2pd again, whose flags take lists with commas."""
+    return address.startswith(("/ip4/", "/ip6/", "/dns")) and len(address) <= MAX_ADDRESS and "," not in address
+
+
+def _start(identity: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
+    """Join the swarm that is to be helped and the peers of last time. A node that was in a swarm once does not insist:
+    it starts alone, and they find each other when one of them comes back."""
+    known = tuple(dict.fromkeys((*config.bootstrap, *remembered)))
+    elsewhere = tuple(address for address in known if not address.endswith(identity.peer_id))
+    if elsewhere:
+        try:
+            return Swarm.start(identity, replace(config, bootstrap=elsewhere))
+        except NetworkError as error:
+            if not remembered:
+                raise
+            log.warning("none of the peers of last time answers; waiting for them (%s)", error.what)
+            identity = Identity.open(identity.path)
+    return Swarm.start(identity, replace(config, bootstrap=()))
+
+
+def _folder(home: Path, peer: PeerId) -> Path:
+    folder = home / "bootstrap" / peer
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"can't make {folder}", error.strerror or str(error), "see --home") from None
+    return folder
+
+
+def _log_to(path: Path | None, json_lines: bool) -> None:
+    """The log of this process: into a file that is rotated, or where it does not get between the JSON lines."""
+    handler: logging.Handler
+    try:
+        if path is None:
+            handler = logging.StreamHandler(sys.stderr if json_lines else sys.stdout)
+        else:
+            handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    except OSError as error:
+        raise StorageError(f"can't write the log {path}", error.strerror or str(error), "see --log") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("p2ptrain")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)

@@ -1,0 +1,87 @@
+"""`p2ptrain replay`: any past state of a one-byte run, from its logs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from p2ptrain.commands.export import cannot_write, check_is_free, write_masters
+from p2ptrain.errors import StorageError
+from p2ptrain.peer.session import prepare_torch
+from p2ptrain.spsa.audit import Past
+from p2ptrain.spsa.position import total
+from p2ptrain.state import RunFolder
+from p2ptrain.state.logs import Log
+from p2ptrain.tasks import LocalOptions, open_task
+
+
+def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None, model: str | None) -> None:
+    """Rebuild a state and print its digest; works beside a running peer.
+
+    Args:
+        to: AUTHOR:INDEX each, the author as the ending of a peer id: so many of its records, in the order in which it
+            said them; of authors that are not named, none.
+        at: ISO time; what had arrived in this folder by then.
+        out: a folder to export the state to.
+
+    Raises:
+        StorageError: no one-byte run's folder, no such author or time, or `out` can't be written.
+        LedgerError: a record is missing.
+    """
+    if out is not None:
+        check_is_free(out)
+    prepare_torch(None)
+    with RunFolder.open(run_dir, lock=False) as folder:
+        _ = folder.spec.spsa  # raises: another method
+        past = Past(folder)
+        position = past.book.standing()
+        if to:
+            position = _position_of(past, to)
+        elif at is not None:
+            position = past.at_time(_seconds(at))
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("replaying")
+            state = past.state_at(position, lambda done, in_all: progress.update(bar, completed=done, total=in_all))
+        print(f"{total(position):,} records of {len(position)} logs: state {state.digest.hex()}")
+        if out is not None:
+            task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
+            try:
+                print(write_masters(folder, task, out, past, state))
+            except OSError as error:
+                raise cannot_write(out, error) from None
+
+
+def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
+    """The position that AUTHOR:INDEX… stand for."""
+    standing, position = past.book.standing(), dict[Log, int]()
+    for text in to:
+        author, _, index = text.rpartition(":")
+        logs = [log for log in past.in_order(standing) if log.author.endswith(author)]
+        if not author or not index.isdecimal() or len({log.author for log in logs}) != 1:
+            known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
+            raise StorageError(
+                f"--to {text} names no author and number of records of this run",
+                f"there are: {known or 'none'}",
+                "give the ending of a peer id and a number, e.g. --to abc123:5000",
+            )
+        left = int(index)
+        for log in logs:
+            position[log] = min(left, standing[log])
+            left -= position[log]
+        if left:
+            raise StorageError(
+                f"--to {text}: only {int(index) - left:,} records of that author count", "", "give a smaller number"
+            )
+    return {log: count for log, count in position.items() if count}
+
+
+def _seconds(at: str) -> float:
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        raise StorageError(
+            f"--at {at} is no time", "", "write it as 2026-11-21T18:30, in this machine's zone"
+        ) from None

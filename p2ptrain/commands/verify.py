@@ -1,0 +1,78 @@
+"""`p2ptrain verify`: what a run folder or an export says of itself, checked."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from p2ptrain.commands.provenance import FILE, Provenance, check_export
+from p2ptrain.diloco.audit import audit, check_against
+from p2ptrain.errors import LedgerError, MalformedError, StorageError
+from p2ptrain.run import Digest, SPSAMethod
+from p2ptrain.spsa.audit import audit as audit_logs
+from p2ptrain.spsa.audit import check_against as check_logs_against
+from p2ptrain.spsa.position import unpacked
+from p2ptrain.spsa.state import MasterManifest
+from p2ptrain.state import RunFolder
+from p2ptrain.state.check import Check
+
+
+def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: bool) -> None:
+    """Check a run folder or an export, and print each check as it is done.
+
+    Args:
+        base: height of the snapshot to replay a run folder from.
+        run_dir: a run folder whose ledger an export is held against.
+
+    Raises:
+        StorageError: it is neither.
+        LedgerError: something does not hold.
+    """
+    if (target / FILE).is_file():
+        _tell(target, _check_export(target, run_dir), json_lines, "export the run again")
+        return
+    if run_dir is not None:
+        raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
+    with RunFolder.open(target, lock=False) as folder:
+        found = audit_logs(folder, base) if isinstance(folder.spec.method, SPSAMethod) else audit(folder, base)
+        _tell(target, found, json_lines, "start the peer: it fetches what is missing or damaged")
+
+
+def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
+    yield from check_export(target)
+    if run_dir is None:
+        return
+    told = Provenance.read(target)
+    with RunFolder.open(run_dir, lock=False) as folder:
+        if folder.run.hex() != told.run:
+            yield Check("ledger", False, f"{run_dir} is of another run, {folder.run.hex()[:8]}")
+            return
+        commit, state = (Digest(bytes.fromhex(name)) for name in (told.commit, told.state))
+        if isinstance(folder.spec.method, SPSAMethod):
+            try:
+                position = unpacked(MasterManifest.decode(base64.b64decode(told.manifest)).position)
+            except (MalformedError, ValueError) as error:
+                yield Check("ledger", False, f"the export does not say what its state holds: {error}")
+                return
+            yield check_logs_against(folder, state, position)
+        else:
+            yield check_against(folder, commit, state)
+
+
+def _tell(target: Path, checks: Iterable[Check], json_lines: bool, way_out: str) -> None:
+    bad = []
+    for check in checks:
+        if json_lines:
+            print(json.dumps({"event": "check", **asdict(check)}), flush=True)
+        else:
+            print(f"{'ok' if check.good else 'WRONG':<7}{check.subject:<10} {check.found}", flush=True)
+        bad += [] if check.good else [check.subject]
+    if bad:
+        raise LedgerError(
+            f"{target} does not agree with itself",
+            f"wrong: {', '.join(dict.fromkeys(bad))}",
+            way_out,
+        )

@@ -1,0 +1,152 @@
+"""What owners' commands do beside a running peer: they read its folder and go into its swarm for a moment, under a
+passing identity of their own. Nobody is asked to remember it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+
+from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError
+from p2ptrain.run import Digest, PeerId, SigningKey
+from p2ptrain.run.access import Access, Member
+from p2ptrain.run.certificate import certify
+from p2ptrain.state import RunFolder
+from p2ptrain.state.contact import FILE as CONTACT_FILE
+from p2ptrain.state.inviting import check_owner
+from p2ptrain.state.members import MembersFile
+from p2ptrain.state.passing import passing_by
+from p2ptrain.swarm import Presence, RpcError, Swarm
+from p2ptrain.swarm.addresses import peer_of
+from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.identity import read_key
+from p2ptrain.swarm.patience import ask_all
+from p2ptrain.swarm.private_door import Pass, PrivateDoor
+from p2ptrain.units import counted
+
+VISIT_SECONDS = 3600
+CALL_SECONDS = 60.0
+TELL_SECONDS = 10.0
+"""For all peers together: who is slower hears of it from the others."""
+
+Tell = Callable[[PeerId], Awaitable[None]]
+
+
+def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
+    """The key of one of the run's owners; the folder's own peer's if none is given.
+
+    Raises:
+        IdentityError: it can't be read, or none is given and the folder does not say where its own is.
+        AccessError: it is no owner's.
+    """
+    known = folder.contact.identity
+    if given is None and not known:
+        raise IdentityError(
+            "this folder does not know the key of its peer",
+            f"{folder.path / CONTACT_FILE} does not name it",
+            "give an owner's key file with --owner-key",
+        )
+    try:
+        key = read_key(given or Path(known))
+    except IdentityError as error:
+        raise IdentityError(error.what, error.why, "give an owner's key file with --owner-key") from None
+    check_owner(folder, key)
+    return key
+
+
+def members_of(folder: RunFolder) -> Access:
+    """Who is in a private run, as its peer has it on disk.
+
+    Raises:
+        AccessError: the run is public, or the file is damaged.
+    """
+    if not folder.spec.is_private:
+        raise AccessError(
+            "a public run has no list of members",
+            "whoever has an invite takes part",
+            "see who does: p2ptrain status INVITE",
+        )
+    return MembersFile(folder.path, folder.genesis, folder.spec).access
+
+
+def find_member(access: Access, text: str) -> Member:
+    """By a peer id, its ending, or the label of the invite.
+
+    Raises:
+        StorageError: that names nobody, or several.
+    """
+    members = access.members(time.time())
+    found = [each for each in members if text and (each.peer.endswith(text) or each.label == text)]
+    if len(found) != 1:
+        shown = found or members
+        raise StorageError(
+            f"{text!r} names {'nobody' if not found else 'several members'} of the run",
+            "there are: " + ", ".join(f"{each.peer[-6:]} {each.label}".strip() for each in shown),
+            "give a whole peer id",
+        )
+    return found[0]
+
+
+def peers_within(folder: RunFolder) -> tuple[str, ...]:
+    """Addresses of others that the folder knows, without those of peers that are out of the run."""
+    known = folder.contact.peers
+    if not folder.spec.is_private:
+        return known
+    access, now = members_of(folder), time.time()
+    return tuple(address for address in known if not access.is_out(peer_of(address), now))
+
+
+def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
+    """The run's swarm.
+
+    Raises:
+        NetworkError: none of the peers that the folder knows answers.
+    """
+    contact = folder.contact
+    here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
+    known = tuple(dict.fromkeys((*here, *contact.addresses, *peers_within(folder))))
+    if not known:
+        raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
+    return passing_by(known, lambda identity: _door(folder, owner, identity.peer_id))
+
+
+def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
+    if not folder.spec.is_private:
+        return Door()
+    certificate = certify(owner, folder.run, "an owner's visit", int(time.time()) + VISIT_SECONDS, me)
+    return PrivateDoor(me, Pass(folder.run, certificate, passing=True), members_of(folder))
+
+
+def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
+    """Call `tell` for each peer of the run `but` for these; how many were told in time.
+
+    Raises:
+        NetworkError: none was.
+    """
+    return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
+
+
+def told_words(count: int) -> str:
+    """For the end of a line that says what was done."""
+    return f"{counted(count, 'peer')} {'was told and passes' if count == 1 else 'were told and pass'} it on"
+
+
+async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId]) -> int:
+    async def tell_one(peer: PeerId, presence: Presence) -> None:
+        await swarm.node.connect(peer, presence.addresses)
+        await tell(peer)
+
+    peers = await swarm.directory.peers(run)
+    questions = {peer: tell_one(peer, seen) for peer, seen in peers.items() if peer not in but}
+    answers = list((await ask_all(questions, TELL_SECONDS)).values())
+    if None not in answers:
+        raise NetworkError(
+            "no peer of the run took it",
+            "; ".join(map(str, answers[:3])) or "nobody is there",
+            "start a peer of the run and try again",
+        )
+    for answer in answers:
+        if answer is not None and not isinstance(answer, NetworkError | RpcError | TimeoutError):
+            raise answer
+    return answers.count(None)

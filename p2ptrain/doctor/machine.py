@@ -1,0 +1,137 @@
+"""The doctor's first half: what this machine has, measured here and judged by `verdicts`.
+
+What brings torch along is imported by the checks that need it, so that a broken installation is found and not fallen
+over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from packaging.requirements import Requirement
+
+from p2ptrain.doctor import verdicts
+from p2ptrain.doctor.verdicts import DeviceFacts, Finding, KeyFacts
+from p2ptrain.state.files import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_versions() -> Finding:
+    own = importlib.metadata.metadata("p2ptrain")
+    requirements = [Requirement(text) for text in importlib.metadata.requires("p2ptrain") or ()]
+    needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    installed: dict[str, str | None] = dict.fromkeys(each.name for each in needed)
+    for name in installed:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return verdicts.versions(platform.python_version(), own["Requires-Python"] or "", installed, needed, own["Version"])
+
+
+def free_memory() -> tuple[float, float]:
+    """(available, total) bytes; in a container those that it may use."""
+    machine = psutil.virtual_memory()
+    available, total = float(machine.available), float(machine.total)
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        cache = next(
+            int(line.split()[1])
+            for line in (CGROUP / "memory.stat").read_text().splitlines()
+            if line.startswith("inactive_file ")
+        )
+        available, total = min(available, limit - used + cache), min(total, limit)
+    return available, total
+
+
+def check_disk(home: Path) -> Finding:
+    folder = nearest(home)
+    space = shutil.disk_usage(folder)
+    began = time.monotonic()
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".p2ptrain-doctor-") as file:
+            file.write(b"!")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return verdicts.disk(str(folder), space.free, space.total, None, error.strerror or str(error))
+    return verdicts.disk(str(home), space.free, space.total, time.monotonic() - began)
+
+
+def check_identity(home: Path, given: Path | None) -> Finding:
+    paths = [given] if given is not None else sorted((home / "identities").glob("*.key"))
+    keys = [_key_facts(path) for path in paths if path.exists()]
+    return verdicts.identity(keys, None if given is None else str(given))
+
+
+def _key_facts(path: Path) -> KeyFacts:
+    from p2ptrain.run import SigningKey
+    from p2ptrain.swarm import Identity
+
+    try:
+        mode = path.stat().st_mode & 0o777
+        SigningKey.from_file_bytes(path.read_bytes())
+    except OSError as error:
+        return KeyFacts(str(path), 0, error.strerror or str(error))
+    except ValueError as error:
+        return KeyFacts(str(path), mode, str(error))
+    return KeyFacts(str(path), mode, in_use=Identity.is_in_use(path))
+
+
+def check_listen(listen: tuple[str, ...] | None) -> Finding:
+    from p2ptrain.swarm import NodeConfig
+    from p2ptrain.swarm.sockets import check_port
+
+    addresses = listen or NodeConfig().listen
+    for address in addresses:
+        check_port(address)
+    return Finding("listen", "ok", ", ".join(addresses).replace("tcp/0", "tcp/<any free port>"))
+
+
+def check_device(name: str) -> Finding:
+    import torch
+
+    from p2ptrain.tasks import LocalOptions
+    from p2ptrain.tasks.local import open_device
+
+    device = open_device(LocalOptions(device=name))
+    failure, bf16 = _compute(device)
+    if device.type == "cuda":
+        title, own = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
+        memory: tuple[float, float] | None = (float(own[0]), float(own[1]))
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        title, memory = f"{device.type}, {cores} core{'s' * (cores > 1)}", None
+    unused = device.type == "cpu" and name == "auto" and Path("/proc/driver/nvidia/version").exists()
+    return verdicts.device(DeviceFacts(title, device.type, memory, failure, bf16, unused))
+
+
+def _compute(device: torch.device) -> tuple[str, bool]:
+    """(what went wrong with a product of matrices, whether there is one in bf16)."""
+    import torch
+
+    numbers = (torch.arange(64 * 64, dtype=torch.float32) % 7).reshape(64, 64)  # their sums are exact in any order
+    expected = numbers @ numbers
+    try:
+        there = numbers.to(device)
+        if not torch.equal((there @ there).cpu(), expected):
+            return "a product of two matrices is wrong", False
+    except RuntimeError as error:
+        return str(error).splitlines()[0], False
+    try:
+        half = there.bfloat16()
+        return "", torch.allclose((half @ half).float().cpu(), expected, rtol=0.01)
+    except RuntimeError:
+        return "", False

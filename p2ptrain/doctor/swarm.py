@@ -1,0 +1,254 @@
+"""The doctor's second half: where an invite leads, asked with a passing identity."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from p2ptrain.doctor import verdicts
+from p2ptrain.doctor.check import DoctorOptions, checked, failed
+from p2ptrain.doctor.machine import free_memory
+from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
+from p2ptrain.errors import NetworkError, P2PTrainError
+from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
+from p2ptrain.run.summary import contents
+from p2ptrain.state.files import nearest
+from p2ptrain.state.passing import passing
+from p2ptrain.state.run import fetch_genesis
+from p2ptrain.swarm import Invite, NodeConfig, Presence, RpcError, Swarm
+from p2ptrain.swarm.addresses import address_parts, by_peer, host_of
+from p2ptrain.swarm.probe import LOWEST_PORT, PORTS_PER_CALL, ask_to_dial_back, measure_down, measure_up
+from p2ptrain.swarm.sockets import check_port
+from p2ptrain.swarm.swarm import Hello, HelloAnswer
+
+ASKED = 4
+"""Peers that are asked to dial back."""
+CALL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """A peer of the invite that has answered."""
+
+    peer: PeerId
+    answer: HelloAnswer
+    round_trip: float
+    offset: float
+    """The swarm's time minus this machine's."""
+
+
+def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
+    """What can be found out from within the swarm; one finding, if it can't be reached."""
+    try:
+        invite = Invite.parse(options.invite or "")
+    except P2PTrainError as error:
+        yield failed("invite", error)
+        return
+    listen = options.listen or NodeConfig().listen
+    listens = _can_listen(listen)
+    with contextlib.ExitStack() as stack:
+        try:
+            visit = passing(invite, listen, options.announce) if listens else passing(invite)
+            swarm = stack.enter_context(visit)
+        except P2PTrainError as error:
+            yield failed("swarm", error)
+            return
+        yield from _within(swarm, invite, options, listens)
+
+
+def _can_listen(addresses: Sequence[str]) -> bool:
+    try:
+        for address in addresses:
+            check_port(address)
+    except (NetworkError, ValueError):
+        return False
+    return True
+
+
+def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool) -> Iterator[Finding]:
+    invited = set(by_peer(invite.addresses))
+    greeted: list[Greeted] = []
+
+    def reached() -> Finding:
+        greeted.extend(swarm.run(_greet_all(swarm, invited), CALL_SECONDS))
+        return _reached(greeted, len(invited))
+
+    yield checked("swarm", reached)
+    yield checked("clock", lambda: verdicts.clock([(each.offset, each.round_trip) for each in greeted]))
+    presences: dict[PeerId, Presence] = {}
+    if invite.run is not None:
+        with contextlib.suppress(Exception):  # what comes of an empty directory is told below
+            presences = swarm.run(swarm.directory.peers(invite.run), CALL_SECONDS)
+    if listens:
+        yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, options))
+    else:
+        yield Finding("reachable", "warning", "not tested: this peer can't listen, see above", "--listen ANOTHER_PORT")
+    down: float | None = None
+
+    def line() -> Finding:
+        nonlocal down
+        down, up, refusal = swarm.run(_measure(swarm, greeted), CALL_SECONDS)
+        return verdicts.bandwidth(down, up, refusal)
+
+    yield checked("bandwidth", line)
+    if invite.run is None:
+        yield Finding("run", "ok", "a bootstrap node's invite, which names none")
+    else:
+        run = invite.run
+        yield checked("run", lambda: _run(swarm, run, presences, options, down))
+
+
+# The swarm -----------------------------------------------------------------------------------------------------------
+
+
+async def _greet_all(swarm: Swarm, invited: set[PeerId]) -> list[Greeted]:
+    there = invited & await swarm.node.connected()
+    met = await asyncio.gather(*(_greet(swarm, peer) for peer in there))
+    return sorted((each for each in met if each is not None), key=lambda each: each.round_trip)
+
+
+async def _greet(swarm: Swarm, peer: PeerId) -> Greeted | None:
+    asked, began = time.time(), time.monotonic()
+    try:
+        answer = await swarm.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False)
+    except RpcError:
+        return None
+    took = time.monotonic() - began
+    return Greeted(peer, answer, took, answer.time - (asked + took / 2))
+
+
+def _reached(greeted: Sequence[Greeted], invited: int) -> Finding:
+    if not greeted:
+        return Finding("swarm", "problem", "no peer of the invite says hello", "ask for a newer invite")
+    nearest = greeted[0]
+    text = (
+        f"{len(greeted)} of {invited} peers of the invite answer; {nearest.answer.software} there, "
+        f"protocol {nearest.answer.newest_protocol}, {1000 * nearest.round_trip:.0f} ms"
+    )
+    if len(greeted) < invited:
+        return Finding("swarm", "warning", text, "ask for a newer invite")
+    return Finding("swarm", "ok", text)
+
+
+def _reachability(
+    swarm: Swarm, greeted: Sequence[PeerId], presences: dict[PeerId, Presence], options: DoctorOptions
+) -> Finding:
+    addresses = [_place(address) for address in swarm.addresses()]
+    ports = list(dict.fromkeys(port for _, port in filter(None, addresses) if port == 443 or port >= LOWEST_PORT))
+    announced = [place[0] for place in map(_place, options.announce) if place]
+    told, refusals = swarm.run(_ask(swarm, greeted, presences, tuple(ports[:PORTS_PER_CALL])), 2 * CALL_SECONDS)
+    return verdicts.reachability(ports, announced, told, refusals)
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """(IP, TCP port) of a direct libp2p address."""
+    host, parts = host_of(address), address_parts(address)
+    return (str(host), parts[2]) if host is not None and parts is not None and parts[1] == "tcp" else None
+
+
+async def _ask(
+    swarm: Swarm, greeted: Sequence[PeerId], presences: dict[PeerId, Presence], ports: tuple[int, ...]
+) -> tuple[list[DialledBack], list[str]]:
+    """What several peers see of this one, and why others do not say."""
+    if not ports:
+        return [], []
+    others = [peer for peer in presences if peer not in greeted]
+    told: list[DialledBack] = []
+    refusals: list[str] = []
+
+    async def ask(peer: PeerId) -> None:
+        try:
+            if peer in others:
+                await swarm.node.connect(peer, presences[peer].addresses)
+            answer = await ask_to_dial_back(swarm.rpc, peer, ports)
+        except RpcError as error:
+            refusals.append("it is of an older version" if error.reason == "unknown method" else _why(error))
+        except NetworkError as error:
+            refusals.append(error.why)
+        else:
+            told.append(DialledBack(answer.seen, answer.reached))
+
+    await asyncio.gather(*(ask(peer) for peer in [*greeted, *others][:ASKED]))
+    return told, refusals
+
+
+async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | None, float | None, str]:
+    """(bytes per second down, up, why they were not measured) with the nearest peer of the invite."""
+    down = up = None
+    if not greeted:
+        return down, up, "no peer of the invite answers"
+    nearest = greeted[0]
+    try:
+        down = await measure_down(swarm.rpc, nearest.peer)
+        up = await measure_up(swarm.rpc, nearest.peer, nearest.round_trip)
+    except RpcError as error:
+        return down, up, "it is of an older version" if error.reason == "unknown method" else _why(error)
+    return down, up, ""
+
+
+def _why(error: RpcError) -> str:
+    return error.detail or error.reason
+
+
+# The run -------------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    swarm: Swarm, run: Digest, presences: dict[PeerId, Presence], options: DoctorOptions, down: float | None
+) -> Finding:
+    """Whether the run fits on this machine."""
+    _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
+    if spec.is_custom:
+        return Finding("run", "ok", f"{spec.run.name}: its model and data are its own program's, so sizes are unknown")
+    trained, parameters = _parameters(spec)
+    free_device, on_host = _free_on_device(options.device)
+    return verdicts.run(
+        RunFacts(
+            name=spec.run.name,
+            contents=contents(spec),
+            peers=len(presences),
+            parameters=parameters,
+            needs=verdicts.needs(spec.method.name, trained, parameters, _snapshots(spec), on_host),
+            free_memory=free_memory()[0],
+            free_device=free_device,
+            free_disk=shutil.disk_usage(nearest(options.home_or_default)).free,
+            own_files=_reads_own_files(spec),
+            down=down,
+        )
+    )
+
+
+def _parameters(spec: RunSpec) -> tuple[int, int]:
+    """(trained, all)."""
+    from p2ptrain.tasks.model import count_parameters
+
+    parameters, trained = count_parameters(spec)
+    return trained, parameters
+
+
+def _snapshots(spec: RunSpec) -> int:
+    """How many snapshots are on disk at a time."""
+    if isinstance(spec.method, SPSAMethod):
+        return 3
+    return spec.limits.rollback_depth // spec.method.snapshot_every + 2
+
+
+def _free_on_device(name: str) -> tuple[float | None, bool]:
+    """(free bytes of the GPU's own memory, whether training computes in the machine's memory)."""
+    import torch
+
+    from p2ptrain.tasks import LocalOptions
+    from p2ptrain.tasks.local import open_device
+
+    device = open_device(LocalOptions(device=name))
+    return (float(torch.cuda.mem_get_info(device)[0]), False) if device.type == "cuda" else (None, True)
+
+
+def _reads_own_files(spec: RunSpec) -> bool:
+    from p2ptrain.tasks.documents import own_files
+
+    return bool(own_files(spec))
