@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-import p2ptrain.bootstrap.service
+import p2ptrain.bootstrap
 import p2ptrain.commands.demo
 import p2ptrain.commands.export
 import p2ptrain.commands.speed
 import p2ptrain.commands.verify
 import p2ptrain.peer
-from p2ptrain.bootstrap.service import BootstrapOptions
+from p2ptrain.bootstrap import BootstrapOptions
 from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
 from p2ptrain.peer import PeerOptions
@@ -40,7 +40,7 @@ class Handed:
         monkeypatch.setattr(p2ptrain.peer, "run_peer", self.run_peer)
         for module, name in (
             (p2ptrain.commands.speed, "measure_speed"),
-            (p2ptrain.bootstrap.service, "run_bootstrap"),
+            (p2ptrain.bootstrap, "run_bootstrap"),
             (p2ptrain.commands.demo, "run_demo"),
         ):
             monkeypatch.setattr(module, name, self.take)
