@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from report import report
 
-from p2ptrain.peer.diloco_loop import make_optimizer
+from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.run import load_spec
 from p2ptrain.tasks import LocalOptions, open_task
 

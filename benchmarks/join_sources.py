@@ -222,7 +222,7 @@ def write_spec(path: Path, parameters: int) -> None:
 def hold_run(home: Path, spec: str, invite: str = "") -> None:
     """A peer of a run that has trained until every fragment has changed, or has joined; now it rests."""
     from p2ptrain.diloco import StreamingDiLoCo
-    from p2ptrain.peer.diloco_loop import make_optimizer
+    from p2ptrain.diloco.trainer import make_optimizer
     from p2ptrain.peer.session import prepare_torch
     from p2ptrain.state.run import Run
     from p2ptrain.tasks import LocalOptions, open_task

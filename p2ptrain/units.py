@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 def size(count: float) -> str:
     """Bytes for people, in powers of 1000."""
@@ -34,3 +36,8 @@ def age(seconds: float) -> str:
 def counted(count: int, thing: str) -> str:
     """1 peer, 2 peers."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+def moment(seconds: float) -> str:
+    """A time in seconds since 1970, as local date and time; a dash for 0, which stands for an unknown time."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M") if seconds else "–"

@@ -23,7 +23,7 @@ from rich.table import Table
 from p2ptrain.commands.children import Children, Line
 from p2ptrain.commands.export import export_run
 from p2ptrain.errors import LedgerError, SpecError, StorageError, TrainingError
-from p2ptrain.run import RunSpec, SPSAMethod, load_spec, short_peer
+from p2ptrain.run import RunSpec, load_spec, short_peer
 from p2ptrain.run.spec import CustomData, EvalSection, ModelSection, StdlibData
 from p2ptrain.run.task import Classification, LanguageModelling
 from p2ptrain.units import size
@@ -251,7 +251,7 @@ def _bar(spec: RunSpec, run_folder: Path, base: Path) -> Bar | None:
     from p2ptrain.tasks.baseline import byte_bigram_entropy
     from p2ptrain.tasks.documents import is_held_out, stdlib_documents
 
-    if isinstance(spec.method, SPSAMethod):
+    if spec.method.keeps_records:
         export_run(run_folder, base, None, at=0)
         return Bar(_evaluate(spec, base).loss, "at the beginning")
     if not isinstance(spec.data, StdlibData) or spec.data.tokenizer != "bytes":
@@ -297,7 +297,7 @@ def _print_json(spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | N
         "steps_per_second_together": outcome.together,
         "lost_share": 1 - outcome.together / outcome.alone,
     }
-    if isinstance(spec.method, SPSAMethod):
+    if spec.method.keeps_records:
         facts["bytes_per_gradient"] = _bytes_per_gradient(outcome)
     print(json.dumps(facts), file=sys.stdout, flush=True)
 
@@ -326,7 +326,7 @@ def _summarize(
     end = next(iter(outcome.ends.values()))
     lost = 1 - outcome.together / outcome.alone
     compared = [] if fewer is None else [f"{fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step"]
-    if isinstance(spec.method, SPSAMethod):
+    if spec.method.keeps_records:
         compared.append(f"{_bytes_per_gradient(outcome):.1f} bytes on the wire per gradient, everything included")
     lines = [
         f"agreement        all {len(outcome.ends)} peers at height {end['height']}, state {end['state'][:16]}",
@@ -337,19 +337,11 @@ def _summarize(
         *(" " * 17 + line for line in compared),
         f"lost share       {lost:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm, "
         f"{outcome.alone:.2f} alone",
-        f"settings         {outcome.parameters:,} parameters, {_settings(spec)}",
+        f"settings         {outcome.parameters:,} parameters, {spec.method.settings}",
         f"took             {seconds:.0f} s",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def _settings(spec: RunSpec) -> str:
-    match spec.method:
-        case SPSAMethod() as method:
-            return f"lr {method.lr:g}, ε {method.epsilon:g}, clip {method.clip:g}, flush {method.flush_seconds:g} s"
-        case method:
-            return f"H = {method.inner_steps}, P = {method.fragments}, {method.codec}, overlap {method.overlap}"
 
 
 def _unit(spec: RunSpec) -> str:

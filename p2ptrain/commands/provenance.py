@@ -8,25 +8,17 @@ peers agreed on this state; `p2ptrain verify` on a peer's run folder replays tha
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from p2ptrain.diloco.audit import branch_of, shares
-from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.method import Claim, PastState
+from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
-from p2ptrain.run import NO_DIGEST, Digest, Genesis, Record, RunSpec, SPSAMethod, digest_of, spec_from_canonical
-from p2ptrain.spsa.audit import Share as LogShare
-from p2ptrain.spsa.master import MasterLayout
-from p2ptrain.spsa.position import total, unpacked
-from p2ptrain.spsa.state import MasterManifest, MasterState
+from p2ptrain.run import Digest, Genesis, spec_from_canonical
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 from p2ptrain.tasks.model import exported_parameters
@@ -66,38 +58,37 @@ class Provenance(BaseModel):
     weights: Annotated[str, Field(description="Of a one-byte run: digest of the weights as float32.")] = ""
 
     @classmethod
-    def of(cls, folder: RunFolder, state: GlobalState) -> Provenance:
-        """Of a state that a chain of commits leads to."""
-        commits = branch_of(folder, state.commit)
-        found = shares(commits, folder.spec)
+    def of(cls, folder: RunFolder, state: PastState) -> Provenance:
+        """Of a state that the folder's ledger leads to."""
         return cls(
-            **_common(folder, state.manifest),
-            height=state.height,
-            commit=state.commit.hex(),
-            state=state.digest.hex(),
-            weight=state.weight,
-            heights_known=(commits[0].height, commits[-1].height) if commits else (0, 0),
+            name=folder.spec.run.name,
+            run=folder.run.hex(),
+            founder=folder.genesis.author,
+            height=state.head.height,
+            commit=state.head.commit.hex(),
+            state=state.head.state.hex(),
+            weight=state.head.weight,
+            heights_known=state.heights_known,
             contributors=tuple(
-                Contributor(peer=s.peer, contributions=s.contributions, tokens=s.tokens, share=round(s.share, 4))
-                for s in found
+                Contributor(peer=c.peer, contributions=c.contributions, tokens=c.tokens, share=round(c.share, 4))
+                for c in state.credits
             ),
+            software={name: version(name) for name in ("p2ptrain", "torch", "transformers", "numpy")},
+            genesis=base64.b64encode(folder.genesis.encoded).decode(),
+            spec=folder.spec.canonical().decode(),
+            manifest=base64.b64encode(state.manifest.encoded).decode(),
+            weights=state.weights,
         )
 
-    @classmethod
-    def of_logs(cls, folder: RunFolder, state: MasterState, found: Sequence[LogShare]) -> Provenance:
-        """Of a state that authors' logs lead to; heights count records there."""
-        return cls(
-            **_common(folder, state.manifest),
-            height=state.records,
-            commit=NO_DIGEST.hex(),
-            state=state.digest.hex(),
-            weight=0,
-            heights_known=(0, state.records),
-            contributors=tuple(
-                Contributor(peer=s.peer, contributions=s.standing, tokens=0, share=round(s.share, 4)) for s in found
-            ),
-            weights=_digest_of(state.layout, state.layout.to_weights(torch.from_numpy(state.master.copy()))).hex(),
-        )
+    @property
+    def claim(self) -> Claim:
+        """What the method checks. A manifest that is no base64 is none at all."""
+        try:
+            manifest = base64.b64decode(self.manifest)
+        except ValueError:
+            manifest = b""
+        commit, state = (Digest(bytes.fromhex(name)) for name in (self.commit, self.state))
+        return Claim(self.height, commit, state, manifest, self.weights)
 
     def write(self, out: Path) -> None:
         (out / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -111,24 +102,6 @@ class Provenance(BaseModel):
             raise StorageError(
                 f"{out / FILE} can't be read", str(error).splitlines()[0], "give a folder that `p2ptrain export` wrote"
             ) from None
-
-
-def _common(folder: RunFolder, manifest: Record) -> dict[str, Any]:
-    return {
-        "name": folder.spec.run.name,
-        "run": folder.run.hex(),
-        "founder": folder.genesis.author,
-        "software": {name: version(name) for name in ("p2ptrain", "torch", "transformers", "numpy")},
-        "genesis": base64.b64encode(folder.genesis.encoded).decode(),
-        "spec": folder.spec.canonical().decode(),
-        "manifest": base64.b64encode(manifest.encoded).decode(),
-    }
-
-
-def _digest_of(layout: MasterLayout, weights: Mapping[str, torch.Tensor]) -> Digest:
-    """Names weights as they are exported: the integers that they were rounded from can't be had back."""
-    parts = [weights[slot.name].detach().to(torch.float32).contiguous().numpy() for slot in layout.slots]
-    return digest_of(b"".join(part.tobytes() for part in parts))
 
 
 def check_export(out: Path) -> list[Check]:
@@ -158,55 +131,9 @@ def _check_run(told: Provenance) -> Check:
 def _check_weights(told: Provenance, out: Path) -> Check:
     try:
         spec = spec_from_canonical(told.spec.encode())
-        record = base64.b64decode(told.manifest)
         tensors, frozen = exported_parameters(spec, out)
-        manifest: MasterManifest | StateManifest
-        if isinstance(spec.method, SPSAMethod):
-            manifest = MasterManifest.decode(record)
-            problem = _problem_of_masters(told, manifest, tensors)
-        else:
-            manifest = StateManifest.decode(record)
-            problem = _problem_of_fragments(told, manifest, tensors)
-        says = manifest.frozen != NO_DIGEST
-        if not problem and says and frozen not in (None, manifest.frozen):
-            problem = "the numbers that are not trained are not the run's"
+        return method_of(spec).check_weights(spec, told.claim, tensors, frozen)
     except MalformedError as error:
         return Check("weights", False, str(error))
     except (OSError, ValueError, RuntimeError) as error:
         raise StorageError(f"the model in {out} can't be loaded", str(error).splitlines()[0]) from None
-    if problem:
-        return Check("weights", False, problem)
-    return Check("weights", True, f"height {told.height}, state {told.state}{_scope(spec, says)}")
-
-
-def _problem_of_fragments(told: Provenance, manifest: StateManifest, tensors: Mapping[str, torch.Tensor]) -> str:
-    """What is wrong with the weights of a state of Streaming DiLoCo; empty if nothing is."""
-    if digest_of(manifest.encoded).hex() != told.state or manifest.height != told.height:
-        return "the manifest is another state's"
-    layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, len(manifest.vectors))
-    if layout.digest != manifest.layout:
-        return "names or shapes of the parameters are not the run's"
-    for index, (theta, _) in enumerate(manifest.vectors):
-        values = np.ascontiguousarray(layout.gather(tensors, index).numpy())
-        if HashedVector(values).digest != Digest(theta):
-            return f"the numbers of fragment {index} are not those of height {told.height}"
-    return ""
-
-
-def _problem_of_masters(told: Provenance, manifest: MasterManifest, tensors: Mapping[str, torch.Tensor]) -> str:
-    """The same for one-byte SPSA."""
-    if digest_of(manifest.encoded).hex() != told.state or total(unpacked(manifest.position)) != told.height:
-        return "the manifest is another state's"
-    layout = manifest.layout()
-    if {slot.name: slot.shape for slot in layout.slots} != {name: tuple(t.shape) for name, t in tensors.items()}:
-        return "names or shapes of the parameters are not the run's"
-    return "" if _digest_of(layout, tensors).hex() == told.weights else "the numbers are not those that were exported"
-
-
-def _scope(spec: RunSpec, names_frozen: bool) -> str:
-    """What this alone can't say."""
-    if isinstance(spec.method, SPSAMethod):
-        return "; rounded to float32: --run RUN_DIR checks that the logs lead to it"
-    if spec.model.lora is not None:
-        return "; checked: adapters.safetensors, not the base model that it was merged into"
-    return "; checked: the trained parameters, not the frozen ones" if spec.model.trainable and not names_frozen else ""

@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from p2ptrain.commands.export import cannot_write, check_is_free, write_masters
+from p2ptrain.commands.export import check_is_free, write
 from p2ptrain.errors import StorageError
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.spsa.audit import Past
+from p2ptrain.spsa.method import past_state
 from p2ptrain.spsa.position import total
 from p2ptrain.state import RunFolder
 from p2ptrain.state.logs import Log
@@ -48,10 +49,7 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
         print(f"{total(position):,} records of {len(position)} logs: state {state.digest.hex()}")
         if out is not None:
             task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
-            try:
-                print(write_masters(folder, task, out, past, state))
-            except OSError as error:
-                raise cannot_write(out, error) from None
+            print(write(folder, task, out, past_state(past, state)))
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from p2ptrain.commands.orders import member_to_shut_out, shut_out, shut_out_words
 from p2ptrain.commands.visiting import members_of, owner_key, told_words, visit
 from p2ptrain.errors import AccessError, UsageError
-from p2ptrain.run import SPSAMethod
 from p2ptrain.state import RunFolder
 
 
@@ -30,7 +29,7 @@ def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file:
         UsageError: `keep` of a run that has no records, or `everyone` of one that has no invites.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
-        has_records = isinstance(folder.spec.method, SPSAMethod)
+        has_records = folder.spec.method.keeps_records
         if not folder.spec.is_private and not has_records:
             raise AccessError(
                 "a public run can't shut anybody out",

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from p2ptrain.commands.provenance import FILE, Provenance, check_export
-from p2ptrain.diloco.audit import audit, check_against
-from p2ptrain.errors import LedgerError, MalformedError, StorageError
-from p2ptrain.run import Digest, SPSAMethod
-from p2ptrain.spsa.audit import audit as audit_logs
-from p2ptrain.spsa.audit import check_against as check_logs_against
-from p2ptrain.spsa.position import unpacked
-from p2ptrain.spsa.state import MasterManifest
+from p2ptrain.errors import LedgerError, StorageError
+from p2ptrain.peer.methods import method_of
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 
@@ -37,8 +31,12 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
     if run_dir is not None:
         raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
     with RunFolder.open(target, lock=False) as folder:
-        found = audit_logs(folder, base) if isinstance(folder.spec.method, SPSAMethod) else audit(folder, base)
-        _tell(target, found, json_lines, "start the peer: it fetches what is missing or damaged")
+        _tell(
+            target,
+            method_of(folder.spec).audit(folder, base),
+            json_lines,
+            "start the peer: it fetches what is missing or damaged",
+        )
 
 
 def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
@@ -50,16 +48,7 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
         if folder.run.hex() != told.run:
             yield Check("ledger", False, f"{run_dir} is of another run, {folder.run.hex()[:8]}")
             return
-        commit, state = (Digest(bytes.fromhex(name)) for name in (told.commit, told.state))
-        if isinstance(folder.spec.method, SPSAMethod):
-            try:
-                position = unpacked(MasterManifest.decode(base64.b64decode(told.manifest)).position)
-            except (MalformedError, ValueError) as error:
-                yield Check("ledger", False, f"the export does not say what its state holds: {error}")
-                return
-            yield check_logs_against(folder, state, position)
-        else:
-            yield check_against(folder, commit, state)
+        yield method_of(folder.spec).check_against(folder, told.claim)
 
 
 def _tell(target: Path, checks: Iterable[Check], json_lines: bool, way_out: str) -> None:

@@ -1,9 +1,10 @@
 """Streaming DiLoCo. The mathematics (`fragments codecs outer merge schedule`), the grammar of its ledger and the rounds
-as a pure state machine (`chain round events pace`), this peer's copy of the run (`state replica`), the network shell
-(`exchange join`) and what a user wraps (`optimizer lanes`).
+as a pure state machine (`chain round events pace payloads`), this peer's copy of the run (`state snapshots replica
+rollback audit`), the network side (`shell join gathering news`), what a user wraps (`optimizer exchange view lanes`),
+what a peer asks of it (`method trainer history`). A contribution begins in `optimizer` and ends in `outer`.
 """
 
-from p2ptrain.diloco.chain import Commit, Contribution, Head
+from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.optimizer import StreamingDiLoCo
 
-__all__ = ["Commit", "Contribution", "Head", "StreamingDiLoCo"]
+__all__ = ["Commit", "Contribution", "StreamingDiLoCo"]

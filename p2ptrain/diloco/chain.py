@@ -21,6 +21,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
 from p2ptrain.run.record import Count, DigestField, SignedRecord
 
@@ -85,21 +86,6 @@ class Commit(SignedRecord):
     def signers(self) -> set[PeerId]:
         """The leader and the contributors."""
         return {PeerId(self.author), *(PeerId(contribution.author) for contribution in self.contributions)}
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A position in the ledger and the state there. Equal heads mean equal bytes."""
-
-    height: int
-    commit: Digest
-    state: Digest
-    weight: int
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """The head of a chain is the applied position of the highest rank."""
-        return self.weight, -self.height, -int.from_bytes(self.commit, "big")
 
 
 class Verdict(Enum):

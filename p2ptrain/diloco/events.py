@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2ptrain.diloco.chain import Commit, Contribution, Head
+from p2ptrain.diloco.chain import Commit, Contribution
+from p2ptrain.method.head import Head
 from p2ptrain.run import Digest, PeerId
 
 # Events

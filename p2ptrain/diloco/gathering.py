@@ -44,7 +44,7 @@ class Gathering:
         workers: Workers,
         membership: Membership,
         feed: Callable[[Rounds, events.Event], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
     ) -> None:
         self._fetcher, self._replica, self._workers, self._membership = fetcher, replica, workers, membership
         self._feed, self._spawn = feed, spawn
@@ -54,8 +54,9 @@ class Gathering:
     def fetch(self, contribution: Contribution, rounds: Rounds, head: Callable[[], GlobalState]) -> None:
         """Start to get a contribution's bytes; `head` is the state against which they are checked then."""
         task = self._spawn(self._fetch(contribution, rounds, head))
-        self._fetching[task] = contribution
-        task.add_done_callback(self._fetching.pop)
+        if task is not None:
+            self._fetching[task] = contribution
+            task.add_done_callback(self._fetching.pop)
 
     async def _fetch(self, contribution: Contribution, rounds: Rounds, head: Callable[[], GlobalState]) -> None:
         payload = Digest(contribution.payload)

@@ -7,10 +7,9 @@ newest, by most of those who are at it. Which branch is the run's, a newcomer ca
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -18,15 +17,16 @@ from pydantic import Field
 
 from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.replica import Position
+from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.diloco.round import RECENT_COMMITS
-from p2ptrain.diloco.snapshots import AnotherModel, assemble
+from p2ptrain.diloco.snapshots import assemble
 from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
-from p2ptrain.errors import LedgerError, MalformedError, NetworkError
+from p2ptrain.errors import LedgerError, MalformedError
+from p2ptrain.method import Offer, find_snapshot
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
-from p2ptrain.state import Fetcher, FetchError, RunFolder
-from p2ptrain.state.arrivals import SNAPSHOT, Arrivals, hear_peers, most_held
+from p2ptrain.state import Fetcher, RunFolder
+from p2ptrain.state.arrivals import SNAPSHOT, Arrivals
 from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Membership, Presence, Refused, Rpc, RpcError, Swarm
 
@@ -34,7 +34,6 @@ METHOD = "commits"
 COMMITS_PER_CALL = 64
 MOST_COMMITS = 4096
 """A peer that is further behind starts from a snapshot instead."""
-NOBODY_AFTER = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def check_commit(commit: Commit, membership: Membership) -> Commit:
     return commit.check_signatures()
 
 
-def parts_below(chain: Chain, position: Position, height: int) -> bool:
+def parts_below(chain: Chain, position: StartingPoint, height: int) -> bool:
     """Whether the branch of a position is known to leave the chain's head's below this height."""
     theirs = {commit.height: commit.digest for commit in (*position.history, *position.above)}
     height = min(height, max(theirs, default=0))
@@ -95,7 +94,7 @@ class Joiner:
         """Have this called with (bytes here, bytes in all) while a snapshot arrives."""
         self._arrivals.on_progress = call
 
-    async def find_position(self, base: GlobalState, deepest: int | None = None) -> Position:
+    async def find_start(self, base: GlobalState, deepest: int | None = None) -> StartingPoint:
         """The newest snapshot that most peers hold, with the commits around it.
 
         Args:
@@ -107,46 +106,19 @@ class Joiner:
             AnotherModel: the run's state is of another model.
             StorageError: what arrives can't be kept.
         """
-        deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
-        unusable: set[Digest] = set()
-        doubted: set[PeerId] = set()
-        problem = "no peer of the run announces a snapshot"
-        another_model: AnotherModel | None = None
-        while asyncio.get_running_loop().time() < deadline:
-            heard = await hear_peers(self._membership)
-            peers = {peer: seen for peer, seen in heard.items() if peer not in doubted} or heard
-            found = most_held(peers, unusable)
-            if found is None and another_model is not None:
-                raise another_model
-            if found is None:
-                continue
-            height, state, holders = found
-            try:
-                position = await self._fetch_position(state, holders, peers, base, deepest)
-                parts = position.state.fragments
-                self._arrivals.let_go_of_others({v.digest for part in parts for v in (part.theta, part.momentum)})
-                return position
-            except (FetchError, MalformedError, LedgerError, AnotherModel) as error:
-                problem = str(error)
-                another_model = error if isinstance(error, AnotherModel) else another_model
-                log.warning("the snapshot %s of height %d can't be used: %s", short(state), height, problem)
-                unusable.add(state)
-                doubted.update(holders)
-                deadline = asyncio.get_running_loop().time() + NOBODY_AFTER
-        raise NetworkError(
-            "nobody handed out the run's state",
-            problem,
-            "check that a peer that trains in this run is reachable, or ask for a newer invite",
-        )
 
-    async def _fetch_position(
-        self,
-        digest: Digest,
-        holders: Sequence[PeerId],
-        peers: dict[PeerId, Presence],
-        base: GlobalState,
-        deepest: int | None,
-    ) -> Position:
+        async def fetch(offer: Offer, peers: Mapping[PeerId, Presence]) -> StartingPoint:
+            found = await self._fetch(offer, peers, base, deepest)
+            parts = found.state.fragments
+            self._arrivals.let_go_of_others({v.digest for part in parts for v in (part.theta, part.momentum)})
+            return found
+
+        return await find_snapshot(self._membership, fetch)
+
+    async def _fetch(
+        self, offer: Offer, peers: Mapping[PeerId, Presence], base: GlobalState, deepest: int | None
+    ) -> StartingPoint:
+        digest, holders = offer.state, offer.holders
         state = await self._fetch_state(digest, holders, base)
         tips = dict.fromkeys(Digest(peers[peer].commit) for peer in holders)
         above: list[Commit] = []
@@ -165,7 +137,7 @@ class Joiner:
         history = await self.fetch_branch(state.commit, holders, {NO_DIGEST}.__contains__, floor)
         if len(history) < min(state.height, len(state.fragments)):
             raise LedgerError("the commits below a snapshot can't be had", short(digest))
-        return Position(state, tuple(history), tuple(above))
+        return StartingPoint(state, tuple(history), tuple(above))
 
     async def _fetch_state(self, digest: Digest, holders: Sequence[PeerId], base: GlobalState) -> GlobalState:
         record = await self._fetcher.fetch(digest, lambda: holders, SNAPSHOT, StateManifest.max_bytes)

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 
 from p2ptrain.diloco.codecs import CODECS, NonFiniteError
-from p2ptrain.diloco.exchange import WAIT_SECONDS, Exchange
+from p2ptrain.diloco.exchange import Exchange
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.lanes import Lanes, Pending
 from p2ptrain.diloco.merge import merge
@@ -28,6 +28,8 @@ from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
+from p2ptrain.method import Head, Tell
+from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.state.run import Run
@@ -64,7 +66,7 @@ class StreamingDiLoCo:
         run: Run,
         *,
         held_out: Digest = NO_DIGEST,
-        on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
+        on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._run, self._method, self._stop = run, run.spec.diloco, stop
@@ -274,6 +276,11 @@ class StreamingDiLoCo:
         return self._exchange
 
     @property
+    def head(self) -> Head:
+        """The newest commit that this peer has applied, and the state there."""
+        return self._exchange.view.head
+
+    @property
     def height(self) -> int:
         """The height up to which the training weights have merged the commits."""
         return self._merged_height
@@ -374,7 +381,7 @@ class StreamingDiLoCo:
         if phase != self._vitals.phase:
             self._vitals = replace(self._vitals, phase=phase)
             if phase != "joining":
-                self._exchange.flush()
+                self._exchange.beat()
 
     def _wait(self, until: Callable[[View], bool]) -> None:
         while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():

@@ -16,9 +16,10 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.outer import Applied, decode_payload, replay
 from p2ptrain.diloco.rollback import rollback
 from p2ptrain.diloco.schedule import fragment_of
-from p2ptrain.diloco.snapshots import CONTRIBUTION, AnotherModel, Snapshots, commit_of
+from p2ptrain.diloco.snapshots import CONTRIBUTION, Snapshots, commit_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError, StorageError
+from p2ptrain.method import AnotherModel
 from p2ptrain.run import NO_DIGEST, Digest, Manifest, PeerId, short
 from p2ptrain.run.digest import Buffer
 from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Ledger, Limits, Rollback, RunFolder
@@ -43,7 +44,7 @@ class LedgerSource:
 
 
 @dataclass(frozen=True)
-class Position:
+class StartingPoint:
     """Where a peer can start: a state, the commits below it (oldest first) and those above it that are known."""
 
     state: GlobalState
@@ -147,7 +148,7 @@ class Replica:
 
     # Starting ------------------------------------------------------------------------------------------------------
 
-    def begin(self, position: Position) -> None:
+    def begin(self, position: StartingPoint) -> None:
         """Start from a state that was made or fetched: save it, and the commits around it. Snapshots that do not lead
         there, by commits whose contributions are here, are forgotten."""
         for commit in (*position.history, *position.above):
@@ -156,7 +157,7 @@ class Replica:
         self.snapshots.begin(position.state, self._leading_to(position))
         self.set_head(position.state.commit)
 
-    def _leading_to(self, position: Position) -> set[Digest]:
+    def _leading_to(self, position: StartingPoint) -> set[Digest]:
         """The states, by the commits' own words, from which the position's can be replayed here."""
         leading = {position.state.digest}
         for commit in reversed(position.history):
@@ -165,14 +166,14 @@ class Replica:
             leading.add(Digest(commit.state))
         return leading
 
-    def restore(self) -> Position | None:
+    def restore(self) -> StartingPoint | None:
         """Where this peer was when it stopped: the newest snapshot on the head's branch that is whole, and the commits
         around it.
 
         None if the folder holds no usable snapshot: then the peer joins like a newcomer.
         """
         self._drop_what_is_damaged()
-        position: Position | None = None
+        position: StartingPoint | None = None
         rows = self._ledger.snapshots()
         branch = self._branch_of_head(rows[-1].height if rows else 0)
         for row in sorted(rows, key=lambda row: commit_of(row) not in branch):
@@ -184,7 +185,7 @@ class Replica:
                 raise  # the snapshot is good: not this peer's to give up
             except (StorageError, MalformedError) as error:
                 log.warning("a snapshot of height %d can't be used: %s", row.height, error)
-                self.snapshots.forget(row)
+                self.snapshots.drop([row])
         if position is None:
             return None
         self._remember(position.state)
@@ -199,7 +200,7 @@ class Replica:
             if count := self._ledger.drop_damaged(table):
                 log.warning("%s: %d of its %s were damaged and are dropped", self._ledger.path, count, table)
 
-    def _position_at(self, state: GlobalState) -> Position | None:
+    def _position_at(self, state: GlobalState) -> StartingPoint | None:
         """With the commits around it; None if too few of those below are here to lead a chain on from there."""
         commits = [Commit.decode(record) for record in self._ledger.commits(state.height - KEPT_HISTORY).values()]
         history = _branch_below(state, commits)
@@ -210,7 +211,7 @@ class Replica:
                 self._ledger.path,
             )
             return None
-        return Position(state, tuple(history), tuple(c for c in commits if c.height > state.height))
+        return StartingPoint(state, tuple(history), tuple(c for c in commits if c.height > state.height))
 
     def _branch_of_head(self, lowest: int) -> set[Digest]:
         """The commits from the head that was noted last down to a height, or to where one is missing."""

@@ -27,7 +27,7 @@ from itertools import islice
 
 from blake3 import blake3
 
-from p2ptrain.diloco.chain import MAX_CONTRIBUTIONS, Chain, Commit, Contribution, Head, Verdict
+from p2ptrain.diloco.chain import MAX_CONTRIBUTIONS, Chain, Commit, Contribution, Verdict
 from p2ptrain.diloco.events import (
     Action,
     Applied,
@@ -53,6 +53,7 @@ from p2ptrain.diloco.events import (
 )
 from p2ptrain.diloco.pace import Pace
 from p2ptrain.diloco.payloads import Payloads
+from p2ptrain.method.head import Head
 from p2ptrain.run import Digest, PeerId
 
 RECENT_COMMITS = 4

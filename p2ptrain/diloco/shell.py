@@ -6,25 +6,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from p2ptrain.diloco import events
-from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
+from p2ptrain.diloco.chain import Chain, Commit, Contribution
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.gathering import Gathering
 from p2ptrain.diloco.join import Joiner, check_commit, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
-from p2ptrain.diloco.replica import Position, Replica, StateGone
+from p2ptrain.diloco.replica import Replica, StartingPoint, StateGone
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
+from p2ptrain.method import Background, Head, Tell, trainers_of
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
 from p2ptrain.state import Fetcher
 from p2ptrain.state import serve as serve_blobs
@@ -54,14 +54,15 @@ class Shell:
         layout: Layout,
         report: Callable[[], Vitals],
         show: Callable[[View], None],
-        tell: Callable[[str, Mapping[str, Any]], None],
+        tell: Tell,
     ) -> None:
         self._run, self._layout, self._report = run, layout, report
         self._show_view, self._tell = show, tell
         self._swarm, self._spec = run.swarm, run.spec
         self._replica = Replica(run.folder, layout, run.blobs, run.limits)
         self._fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
-        self._workers = Workers()
+        self._workers, self._background = Workers(), Background(self._swarm)
+        self.spawn = self._background.spawn
         self.membership = Membership(
             self._swarm, run.id, self._vitals, self._news, run.remembered_addresses, run.announcement()
         )
@@ -70,11 +71,11 @@ class Shell:
         self._gathering = Gathering(
             self._fetcher, self._replica, self._workers, self.membership, self._feed_asked, self.spawn
         )
-        self._rounds: Rounds
+        self._begun: Rounds | None = None
+        """None until there is a state to start from."""
         self._view: View
         self._latest: GlobalState
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._resyncing = self._stopping = False
+        self._resyncing = False
         self._asking: set[PeerId] = set()
         self._remembered: set[PeerId] = set()
         self._expected: set[PeerId] = set()
@@ -93,7 +94,7 @@ class Shell:
         await serve_commits(self._swarm.rpc, self._find_commit, self._run.up)
         position = await self._workers.compute(self._replica.restore)
         if position is None and self._run.founding:
-            position = Position(base)
+            position = StartingPoint(base)
             await self._workers.compute(self._replica.begin, position)
         if position is not None:
             self._begin(position)
@@ -106,7 +107,7 @@ class Shell:
         self.spawn(self._tick())
 
     async def _join(self, base: GlobalState, deepest: int | None = None) -> None:
-        position = await self._joiner.find_position(base, deepest)
+        position = await self._joiner.find_start(base, deepest)
         if deepest is not None and parts_below(self._rounds.chain, position, deepest):
             raise LedgerError(
                 f"the others' branch leaves this peer's more than {self._spec.limits.rollback_depth} heights back",
@@ -120,12 +121,12 @@ class Shell:
             new = position.above[-1].digest if position.above else position.state.commit
             await self._tell_rollback(old.commit, new)
 
-    def _begin(self, position: Position) -> None:
+    def _begin(self, position: StartingPoint) -> None:
         """Start the state machine at a position, and let it replay the commits that are known above."""
         method, limits = self._spec.diloco, self._spec.limits
         chain = Chain(position.state.head, method.fragments, position.history)
         rules = Rules(method.fragments, method.overlap != "free", limits.rollback_depth, method.last_height)
-        self._rounds = Rounds(self._swarm.peer_id, chain, rules, monotonic())
+        self._begun = Rounds(self._swarm.peer_id, chain, rules, monotonic())
         rollbacks = self._view.rollbacks + (self._view.state is not position.state)
         self._show(replace(self._picture(position.state), rollbacks=rollbacks))
         self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *self.membership.live})))
@@ -137,11 +138,8 @@ class Shell:
 
     async def stop(self) -> None:
         """Say goodbye; nothing is heard or done any more."""
-        self._stopping = True
         self.membership.listener = None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         await self.membership.close()
 
     # What the swarm says (network thread) ----------------------------------------------------------------------------
@@ -215,9 +213,12 @@ class Shell:
 
     def trainers(self) -> frozenset[PeerId]:
         """Who can contribute, this peer included."""
-        mine = {self._swarm.peer_id} if self._report().phase in ("ready", "training") else set()
-        others = {peer for peer, seen in self.membership.live.items() if seen.phase in ("ready", "training")}
-        return frozenset(mine | others)
+        return trainers_of(self.membership, self._swarm.peer_id, self._report().phase)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Others' messages that were not used, counted by reason."""
+        return self.membership.dropped
 
     async def offer(self, offer: Contribution, data: bytes) -> None:
         """Keep the trainer's contribution, take it into the round and announce it."""
@@ -228,12 +229,17 @@ class Shell:
 
     @property
     def _has_begun(self) -> bool:
-        return hasattr(self, "_rounds")
+        return self._begun is not None
+
+    @property
+    def _rounds(self) -> Rounds:
+        assert self._begun is not None, "there is a state to start from"
+        return self._begun
 
     # Carrying out ----------------------------------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        if self._has_begun and not self._stopping:
+        if self._has_begun and not self._background.stopping:
             for action in self._rounds.handle(event, monotonic()):
                 self._perform(action)
 
@@ -395,10 +401,3 @@ class Shell:
         if self._has_begun:
             self._note_peers()
             self._replica.snapshots.save(self._view.state)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start background work that `stop` cancels; if it fails, the swarm's `check` raises."""
-        task = self._swarm.spawn(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

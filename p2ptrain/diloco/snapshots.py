@@ -1,23 +1,20 @@
 """A peer's snapshots: states on disk at agreed heights, handed out to whoever asks for their vectors.
 
-A snapshot's vectors are files named by digest, so the snapshots that different peers take at one height are the same
-files, and what two snapshots share is stored once. The order of writing is what makes a crash harmless: the files, then
-the ledger's row that names them; and where something is given up, the row first. Every file is synced before the row
-and every row before the next deletion.
+See `method.shelf` for how they last. Here is decided which ones stay: those from which the deepest rollback that the
+spec allows can be replayed, as far as the volunteer's limit lets them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Container, Iterable, Sequence, Set
 
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.method import AnotherModel, Shelf
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
-from p2ptrain.state.arrivals import SNAPSHOT
 
 CONTRIBUTION = "contribution"
 """What their blobs are for, in the accounts of what was sent."""
@@ -25,11 +22,7 @@ CONTRIBUTION = "contribution"
 log = logging.getLogger(__name__)
 
 
-class AnotherModel(StorageError):
-    """A state is whole, and its parameters are not those of the model that was built here."""
-
-
-class Snapshots:
+class Snapshots(Shelf):
     """Those of one run in its folder. Any thread may call; snapshots are written by one and replayed from by another.
 
     Args:
@@ -38,24 +31,21 @@ class Snapshots:
     """
 
     def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits) -> None:
-        self._folder, self._layout, self._blobs, self._limits = folder, layout, blobs, limits
-        self._ledger, self._depth = folder.ledger, folder.spec.limits.rollback_depth
-        self._lock = threading.RLock()
+        super().__init__(folder, blobs)
+        self._layout, self._limits, self._depth = layout, limits, folder.spec.limits.rollback_depth
         self._warned = False
         self._first = 0, NO_DIGEST
         """Height and commit of the snapshot that this peer went on from."""
-        self.offered: tuple[tuple[int, Digest], ...] = ()
-        """(height, state digest) of those that are served, newest first."""
 
     def begin(self, state: GlobalState, leading: Container[Digest]) -> None:
         """Write the snapshot that a peer goes on from; of the others only those of these states stay.
 
         What is still due for the branch before, `save` or `keep_branch`, does not get into its way any more.
         """
-        with self._lock:
+        with self.lock:
             self.write(state)
             self._first = state.height, state.commit
-            self._drop([row for row in self._ledger.snapshots() if row.state not in leading])
+            self.drop([row for row in self.rows() if row.state not in leading])
             self.prune()
 
     def save(self, state: GlobalState) -> None:
@@ -64,27 +54,19 @@ class Snapshots:
         Raises:
             StorageError: the disk is full; the snapshots before are untouched.
         """
-        with self._lock:
+        with self.lock:
             if state.height >= self._first[0]:
                 self.write(state)
                 self.prune()
 
     def write(self, state: GlobalState) -> None:
-        """Write a snapshot and serve it."""
-        with self._lock:
-            for vector in _vectors_of(state):
-                self._folder.vectors.save(vector.digest, vector.values)
-            self._ledger.add_snapshot(SnapshotRow(state.digest, state.height, state.manifest.encoded))
-            self.serve(state)
+        """Write a snapshot and offer it."""
+        vectors = [(vector.manifest, vector.values) for vector in _vectors_of(state)]
+        self.put(_row_of(state), vectors)
 
     def serve(self, state: GlobalState) -> None:
         """Offer a snapshot that is on disk."""
-        for vector in _vectors_of(state):
-            if vector.digest not in self._blobs:
-                source = self._folder.vectors.source(vector.digest)
-                self._blobs.hold_source(vector.manifest, source, SNAPSHOT)
-        self._blobs.hold(state.manifest.encoded, SNAPSHOT)
-        self._list()
+        self.offer(_row_of(state), (vector.manifest for vector in _vectors_of(state)))
 
     def load(self, row: SnapshotRow) -> GlobalState:
         """Read a snapshot from disk, checked.
@@ -96,8 +78,8 @@ class Snapshots:
 
     def at(self, commit: Digest) -> GlobalState | None:
         """The snapshot that was taken after a commit, if there is one and it is whole."""
-        with self._lock:
-            for row in self._ledger.snapshots():
+        with self.lock:
+            for row in self.rows():
                 if commit_of(row) == commit:
                     try:
                         return self.load(row)
@@ -107,32 +89,27 @@ class Snapshots:
 
     def keep_branch(self, branch: Set[Digest]) -> None:
         """A rollback has left a branch: forget the snapshots that were taken after other commits than these."""
-        with self._lock:
+        with self.lock:
             kept = {*branch, self._first[1]}
-            self._drop([row for row in self._dispensable() if commit_of(row) not in kept])
+            self.drop([row for row in self._dispensable() if commit_of(row) not in kept])
             self.prune()
-
-    def forget(self, row: SnapshotRow) -> None:
-        """A snapshot turned out to be unusable."""
-        self._drop([row])
 
     def prune(self) -> None:
         """Let go of the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
-        with self._lock:
-            rows = self._ledger.snapshots()
+        with self.lock:
+            rows = self.rows()
             needed = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
-            self._drop([row for row in self._dispensable() if row not in needed])
-            kept = self._ledger.snapshots()
+            self.drop([row for row in self._dispensable() if row not in needed])
+            kept = self.rows()
             vectors = {digest for row in kept for digest in _vectors_named_by(row)}
-            for digest in self._folder.vectors.keep_only(vectors):
-                self._blobs.release(digest)
+            self.keep_files(vectors)
             if kept and not self._limits.archive:
                 for digest in self._ledger.drop_payloads(kept[-1].height):
                     self._blobs.release(digest)
 
     def _dispensable(self) -> list[SnapshotRow]:
         """Those that may be given up, newest first; an archive keeps its first one for good."""
-        rows = self._ledger.snapshots()
+        rows = self.rows()
         return rows[:-1] if self._limits.archive else rows
 
     def _fits(self, rows: Sequence[SnapshotRow]) -> Callable[[Sequence[int]], bool]:
@@ -142,9 +119,8 @@ class Snapshots:
             if self._limits.disk is None:
                 return True
             vectors = {digest for index in kept for digest in _vectors_named_by(rows[index])}
-            here = sum(map(self._folder.vectors.size, vectors))
-            here += self._ledger.payload_bytes(above=rows[kept[-1]].height)
-            need = here + sum(map(self._folder.vectors.size, _vectors_named_by(rows[0])))
+            here = self.bytes_of(vectors) + self._ledger.payload_bytes(above=rows[kept[-1]].height)
+            need = here + self.bytes_of(_vectors_named_by(rows[0]))
             if need > self._limits.disk and len(kept) == 1 and not self._warned:
                 self._warned = True
                 log.warning(
@@ -155,15 +131,6 @@ class Snapshots:
             return need <= self._limits.disk
 
         return fits
-
-    def _drop(self, rows: Sequence[SnapshotRow]) -> None:
-        self._ledger.drop_snapshots(row.state for row in rows)
-        for row in rows:
-            self._blobs.release(row.state)
-        self._list()
-
-    def _list(self) -> None:
-        self.offered = tuple((row.height, row.state) for row in self._ledger.snapshots())
 
 
 def to_keep(heights: Sequence[int], depth: int, fits: Callable[[Sequence[int]], bool]) -> list[int]:
@@ -212,11 +179,7 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
         MalformedError: a vector has the wrong length.
     """
     if layout is not None and not _describes(manifest, layout):
-        raise AnotherModel(
-            "the run's state is of another model",
-            "names, shapes or untrained weights differ from the model that was built here",
-            "build the model that the run's spec describes, with the same versions of torch and transformers",
-        )
+        raise AnotherModel
     pairs = [(vector(Digest(theta)), vector(Digest(momentum))) for theta, momentum in manifest.vectors]
     sizes = layout.sizes if layout is not None else [len(theta.values) for theta, _ in pairs]
     if any(len(part.values) != size for pair, size in zip(pairs, sizes, strict=True) for part in pair):
@@ -240,6 +203,10 @@ def _describes(manifest: StateManifest, layout: Layout) -> bool:
 def commit_of(row: SnapshotRow) -> Digest:
     """The commit that a snapshot was taken after."""
     return Digest(StateManifest.decode(row.manifest).commit)
+
+
+def _row_of(state: GlobalState) -> SnapshotRow:
+    return SnapshotRow(state.digest, state.height, state.manifest.encoded)
 
 
 def _vectors_of(state: GlobalState) -> Iterable[HashedVector]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from p2ptrain.diloco.chain import Commit, Head
+from p2ptrain.diloco.chain import Commit
 from p2ptrain.diloco.state import GlobalState
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from p2ptrain.monitor.table import number
 from p2ptrain.run import Digest, Genesis, RunSpec, short, short_peer
 from p2ptrain.run.method import SHORT_METHODS
-from p2ptrain.run.summary import data_of, last_height, model_of
+from p2ptrain.run.summary import data_of, model_of
 from p2ptrain.swarm import Invite, Presence
 from p2ptrain.text import one_line
 from p2ptrain.units import age
@@ -92,7 +92,7 @@ def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
 
 
 def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
-    last, since = last_height(seen.spec), seen.age(now)
+    last, since = seen.spec.method.last_height, seen.age(now)
     return (
         seen.name,
         short(seen.run),
@@ -134,7 +134,7 @@ def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
         "tokens_per_second": total if math.isfinite(total) else None,
         "loss": loss if loss is None or math.isfinite(loss) else None,
         "height": seen.height,
-        "last_height": last_height(seen.spec),
+        "last_height": seen.spec.method.last_height,
         "age_seconds": seen.age(now),
     }
 

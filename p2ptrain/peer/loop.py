@@ -1,27 +1,27 @@
-"""What the training loops of all methods have in common: the way in and out, news for people, the checkpoint."""
+"""The training loop of a peer, whatever the method: the way in and out, news for people, the checkpoint."""
 
 from __future__ import annotations
 
 import io
 import logging
 import queue
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from p2ptrain.errors import MemoryLimitError, P2PTrainError
+from p2ptrain.method import Trainer
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.cores import Cores
 from p2ptrain.peer.memory import Memory
+from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.pausing import NEVER, Pause, Pauses
-from p2ptrain.run import Digest, digest_of
+from p2ptrain.run import digest_of
 from p2ptrain.run.digest import DIGEST_BYTES
 from p2ptrain.state import write_whole
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Presence, Vitals, monotonic
+from p2ptrain.swarm import monotonic
 from p2ptrain.tasks import Task
 from p2ptrain.tasks.batch import is_out_of_memory
 
@@ -33,17 +33,9 @@ SAVING_SHARE = 0.01
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a peer is in its run: a height and commit of a chain, or so many records and what it has heard."""
-
-    height: int
-    commit: Digest
-    state: Digest
-
-
-class Loop(ABC):
-    """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `train`, `save`, `close`."""
+class Loop:
+    """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `train`, `finish`, `save`,
+    `close`."""
 
     def __init__(
         self,
@@ -56,6 +48,8 @@ class Loop(ABC):
         cores: Cores | None = None,
     ) -> None:
         self._run, self._task, self._reporter, self._stop, self._pauses = run, task, reporter, stop, pauses
+        self._method = method_of(run.spec)
+        self._trainer: Trainer | None = None
         self._memory, self._cores = memory or Memory(None, task.device), cores
         self._memory_looked, self._made_room = 0.0, False
         self._short_of_memory: MemoryLimitError | None = None
@@ -70,77 +64,65 @@ class Loop(ABC):
         """Why this peer stops by itself, with everything in order: no memory, or no member of its run any more."""
         return self._short_of_memory or self._run.swarm.door.expelled
 
-    # What each method does in its own way ----------------------------------------------------------------------------
+    # The life of a loop ----------------------------------------------------------------------------------------------
 
-    @abstractmethod
+    @property
+    def trainer(self) -> Trainer:
+        """What trains, since `connect`."""
+        assert self._trainer is not None, "connect comes first"
+        return self._trainer
+
     def connect(self) -> None:
-        """Found the run, join it or go back to it."""
+        """Found the run, join it or go back to it.
 
-    @abstractmethod
+        Raises:
+            P2PTrainError: nobody to join, another model, no space on the disk, …
+        """
+        self._trainer = self._method.trainer(self._run, self._task, self._hear, self._look_up)
+        self._tell_news()
+
     def begin(self) -> None:
         """Wait for the swarm, and go on from the checkpoint of last time, if there is one."""
+        self.trainer.optimizer.wait_until_ready()
+        self._restore()
+        self._tell_news()
 
-    @abstractmethod
     def train(self) -> None:
         """Step until the run is complete or somebody asks to stop."""
+        trainer = self.trainer
+        self._began = self._reported = self._saved = monotonic()
+        self._evaluate()
+        while self._may_go_on():
+            used = trainer.step(self._batch, self._fits)
+            if not used:
+                continue
+            self._batch += used
+            self._tell_news()
+            self._evaluate()
+            self._tell_progress()
+            self._save_if_due()
+        self._tell_news()
+        self._evaluate()
 
-    @abstractmethod
-    def pause(self) -> None:
-        """Tell the others not to wait for this peer."""
-
-    @abstractmethod
-    def rest(self, seconds: float) -> None:
-        """Follow the others for so long, without training."""
-
-    @abstractmethod
-    def resume(self) -> None:
-        """Go on from where they are now."""
-
-    @abstractmethod
     def finish(self, timeout: float) -> None:
-        """After the last step: take in what arrived, and stay until everyone is at the same place (or `timeout`)."""
+        """After the last step: take in what arrived, and stay until everyone is at the same head (or `timeout`)."""
+        self.trainer.finish(timeout)
+        self._tell_news()
 
-    @abstractmethod
     def close(self) -> None:
         """Leave the swarm, however far this has come."""
+        if self._trainer is not None:
+            self._trainer.optimizer.close()
 
     @property
-    @abstractmethod
     def is_complete(self) -> bool:
         """Whether the run has come to its end."""
+        return self.trainer.optimizer.is_complete
 
-    @property
-    @abstractmethod
-    def vitals(self) -> Vitals: ...
-
-    @property
-    @abstractmethod
-    def place(self) -> Place: ...
-
-    @property
-    @abstractmethod
-    def others(self) -> Iterable[Presence]:
-        """The other live peers."""
-
-    @property
-    @abstractmethod
-    def refused(self) -> Mapping[str, int]:
-        """Others' messages that were not used, by reason."""
-
-    @property
-    @abstractmethod
-    def own_presence(self) -> Presence: ...
-
-    @abstractmethod
-    def _own_state(self) -> dict[str, Any]:
-        """What only this peer knows, for its checkpoint."""
-
-    @abstractmethod
-    def _load_own_state(self, saved: Mapping[str, Any]) -> None: ...
-
-    @abstractmethod
-    def _tell_of(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Tell people what the method's network side has told."""
+    def _evaluate(self) -> None:
+        found = self.trainer.evaluate()
+        if found is not None:
+            self._reporter.emit(found)
 
     # News ------------------------------------------------------------------------------------------------------------
 
@@ -168,8 +150,8 @@ class Loop(ABC):
                 self._tell_fetching(facts["here"], facts["in_all"], at)
             elif name == "warning":
                 self._reporter.emit(events.Warned(facts["text"]))
-            else:
-                self._tell_of(name, facts)
+            elif (event := self._method.as_event(name, facts)) is not None:
+                self._reporter.emit(event)
 
     def _tell_fetching(self, here: int, in_all: int, at: float) -> None:
         began, already = self._fetch_began = self._fetch_began or (at, here)
@@ -181,22 +163,23 @@ class Loop(ABC):
         rate = (here - already) / (at - began) if at > began else 0.0
         self._reporter.emit(events.Fetching(here, in_all, round(at - began, 3), round(rate)))
 
-    def _tell_progress(self, height: int, rate: float) -> None:
+    def _tell_progress(self) -> None:
         """About once a second."""
         now = monotonic()
         if now - self._reported < PROGRESS_SECONDS:
             return
         self._reported = now
-        vitals = self.vitals
+        optimizer = self.trainer.optimizer
+        vitals = optimizer.vitals
         self._reporter.emit(
             events.Progress(
                 vitals.steps,
                 round(self.seconds, 3),
-                height,
+                optimizer.height,
                 vitals.loss,
-                rate,
+                self.trainer.learning_rate,
                 vitals.tokens_per_second,
-                len(list(self.others)),
+                len(optimizer.exchange.peers),
                 self._run.swarm.node.sent.total(),
             )
         )
@@ -267,7 +250,8 @@ class Loop(ABC):
         pause = self._pauses.now()
         if pause is None:
             return
-        self.pause()
+        optimizer = self.trainer.optimizer
+        optimizer.pause()
         self.save()
         if self._task.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -277,11 +261,11 @@ class Loop(ABC):
                 told = pause
                 until = None if pause.until is None else pause.until.isoformat(timespec="minutes")
                 self._reporter.emit(events.Paused(pause.reason, until))
-            self.rest(REST_SECONDS)
+            optimizer.rest(REST_SECONDS)
             self._tell_news()
             pause = self._pauses.now()
         if pause is None:
-            self.resume()
+            optimizer.resume()
             self._reporter.emit(events.WentOn(round(monotonic() - began, 3)))
 
     # What this peer alone knows --------------------------------------------------------------------------------------
@@ -294,7 +278,7 @@ class Loop(ABC):
         """
         began = monotonic()
         state = {
-            **self._own_state(),
+            "method": self.trainer.state_dict(),
             "batch": self._batch,
             "data": self._task.data_state(),
             "rng": torch.get_rng_state(),  # dropout
@@ -309,9 +293,10 @@ class Loop(ABC):
         self._saved = monotonic()
         self._saving_seconds = self._saved - began
 
-    def _may_save(self) -> bool:
+    def _save_if_due(self) -> None:
         """So that a crash loses little, but never for more than its share of the time."""
-        return self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved)
+        if self.trainer.is_saving_due() and self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved):
+            self.save()
 
     def _restore(self) -> None:
         """Go on from the checkpoint, unless it is damaged: then from the swarm's weights alone."""
@@ -325,7 +310,7 @@ class Loop(ABC):
             return
         # Each tensor goes to its own device from the host.
         state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        self._load_own_state(state)
+        self.trainer.load_state_dict(state["method"])
         self._batch = state["batch"]
         self._task.restore_data(state["data"])
         torch.set_rng_state(state["rng"])

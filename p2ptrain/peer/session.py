@@ -14,19 +14,18 @@ import psutil
 import torch
 
 from p2ptrain.errors import AccessError, StorageError, TrainingError
+from p2ptrain.method import SharedOptimizer
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
 from p2ptrain.peer.contents import check_own_files, look_at
 from p2ptrain.peer.cores import Cores, OthersShare
-from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.memory import Memory, check_before_loading
 from p2ptrain.peer.pausing import Pauses
-from p2ptrain.peer.spsa_loop import SPSALoop
 from p2ptrain.peer.stopping import Stopping
-from p2ptrain.run import SPSAMethod, short
+from p2ptrain.run import short
 from p2ptrain.run.access import owners_of
 from p2ptrain.state.folder import find_folder
 from p2ptrain.state.home import default_home
@@ -89,30 +88,29 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
             size = choose_batch_size(task, run.spec.method.name, memory)
             reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
-        method = SPSALoop if isinstance(run.spec.method, SPSAMethod) else DiLoCoLoop
         cores = _shared_cores(options, task.device)
-        trainer: Loop = method(run, task, reporter, stopping.requested, pauses, memory, cores)
-        stack.enter_context(_log_to(run, trainer.warn))
-        stack.callback(trainer.close)
+        loop = Loop(run, task, reporter, stopping.requested, pauses, memory, cores)
+        stack.enter_context(_log_to(run, loop.warn))
+        stack.callback(loop.close)
         stack.callback(reporter.close)
         reporter.emit(events.Preparing("founding the run" if run.founding else "joining the others"))
-        trainer.connect()
-        _introduce(run, task, trainer, reporter)
-        trainer.begin()
-        reporter.emit(_training(trainer))
+        loop.connect()
+        _introduce(run, task, loop.trainer.optimizer, reporter)
+        loop.begin()
+        reporter.emit(_training(loop.trainer.optimizer))
         try:
-            trainer.train()
-            trainer.finish(FINISH_SECONDS if trainer.is_complete else 0.0)
+            loop.train()
+            loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
         except TrainingError:
             log.exception("training can't go on")
             run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer may be on the way to the same end
             raise
         except AccessError:
             pass  # this peer has given up, see below
-        trainer.save()
-        _say_goodbye(run, trainer, reporter, options.again)
-        if trainer.given_up is not None:
-            raise trainer.given_up
+        loop.save()
+        _say_goodbye(run, loop, reporter, options.again)
+        if loop.given_up is not None:
+            raise loop.given_up
 
 
 def _shared_cores(options: PeerOptions, device: torch.device) -> Cores | None:
@@ -134,8 +132,8 @@ def prepare_torch(threads: int | None) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
-    device = trainer.vitals.device
+def _introduce(run: Run, task: Task, optimizer: SharedOptimizer, reporter: Reporter) -> None:
+    device = optimizer.vitals.device
     log.info("p2ptrain %s, run %s, peer %s on %s", version(), short(run.id), run.swarm.peer_id, device)
     reporter.emit(
         events.Started(
@@ -159,7 +157,8 @@ def _introduce(run: Run, task: Task, trainer: Loop, reporter: Reporter) -> None:
                 "this peer can't be compared with the others'"
             )
         )
-    reporter.watch(run.swarm.peer_id, lambda: [trainer.own_presence, *trainer.others])
+    exchange = optimizer.exchange
+    reporter.watch(run.swarm.peer_id, lambda: [exchange.own_presence, *exchange.peers.values()])
 
 
 def _invite_command(run: Run) -> str:
@@ -173,27 +172,27 @@ def _invite_command(run: Run) -> str:
     return f"p2ptrain invite {shlex.quote(str(named))}"
 
 
-def _training(trainer: Loop) -> events.Training:
-    place = trainer.place
-    return events.Training(place.height, place.commit.hex(), place.state.hex(), len(list(trainer.others)))
+def _training(optimizer: SharedOptimizer) -> events.Training:
+    head = optimizer.head
+    return events.Training(head.height, head.commit.hex(), head.state.hex(), len(optimizer.exchange.peers))
 
 
-def _say_goodbye(run: Run, trainer: Loop, reporter: Reporter, options: tuple[str, ...]) -> None:
-    place = trainer.place
-    folder = str(run.folder.path)
-    complete, shut_out = trainer.is_complete, isinstance(trainer.given_up, AccessError)
+def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, options: tuple[str, ...]) -> None:
+    optimizer = loop.trainer.optimizer
+    head, folder = optimizer.head, str(run.folder.path)
+    complete, shut_out = optimizer.is_complete, isinstance(loop.given_up, AccessError)
     reporter.emit(
         events.Stopped(
             reason="the run is complete" if complete else "shut out" if shut_out else "stopped",
-            height=place.height,
-            commit=place.commit.hex(),
-            state=place.state.hex(),
-            steps=trainer.vitals.steps,
-            seconds=round(trainer.seconds, 3),
+            height=head.height,
+            commit=head.commit.hex(),
+            state=head.state.hex(),
+            steps=optimizer.vitals.steps,
+            seconds=round(loop.seconds, 3),
             folder=folder,
             resume="" if complete or shut_out else shlex.join(["p2ptrain", "peer", folder, *options]),
             sent=accounts(run),
-            refused=dict(trainer.refused),
+            refused=dict(optimizer.exchange.refused),
         )
     )
 

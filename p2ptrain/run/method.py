@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,11 @@ from p2ptrain.run.section import Fraction, PositiveInt, Section
 
 class DiLoCoMethod(Section):
     """Streaming DiLoCo (arXiv 2311.08105, 2501.18512)."""
+
+    computes_gradients: ClassVar[bool] = True
+    """A step has a backward pass."""
+    keeps_records: ClassVar[bool] = False
+    """The ledger consists of records of single gradients, any of which can be taken back."""
 
     name: Literal["diloco"]
     inner_steps: PositiveInt = Field(
@@ -95,9 +100,17 @@ class DiLoCoMethod(Section):
         """The height at which the run is complete."""
         return None if self.total_steps is None else self.total_steps // self.steps_per_round
 
+    @property
+    def settings(self) -> str:
+        """What matters most, in one line."""
+        return f"H = {self.inner_steps}, P = {self.fragments}, {self.codec}, overlap {self.overlap}"
+
 
 class SPSAMethod(Section):
     """One-byte SPSA (arXiv 2306.10015): one byte for each gradient, in any order."""
+
+    computes_gradients: ClassVar[bool] = False
+    keeps_records: ClassVar[bool] = True
 
     name: Literal["spsa"]
     lr: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -146,6 +159,16 @@ class SPSAMethod(Section):
                 f"decay_records ({self.decay_records}) must be more than warmup_records ({self.warmup_records})"
             )
         return self
+
+    @property
+    def last_height(self) -> int | None:
+        """The number of records at which the run is complete."""
+        return self.total_records
+
+    @property
+    def settings(self) -> str:
+        """What matters most, in one line."""
+        return f"lr {self.lr:g}, ε {self.epsilon:g}, clip {self.clip:g}, flush {self.flush_seconds:g} s"
 
 
 Method = Annotated[DiLoCoMethod | SPSAMethod, Field(discriminator="name")]

@@ -4,7 +4,6 @@ gets to a terminal.
 
 from __future__ import annotations
 
-from p2ptrain.run.method import SPSAMethod
 from p2ptrain.run.spec import DatasetData, FilesData, RunSpec
 
 
@@ -28,8 +27,3 @@ def data_of(spec: RunSpec) -> str:
         case FilesData():
             return ", ".join(spec.data.paths)
     return spec.data.source
-
-
-def last_height(spec: RunSpec) -> int | None:
-    """The height at which the run is complete, of a one-byte run the number of records; None if it has no end."""
-    return spec.method.total_records if isinstance(spec.method, SPSAMethod) else spec.method.last_height

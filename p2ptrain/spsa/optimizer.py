@@ -4,9 +4,14 @@
     for batch in batches:
         loss = spsa.step(batch)
 
-`step` applies what the others have measured, measures the loss on both sides of a perturbation and says one byte:
+`step` applies what the others have measured, measures the loss L on both sides of a perturbation and says the projected
+gradient g in one byte (arXiv 2306.10015, algorithm 1):
 
-No gradient is computed and nothing is waited for; see `estimator` for what is measured.
+    g = (L(θ + ε·z) − L(θ − ε·z)) / 2ε,    z = signs(run, author, session, index) ∈ {−1, +1}^d
+    θ ← θ − lr · decode(encode(g)) · z      on every peer, in whatever order the bytes arrive
+
+No gradient is computed and nothing is waited for. `estimator` says how g is measured, `byte` how it is encoded, and
+`master` why the order does not matter.
 """
 
 from __future__ import annotations
@@ -20,11 +25,13 @@ from typing import Any, Self
 import torch
 
 from p2ptrain.errors import TrainingError
+from p2ptrain.method import Head, Tell
+from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.spsa.byte import encode
 from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Estimator
-from p2ptrain.spsa.exchange import WAIT_SECONDS, Exchange
+from p2ptrain.spsa.exchange import Exchange
 from p2ptrain.spsa.master import MasterLayout, check_learning_rate
 from p2ptrain.spsa.position import distance, total, towards
 from p2ptrain.spsa.replica import Replica
@@ -75,7 +82,7 @@ class OneByteSPSA:
         *,
         held_out: Digest = NO_DIGEST,
         bf16: bool = False,
-        on_event: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
+        on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._run, self._method, self._stop, self._loss, self._tell = run, run.spec.spsa, stop, loss_fn, on_event
@@ -256,6 +263,16 @@ class OneByteSPSA:
     def records(self) -> int:
         """Records, of all peers, that are in the weights."""
         return total(self._replica.position)
+
+    @property
+    def height(self) -> int:
+        """The same, by the name that both methods share."""
+        return self.records
+
+    @property
+    def head(self) -> Head:
+        """Which records are in the weights, and the newest state whose digest this peer has computed."""
+        return Head(self.records, self._exchange.view.digest, Digest(self._exchange.own_presence.state))
 
     @property
     def is_complete(self) -> bool:

@@ -9,11 +9,11 @@ import contextlib
 import logging
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from p2ptrain.errors import MalformedError
+from p2ptrain.method import Background, Tell, trainers_of
 from p2ptrain.run import Digest, PeerId, short_peer
 from p2ptrain.run.access import owners_of
 from p2ptrain.spsa.archive import Archive, take_cut
@@ -56,7 +56,7 @@ class Shell:
         run: Run,
         report: Callable[[], Vitals],
         show: Callable[[View], None],
-        tell: Callable[[str, Mapping[str, Any]], None],
+        tell: Tell,
     ) -> None:
         self._run, self._report, self._show_view, self._tell = run, report, show, tell
         self._swarm = run.swarm
@@ -73,8 +73,9 @@ class Shell:
         self._new_logs = RateLimit(NEW_LOGS_RATE, NEW_LOGS_BURST)
         self._on_disk: dict[Log, int] = {}
         self._unwritten: list[Batch] = []
-        self._writing = self._pulling = self._stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = self._pulling = False
+        self._background = Background(self._swarm)
+        self.spawn = self._background.spawn
         self._remembered: set[PeerId] = set()
         self._agreed: dict[PeerId, float] = {}
         """When this peer last knew everything that another one did."""
@@ -86,7 +87,7 @@ class Shell:
         self._searched: set[tuple[PeerId, Log]] = set()
         self._started = monotonic()
         self._view = View({}, self.book.digest({}))
-        self.refused: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         """Batches that were not used, by reason."""
 
     # Starting --------------------------------------------------------------------------------------------------------
@@ -125,15 +126,12 @@ class Shell:
 
     async def stop(self) -> None:
         """Say goodbye; nothing is heard or done any more."""
-        self._stopping = True
         self.membership.listener = None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         await self.membership.close()
 
-    def end(self) -> None:
-        """After `stop`, on any thread: end the workers."""
+    def save_and_end(self) -> None:
+        """After `stop`, on any thread: note where the others were, and end the workers."""
         self._workers.end(self._note_peers)
 
     # What the swarm says (network thread) ----------------------------------------------------------------------------
@@ -166,10 +164,10 @@ class Shell:
     def _hear_batch(self, origin: PeerId, data: bytes) -> None:
         batch = Batch.decode(data)  # membership counts what is malformed
         if batch.log.author != origin:
-            self.refused["not its author's"] += 1
+            self._refused["not its author's"] += 1
             return
         if batch.start == 0 and not self._new_logs.allows(origin):
-            self.refused["too many logs"] += 1
+            self._refused["too many logs"] += 1
             return
         self._take(batch, origin)
 
@@ -184,16 +182,16 @@ class Shell:
                     self._writing = True
                     self.spawn(self._write())
             case Verdict.AHEAD:
-                self.refused["gap"] += 1
+                self._refused["gap"] += 1
                 self._agreed.pop(source, None)  # pulled at the next tick
             case Verdict.CUT:
-                self.refused["cut"] += 1
+                self._refused["cut"] += 1
             case Verdict.BACKWARDS:
-                self.refused["clock"] += 1
+                self._refused["clock"] += 1
             case Verdict.CONTRADICTS:
                 self.spawn(self._convict(batch))
             case Verdict.PARTED:
-                self.refused["forged"] += 1
+                self._refused["forged"] += 1
                 self._search(source, batch.log)
         return verdict
 
@@ -306,7 +304,7 @@ class Shell:
                 summary = await ask_summary(self._swarm.rpc, peer, run)
                 for name, end in sorted(summary.items()):
                     if not self.membership.knows(name.author):
-                        self.refused["not a member's"] += 1
+                        self._refused["not a member's"] += 1
                         continue
                     start = self.book.missing(name, end.length, end.last)
                     if start is not None:
@@ -334,11 +332,18 @@ class Shell:
             snapshots=self.snapshots.offered[:8],
         )
 
+    async def beat(self) -> None:
+        """Send a heartbeat now."""
+        await self.membership.beat()
+
     def trainers(self) -> frozenset[PeerId]:
-        """Who measures, or is ready to, this peer included."""
-        mine = {self._swarm.peer_id} if self._report().phase in ("ready", "training") else set()
-        others = {peer for peer, seen in self.membership.live.items() if seen.phase in ("ready", "training")}
-        return frozenset(mine | others)
+        """Who measures or is ready to, this peer included."""
+        return trainers_of(self.membership, self._swarm.peer_id, self._report().phase)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Others' messages and batches that were not used, counted by reason."""
+        return self._refused + self.membership.dropped
 
     async def say(self, batch: Batch) -> None:
         """Announce a batch of this peer's own, which is on disk."""
@@ -357,15 +362,6 @@ class Shell:
 
     def _note_peers(self) -> None:
         self._run.remember_peers(list(self.membership.live.values()))
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start background work that `stop` cancels; if it fails, the swarm's `check` raises."""
-        if self._stopping:
-            work.close()
-            return
-        task = self._swarm.spawn(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _told(cut: Revocation | Equivocation) -> str:

@@ -1,14 +1,12 @@
-"""Fetching a state: whose snapshot, and its vectors, several at a time, kept on disk chunk by chunk.
-
-None is fetched that is here already.
+"""Fetching the vectors of a snapshot: several at a time, kept on disk chunk by chunk. A vector that is here already is
+not fetched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from p2ptrain.run import Digest, PeerId
 from p2ptrain.state.fetch import Fetcher
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.state.vectors import Numbers
-from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence
 
 VECTORS_AT_ONCE = 2
 SNAPSHOT = "snapshot"
@@ -97,24 +94,3 @@ class Arrivals:
         for digest in self._fetched - needed:
             self._fetcher.release(digest)
         self._fetched.clear()
-
-
-async def hear_peers(membership: Membership) -> dict[PeerId, Presence]:
-    """Who is there, by their heartbeats; waits a moment for those whom only the directory knows."""
-    for _ in range(3):
-        listed = await membership.directory()
-        if listed.keys() <= membership.live.keys() and membership.live:
-            break
-        await asyncio.sleep(HEARTBEAT_SECONDS / 2)
-    return {**listed, **membership.live}
-
-
-def most_held(peers: Mapping[PeerId, Presence], unusable: Set[Digest]) -> tuple[int, Digest, list[PeerId]] | None:
-    """(height, state, holders) of the newest snapshot that more than half of the peers announce; if there is none, of
-    the newest one. None if nobody announces any."""
-    announced = ((height, Digest(state)) for seen in peers.values() for height, state in seen.snapshots)
-    votes = Counter(snapshot for snapshot in announced if snapshot[1] not in unusable)
-    if not votes:
-        return None
-    height, state = max(votes, key=lambda vote: (2 * votes[vote] > len(peers), vote[0], votes[vote]))
-    return height, state, [peer for peer, seen in peers.items() if (height, state) in seen.snapshots]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from p2ptrain.run import Digest, RunSpec, SPSAMethod
+from p2ptrain.run import Digest, RunSpec
 from p2ptrain.tasks.adapters import export_adapters, merged
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.local import LocalOptions, open_device
@@ -61,7 +61,7 @@ class Task(ABC):
         self.bf16 = options.autocast
         # Autocast would round float32 weights at each use, the perturbation of one-byte SPSA with them: there it is the
         # working copy that is bfloat16, after a check.
-        self._autocast = options.autocast and not isinstance(spec.method, SPSAMethod)
+        self._autocast = options.autocast and spec.method.computes_gradients
         self._forward: Any = torch.compile(self.model) if options.compile else self.model
 
     @abstractmethod

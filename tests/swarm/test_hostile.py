@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from p2ptrain.diloco.chain import Commit, Contribution, Head
+from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.news import HoldingNews, News
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, SigningKey, digest_of
 from p2ptrain.state import Blobs, serve
 from p2ptrain.swarm import Identity, Invite, Membership, NodeConfig, Presence, Swarm, Vitals

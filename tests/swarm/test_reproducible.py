@@ -17,7 +17,7 @@ from p2ptrain.diloco.outer import norm_bounds, outer_step, weighted_sum
 from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.schedule import global_progress, learning_rate
 from p2ptrain.diloco.state import Fragment
-from p2ptrain.peer.diloco_loop import make_optimizer
+from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.run import Digest, RunSpec, load_spec
 from p2ptrain.state import Blobs, RunFolder
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed

@@ -19,7 +19,7 @@ from p2ptrain.commands.history import history
 from p2ptrain.commands.provenance import check_export
 from p2ptrain.commands.verify import verify
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.replica import Position, Replica
+from p2ptrain.diloco.replica import Replica, StartingPoint
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, P2PTrainError, StorageError
 from p2ptrain.parameters import digest_of_frozen, shared_parameters
@@ -48,7 +48,7 @@ class Trained:
             home, Genesis.found(spec, base.digest, NO_DIGEST, "tests", KEYS[0]), spec, PEERS[0]
         )
         self.replica = replica = Replica(self.folder, layout, Blobs())
-        replica.begin(Position(base))
+        replica.begin(StartingPoint(base))
         self.state = base
         self.states = [base]
         for height in range(1, 4):

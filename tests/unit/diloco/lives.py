@@ -14,12 +14,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from p2ptrain.diloco.audit import audit
-from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head, Verdict
+from p2ptrain.diloco.chain import Chain, Commit, Contribution, Verdict
 from p2ptrain.diloco.outer import apply_commit
-from p2ptrain.diloco.replica import Position, Replica
+from p2ptrain.diloco.replica import Replica, StartingPoint
 from p2ptrain.diloco.round import RECENT_COMMITS
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
 from p2ptrain.state import Blobs, RunFolder
 from tests.unit.diloco.crashes import Crash, Disk, Machine
@@ -165,11 +166,11 @@ class Life:
         position = self.replica.restore()
         if position is None:
             assert not self._known.began, "what was saved can't be loaded"
-            position = Position(BASE)
+            position = StartingPoint(BASE)
             self._begin(position)
         self._lead_on_from(position)
 
-    def _begin(self, position: Position) -> None:
+    def _begin(self, position: StartingPoint) -> None:
         known, commit = self._known, position.state.commit
         known.beginning = commit
         known.heads.add(commit)
@@ -177,7 +178,7 @@ class Life:
         known.beginning, known.began, known.heads = None, True, {commit}
         known.saved = {commit}
 
-    def _lead_on_from(self, position: Position) -> None:
+    def _lead_on_from(self, position: StartingPoint) -> None:
         self.chain = Chain(position.state.head, FRAGMENTS, position.history)
         for commit in position.above:
             self._hear(commit)
@@ -236,7 +237,7 @@ class Life:
             above.append(self._swarm.commits[tip.commit])
         self._wanted.append(state.commit)
         self._threads.wait_until(lambda: not self._wanted)
-        position = Position(state, tuple(history), tuple(above))
+        position = StartingPoint(state, tuple(history), tuple(above))
         self._begin(position)
         self._lead_on_from(position)
 
@@ -309,7 +310,7 @@ class Story:
             bad = [check for check in bad if "no whole snapshot lies below the head" not in check.found]
         assert not bad, bad
 
-    def _check_position(self, position: Position) -> None:
+    def _check_position(self, position: StartingPoint) -> None:
         state = position.state
         assert same_bits(state, self.swarm.states[state.commit])
         below = self.swarm.branch(state)[: len(position.history)][::-1]

@@ -15,13 +15,14 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2ptrain.diloco import events
-from p2ptrain.diloco.chain import Chain, Commit, Contribution, Head
+from p2ptrain.diloco.chain import Chain, Commit, Contribution
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.outer import apply_commit, decode_payload
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, SigningKey, digest_of, parse_spec
 
 RUN = digest_of(b"a run")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.diloco.audit import audit, branch_of, shares
-from p2ptrain.diloco.replica import Position
+from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.errors import StorageError
 from p2ptrain.run import NO_DIGEST, digest_of
 from p2ptrain.state.check import Check
@@ -21,7 +21,7 @@ from tests.unit.diloco.samples import PEERS
 def peer(tmp_path: Path) -> Iterator[Peer]:
     """Six commits, with snapshots of heights 0, 3 and 6."""
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         for _ in range(2):
             peer.grow(3)
             peer.replica.snapshots.save(peer.states[-1])
@@ -56,7 +56,7 @@ def test_the_snapshot_to_replay_from_can_be_chosen(peer: Peer) -> None:
 
 def test_a_joiner_s_folder_begins_where_it_joined(tmp_path: Path, peer: Peer) -> None:
     with open_peer(tmp_path / "joiner") as joiner:
-        joiner.replica.begin(Position(peer.states[6], tuple(peer.commits[3:])))
+        joiner.replica.begin(StartingPoint(peer.states[6], tuple(peer.commits[3:])))
         checks = list(audit(joiner.folder))
     assert all(check.good for check in checks)
     assert checks[-1].found.startswith("from height 6 to the head: height 6")
@@ -122,7 +122,7 @@ def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(peer: Peer) -> None
 def test_a_base_that_the_genesis_does_not_name_is_found(tmp_path: Path) -> None:
     other = type(BASE)(0, NO_DIGEST, 1, BASE.layout, BASE.fragments)
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(other))
+        peer.replica.begin(StartingPoint(other))
         [check] = wrong(peer)
     assert check.found == "the snapshot of height 0 is not the one that the genesis names"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from p2ptrain.diloco.audit import audit
 from p2ptrain.diloco.chain import Chain
-from p2ptrain.diloco.replica import Position
+from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Vectors
 from tests.unit.diloco.crashes import Machine
@@ -79,11 +79,11 @@ def test_a_power_loss_takes_nothing_that_was_promised(
 def test_what_is_still_due_for_the_branch_before_leaves_a_fetched_snapshot_alone(tmp_path: Path) -> None:
     """The writer is slow: it comes to forget a branch's snapshots when the peer has begun elsewhere."""
     with open_peer(tmp_path / "others") as others, open_peer(tmp_path / "mine") as peer:
-        others.replica.begin(Position(BASE))
+        others.replica.begin(StartingPoint(BASE))
         others.grow(3)
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         peer.grow(2, seed=50)
-        peer.replica.begin(Position(others.states[3], tuple(others.commits)))
+        peer.replica.begin(StartingPoint(others.states[3], tuple(others.commits)))
         peer.replica.snapshots.keep_branch({NO_DIGEST, *(commit.digest for commit in peer.commits)})
         assert peer.heights == [3]
         again = peer.restarted().replica.restore()
@@ -94,16 +94,16 @@ def test_what_is_still_due_for_the_branch_before_leaves_a_fetched_snapshot_alone
 def test_snapshots_that_do_not_lead_to_a_fetched_one_are_forgotten(tmp_path: Path) -> None:
     """The bytes between are missing, so nobody can replay what lies between."""
     with open_peer(tmp_path / "others") as others, open_peer(tmp_path / "mine") as peer:
-        others.replica.begin(Position(BASE))
+        others.replica.begin(StartingPoint(BASE))
         others.grow(4)
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         for commit in others.commits[2:]:
             for part in commit.contributions:
                 data = others.folder.ledger.payload(Digest(part.payload))
                 assert data is not None
                 peer.folder.ledger.add_payload(Digest(part.payload), part.height, data)
-        peer.replica.begin(Position(others.states[2], tuple(others.commits[:2])))
-        peer.replica.begin(Position(others.states[4], tuple(others.commits)))
+        peer.replica.begin(StartingPoint(others.states[2], tuple(others.commits[:2])))
+        peer.replica.begin(StartingPoint(others.states[4], tuple(others.commits)))
         assert peer.heights == [4, 2]
         assert all(check.good for check in audit(peer.folder))
 
@@ -149,7 +149,7 @@ def test_a_vector_is_written_while_another_thread_tidies_up(turn: int) -> None:
 def saved(tmp_path: Path) -> Iterator[Peer]:
     """Seven commits, with snapshots of heights 0, 3 and 6."""
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         for heights in (3, 3, 1):
             peer.grow(heights)
             if heights == 3:

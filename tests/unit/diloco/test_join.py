@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from p2ptrain.diloco.chain import Chain, Commit, Head
+from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.join import COMMITS_PER_CALL, CommitsRequest, Joiner, parts_below
-from p2ptrain.diloco.replica import Position
+from p2ptrain.diloco.replica import StartingPoint
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
 from p2ptrain.swarm import RpcError
 from tests.unit.diloco.samples import PEERS, commit_on
@@ -117,5 +118,5 @@ def test_how_deep_another_branch_parts_from_mine(fork: int, length: int, deepest
         chain.applied(head)
     start = mine[fork - 1][1] if fork else base.head
     theirs = [commit for commit, _ in [*mine[:fork], *grown(start, length - fork, attempt=1)]]
-    position = Position(base, tuple(theirs[:5]), tuple(theirs[5:]))
+    position = StartingPoint(base, tuple(theirs[:5]), tuple(theirs[5:]))
     assert parts_below(chain, position, deepest) is expected

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.replica import Position, Replica, StateGone
+from p2ptrain.diloco.replica import Replica, StartingPoint, StateGone
 from p2ptrain.diloco.state import GlobalState, StateManifest
 from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.run import NO_DIGEST, Digest, digest_of
@@ -33,7 +33,7 @@ from tests.unit.diloco.samples import PEERS, commit_on, encoded, offer
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         yield peer
 
 
@@ -167,9 +167,9 @@ def test_snapshots_of_a_branch_that_was_left_are_dropped(peer: Peer) -> None:
 def test_a_fetched_state_replaces_the_snapshots_of_a_longer_branch(tmp_path: Path, peer: Peer) -> None:
     """Where it was given up for a heavier, shorter one: those would be the newest by height."""
     peer.grow(1)
-    fetched = Position(peer.states[1], (peer.commits[0],))
+    fetched = StartingPoint(peer.states[1], (peer.commits[0],))
     with open_peer(tmp_path / "other") as other:
-        other.replica.begin(Position(BASE))
+        other.replica.begin(StartingPoint(BASE))
         other.grow(3, seed=50)
         other.replica.snapshots.save(other.states[3])
         other.replica.begin(fetched)
@@ -198,7 +198,7 @@ def test_a_new_folder_has_nothing_to_restore(tmp_path: Path) -> None:
 
 def test_after_a_restart_a_peer_is_where_its_snapshot_and_commits_lead(tmp_path: Path) -> None:
     with open_peer(tmp_path) as before:
-        before.replica.begin(Position(BASE))
+        before.replica.begin(StartingPoint(BASE))
         before.grow(3)
         before.replica.snapshots.save(before.states[3])
         before.grow(2)
@@ -217,7 +217,7 @@ def test_after_a_restart_a_peer_is_where_its_snapshot_and_commits_lead(tmp_path:
 
 def test_a_joiner_starts_from_a_fetched_position(tmp_path: Path, peer: Peer) -> None:
     peer.grow(5)
-    fetched = Position(peer.states[3], tuple(peer.commits[1:3]), tuple(peer.commits[3:]))
+    fetched = StartingPoint(peer.states[3], tuple(peer.commits[1:3]), tuple(peer.commits[3:]))
     with open_peer(tmp_path / "joiner") as joiner:
         joiner.replica.begin(fetched)
         assert joiner.heights == [3]
@@ -259,7 +259,7 @@ def test_a_snapshot_that_was_damaged_is_whole_again_once_it_was_fetched_anew(pee
         flip_a_bit(path)
     newcomer = peer.restarted()
     assert newcomer.replica.restore() is None
-    newcomer.replica.begin(Position(BASE))
+    newcomer.replica.begin(StartingPoint(BASE))
     again = newcomer.restarted().replica.restore()
     assert again is not None
     assert same_bits(again.state, BASE)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.diloco.chain import Commit, Contribution, Head
-from p2ptrain.diloco.replica import Position
+from p2ptrain.diloco.chain import Commit, Contribution
+from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.diloco.rollback import rollback
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of
 from p2ptrain.state import Rollback
 from tests.unit.diloco.peers import BASE, GENESIS, open_peer
@@ -153,7 +154,7 @@ def test_a_head_that_nobody_knows_costs_nothing() -> None:
 
 def test_a_peer_counts_what_it_took_back_since_its_folder_was_made(tmp_path: Path) -> None:
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         peer.grow(4)
         fork, left = peer.states[1], peer.states[4]
         rival = commit_on(fork.head, [peer.contribute(fork, 99)], attempt=1, run=GENESIS.digest)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from p2ptrain.diloco import events
-from p2ptrain.diloco.chain import Chain, Contribution, Head
+from p2ptrain.diloco.chain import Chain, Contribution
 from p2ptrain.diloco.pace import FIRST_GRACE, MIN_ATTEMPT
 from p2ptrain.diloco.payloads import RETRY_FETCH
 from p2ptrain.diloco.round import (
@@ -24,6 +24,7 @@ from p2ptrain.diloco.round import (
     Rules,
     leader,
 )
+from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of
 from tests.unit.diloco.samples import PEERS, commit_on, encoded, offer
 from tests.unit.diloco.swarm_in_memory import World, initial_state, spec_with

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.diloco.replica import Position, StateGone
+from p2ptrain.diloco.replica import StartingPoint, StateGone
 from p2ptrain.diloco.snapshots import to_keep
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import StorageError
@@ -30,7 +30,7 @@ DEPTHS = st.integers(1, 40)
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
     with open_peer(tmp_path) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         yield peer
 
 
@@ -103,7 +103,7 @@ def on_disk(peer: Peer) -> int:
 
 def grow_with_snapshots(peer: Peer, times: int, every: int = 2) -> Iterator[None]:
     """One snapshot after another; the base is the first."""
-    peer.replica.begin(Position(BASE))
+    peer.replica.begin(StartingPoint(BASE))
     for _ in range(times):
         peer.grow(every)
         peer.replica.snapshots.save(peer.states[-1])
@@ -166,7 +166,7 @@ def test_an_archive_can_compute_every_state_also_after_restarts(tmp_path: Path) 
                 assert peer.replica.restore() is not None
                 peer.states = states
             else:
-                peer.replica.begin(Position(BASE))
+                peer.replica.begin(StartingPoint(BASE))
             for _ in range(3):
                 peer.grow(3, seed=100)
                 peer.replica.snapshots.save(peer.states[-1])
@@ -182,7 +182,7 @@ def test_an_archive_can_compute_every_state_also_after_restarts(tmp_path: Path) 
 def test_an_archive_that_joined_later_begins_with_its_first_snapshot(tmp_path: Path, peer: Peer) -> None:
     peer.grow(5)
     with open_peer(tmp_path / "joiner", Limits(archive=True)) as joiner:
-        joiner.replica.begin(Position(peer.states[5], tuple(peer.commits)))
+        joiner.replica.begin(StartingPoint(peer.states[5], tuple(peer.commits)))
         joiner.states = [peer.states[5]]
         for _ in range(5):
             joiner.grow(2)
@@ -206,14 +206,14 @@ def test_equal_states_are_byte_identical_files_however_a_peer_got_there(tmp_path
     last = peer.states[7]
     peer.replica.snapshots.save(last)
     with open_peer(tmp_path / "replaying") as replaying:
-        replaying.replica.begin(Position(BASE))
+        replaying.replica.begin(StartingPoint(BASE))
         replaying.grow(7)
         replayed = replaying.restarted().replica.state_at(last.commit)
         replaying.replica.snapshots.save(replayed)
         assert vectors_of(replaying) == vectors_of(peer)
     with open_peer(tmp_path / "fetching") as fetching:
         blobs = {digest: peer.blobs.read(digest) or b"" for digest in digests_of(last)}
-        fetching.replica.begin(Position(made_of(last, blobs), tuple(peer.commits)))
+        fetching.replica.begin(StartingPoint(made_of(last, blobs), tuple(peer.commits)))
         names = {f"{digest.hex()}.safetensors" for digest in digests_of(last)}
         assert vectors_of(fetching) == {name: vectors_of(peer)[name] for name in names}
 
@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_the_snapshots_before_untouched(peer: Peer, monkeypat
 def test_snapshots_of_another_branch_do_not_crowd_out_those_of_this_one(tmp_path: Path) -> None:
     """After a rollback, under a tight limit: one of the same height belongs to the branch that was left."""
     with open_peer(tmp_path, Limits(disk=2 * ONE + 2000)) as peer:
-        peer.replica.begin(Position(BASE))
+        peer.replica.begin(StartingPoint(BASE))
         peer.grow(6)
         peer.replica.snapshots.save(peer.states[6])
         fork = peer.states[5]

@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 import torch
 
+from p2ptrain.diloco.trainer import DiLoCoTrainer
 from p2ptrain.monitor import Reporter, events
-from p2ptrain.peer import diloco_loop, loop
-from p2ptrain.peer.diloco_loop import DiLoCoLoop
+from p2ptrain.peer import loop
+from p2ptrain.peer.loop import Loop
 from p2ptrain.run import RunSpec, digest_of
 from p2ptrain.state import Rollback
 from p2ptrain.state.run import Run
@@ -25,25 +26,27 @@ class Peer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.saving, self.saved, self.told = 100.0, 0.0, list[int](), list[Any]()
-        for module in (loop, diloco_loop):
-            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(loop, "monotonic", lambda: self.now)
         monkeypatch.setattr(torch, "save", lambda state, file: self._save(state))
         monkeypatch.setattr(loop, "write_whole", lambda path, data: None)
         reporter = SimpleNamespace(emit=self.told.append)
         task = SimpleNamespace(model=torch.nn.Linear(2, 2), data_state=lambda: None, device=torch.device("cpu"))
         swarm = SimpleNamespace(door=Door())
         run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None), swarm=swarm)
-        self.trainer = DiLoCoLoop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)
-        self.trainer.diloco = cast(Any, SimpleNamespace(height=0, state_dict=dict))
+        self.loop = Loop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)
+        self.trainer = object.__new__(DiLoCoTrainer)
+        self.trainer._method, self.trainer._saved_height = SPEC.diloco, 0
+        self.trainer.optimizer = cast(Any, SimpleNamespace(height=0, state_dict=dict))
+        self.loop._trainer = self.trainer
 
     def _save(self, state: Any) -> None:
         self.now += self.saving
-        self.saved.append(self.trainer.diloco.height)
+        self.saved.append(self.trainer.optimizer.height)
 
     def reach(self, height: int, seconds: float) -> None:
         self.now += seconds
-        cast(Any, self.trainer.diloco).height = height
-        self.trainer._save_now_and_then()
+        cast(Any, self.trainer.optimizer).height = height
+        self.loop._save_if_due()
 
 
 @pytest.fixture
@@ -73,11 +76,11 @@ def test_slow_disks_get_fewer_checkpoints(peer: Peer) -> None:
 def test_fetching_is_told_about_once_a_second_and_to_the_end(peer: Peer) -> None:
     for chunk in range(1, 41):
         peer.now += 0.1
-        peer.trainer._hear("progress", {"here": chunk, "in_all": 40})
-    peer.trainer._hear("progress", {"here": 1, "in_all": 2})
+        peer.loop._hear("progress", {"here": chunk, "in_all": 40})
+    peer.loop._hear("progress", {"here": 1, "in_all": 2})
     peer.now += 1.0
-    peer.trainer._hear("progress", {"here": 2, "in_all": 2})
-    assert not peer.trainer._look_up()
+    peer.loop._hear("progress", {"here": 2, "in_all": 2})
+    assert not peer.loop._look_up()
     whole = [event for event in peer.told if event.bytes_here == event.bytes_total]
     assert whole == [events.Fetching(40, 40, 3.9, 10.0), events.Fetching(2, 2, 1.0, 1.0)]
     assert 5 <= len(peer.told) <= 6
@@ -85,19 +88,19 @@ def test_fetching_is_told_about_once_a_second_and_to_the_end(peer: Peer) -> None
 
 def test_what_was_here_before_does_not_count_as_fetched_fast(peer: Peer) -> None:
     for here in (3000, 3100, 3200):
-        peer.trainer._hear("progress", {"here": here, "in_all": 5000})
+        peer.loop._hear("progress", {"here": here, "in_all": 5000})
         peer.now += 2.0
-    assert not peer.trainer._look_up()
+    assert not peer.loop._look_up()
     assert [(event.bytes_here, event.rate) for event in peer.told] == [(3100, 50), (3200, 50)]
 
 
 def test_a_rollback_is_told_with_what_it_cost(peer: Peer) -> None:
     old, new = digest_of(b"old"), digest_of(b"new")
-    peer.trainer._hear("rollback", {"cost": Rollback(old, new, 3, 500, 200)})
-    assert not peer.trainer._look_up()
+    peer.loop._hear("rollback", {"cost": Rollback(old, new, 3, 500, 200)})
+    assert not peer.loop._look_up()
     assert peer.told == [events.RolledBack(3, old.hex(), new.hex(), 500, 200)]
 
 
 def test_closing_before_it_was_connected_does_nothing(peer: Peer) -> None:
-    del peer.trainer.diloco
-    peer.trainer.close()
+    peer.loop._trainer = None
+    peer.loop.close()

@@ -17,8 +17,9 @@ from p2ptrain.errors import MemoryLimitError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer import batch_size as choosing
 from p2ptrain.peer.batch_size import choose_batch_size
-from p2ptrain.peer.diloco_loop import DiLoCoLoop
+from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.memory import Memory, check_before_loading, need_of
+from p2ptrain.run import RunSpec
 from p2ptrain.state.run import Run
 from p2ptrain.swarm.door import Door
 from p2ptrain.tasks import LocalOptions, Task, open_task
@@ -110,9 +111,8 @@ class Trainer:
         self.memory = Memory(limit, torch.device("cpu"))
         cast(Any, self.memory).used = used
         cast(Any, self.memory).make_room = self._empty
-        method = SimpleNamespace(weight_decay=0.0, lr=0.1, betas=(0.9, 0.9))
-        run = SimpleNamespace(spec=SimpleNamespace(diloco=method), swarm=SimpleNamespace(door=Door()))
-        self.loop = DiLoCoLoop(
+        run = SimpleNamespace(spec=RunSpec.custom("tests"), swarm=SimpleNamespace(door=Door()))
+        self.loop = Loop(
             cast(Run, run),
             cast(Task, self.task),
             cast(Reporter, SimpleNamespace(emit=self.told.append)),

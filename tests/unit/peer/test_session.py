@@ -18,12 +18,13 @@ import torch
 
 from p2ptrain.commands.export import export_run
 from p2ptrain.commands.provenance import check_export
+from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.errors import DataError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
 from p2ptrain.peer import PeerOptions, loop, run_peer
-from p2ptrain.peer.diloco_loop import DiLoCoLoop, make_optimizer
 from p2ptrain.peer.hours import Hours
+from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.session import _log_to, accounts
 from p2ptrain.run import RunSpec
@@ -180,11 +181,11 @@ def test_a_damaged_checkpoint_is_named_and_left_aside(
 def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(trainer: DiLoCoLoop) -> None:
-        trainer.save()
+    def fails(training: Loop) -> None:
+        training.save()
         raise TrainingError("the loss is nan")
 
-    monkeypatch.setattr(DiLoCoLoop, "train", fails)
+    monkeypatch.setattr(Loop, "train", fails)
     notes = Notebook()
     with pytest.raises(TrainingError, match="the loss is nan"):
         run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)

@@ -6,7 +6,7 @@ import pytest
 
 from p2ptrain.run import load_spec, recipes
 from p2ptrain.run.method import METHODS
-from p2ptrain.run.summary import contents, data_of, last_height, model_of
+from p2ptrain.run.summary import contents, data_of, model_of
 from tests.unit.run.specs import spec_with
 
 CUSTOM = {"model": {"architecture": "custom"}, "data": {"source": "custom"}, "method": {"name": "spsa"}}
@@ -46,6 +46,6 @@ def test_a_run_of_its_authors_program_is_told_as_such() -> None:
 
 
 def test_the_end_is_a_height_or_a_number_of_records_or_none() -> None:
-    assert last_height(spec_with({"method.total_steps": 4000})) == 160
-    assert last_height(spec_with({"method": {"name": "spsa", "total_records": 500}})) == 500
-    assert last_height(spec_with(CUSTOM)) is None
+    assert spec_with({"method.total_steps": 4000}).method.last_height == 160
+    assert spec_with({"method": {"name": "spsa", "total_records": 500}}).method.last_height == 500
+    assert spec_with(CUSTOM).method.last_height is None

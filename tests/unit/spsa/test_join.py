@@ -11,10 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from p2ptrain.errors import NetworkError
+from p2ptrain.method import AnotherModel
 from p2ptrain.run import Digest, PeerId
-from p2ptrain.spsa import join as module
-from p2ptrain.spsa.join import NOBODY_AFTER, AnotherModel, Joiner
+from p2ptrain.spsa.join import Joiner
 from p2ptrain.spsa.master import MasterLayout
 from p2ptrain.spsa.position import Position
 from p2ptrain.spsa.state import MasterState
@@ -22,7 +21,6 @@ from p2ptrain.state import FetchError, RunFolder
 from p2ptrain.swarm import Presence
 from tests.unit.diloco.samples import KEY_OF, PEERS
 from tests.unit.spsa.folders import WEIGHTS, Written
-from tests.unit.state.samples import run_in_no_time
 from tests.unit.swarm.people import presence_of
 
 
@@ -146,7 +144,7 @@ def test_a_snapshot_that_can_not_be_used_is_left_for_another(
     allowed = (lambda position: position != all_of_it.position) if fault == "cut" else (lambda position: True)
     assert crowd.state_for(allowed=allowed).digest == half.digest
     assert "the snapshot" in caplog.text
-    assert "of 43 records can't be used" in caplog.text
+    assert "of height 43 can't be used" in caplog.text
 
 
 def test_a_base_that_the_genesis_does_not_name_is_not_begun_from(crowd: Crowd, half: MasterState) -> None:
@@ -167,25 +165,3 @@ def test_another_model_is_told_of(crowd: Crowd, half: MasterState) -> None:
     for base in (MasterState(layout, {}, layout.from_weights(renamed).numpy()), frozen):
         with pytest.raises(AnotherModel):
             crowd.state_for(base)
-
-
-@pytest.mark.parametrize("announced", [False, True], ids=["nothing", "what can't be used"])
-def test_nobody_is_asked_without_a_pause_until_it_is_given_up(
-    crowd: Crowd, half: MasterState, announced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowd.live[PEERS[1]] = presence_of(KEY_OF[PEERS[1]])
-    if announced:
-        crowd.announce(half, by=PEERS[1])
-        crowd.blobs.clear()
-
-    async def find() -> float:
-        clock = asyncio.get_running_loop().time
-        monkeypatch.setattr(module, "monotonic", clock)
-        base = MasterState(half.layout, {}, half.master.copy())
-        with pytest.raises(NetworkError, match="nobody handed out the run's state") as failure:
-            await crowd.joiner().find_state(base, lambda position: True)
-        assert ("nobody has it" if announced else "announces a snapshot") in failure.value.why
-        return clock()
-
-    assert NOBODY_AFTER <= run_in_no_time(find()) < NOBODY_AFTER + 5
-    assert crowd.calls["directory"] <= NOBODY_AFTER + 5

@@ -1,0 +1,109 @@
+"""What a run folder knows of a run's commits, for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from p2ptrain.diloco.audit import archived, branch_of, shares
+from p2ptrain.diloco.chain import Commit
+from p2ptrain.method import History, Table
+from p2ptrain.run import NO_DIGEST, Digest, RunSpec, short, short_peer
+from p2ptrain.state import HeadSeen, Rollback, RunFolder
+from p2ptrain.units import moment, size
+
+ROWS = 20
+
+
+def history(folder: RunFolder) -> History:
+    """The commits of the head's branch, who contributed, which branches were left, and where others were when they
+    were last heard."""
+    commits = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
+    lost, seen = archived(folder, commits), folder.ledger.commits_seen()
+    rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()
+    facts = [_commit_facts(commit, seen, "commit") for commit in commits]
+    facts += [_commit_facts(commit, seen, "archived") for commit in lost]
+    facts += [*map(_rollback_facts, rollbacks), *map(_head_facts, heads)]
+    if not commits:
+        return History(facts, ["no commits yet"])
+    shown: list[Table | str] = [_over_time(commits, seen, folder.spec), _contributors(commits, folder.spec)]
+    if lost:
+        tokens = sum(share.tokens for share in shares(lost, folder.spec))
+        shown.append(f"archived: {len(lost)} commits on branches that lost, {tokens:,} tokens")
+    if rollbacks:
+        shown.append(_rollbacks(rollbacks))
+    if heads:
+        rows = tuple((short_peer(head.peer), moment(head.seen), str(head.height)) for head in heads[:ROWS])
+        shown.append(Table(("peer", "last heard", "height"), rows))
+    return History(facts, shown)
+
+
+def _over_time(commits: Sequence[Commit], seen: Mapping[Digest, int], spec: RunSpec) -> Table:
+    length, rows = -(-len(commits) // ROWS), []
+    for start in range(0, len(commits), length):
+        part = commits[start : start + length]
+        found = shares(part, spec)
+        rows.append(
+            (
+                f"{part[0].height}–{part[-1].height}",
+                moment(seen.get(part[0].digest, 0)),
+                str(len(found)),
+                f"{sum(s.tokens for s in found):,}",
+                f"{sum(s.steps for s in found):,}",
+                size(sum(s.bytes for s in found)),
+            )
+        )
+    return Table(("heights", "first seen", "contributors", "tokens", "steps", "payloads"), tuple(rows))
+
+
+def _contributors(commits: Sequence[Commit], spec: RunSpec) -> Table:
+    rows = tuple(
+        (short_peer(s.peer), str(s.contributions), f"{s.tokens:,}", f"{s.share:.1%}", f"{s.steps:,}", size(s.bytes))
+        for s in shares(commits, spec)
+    )
+    return Table(("peer", "contributions", "tokens", "share", "steps", "payloads"), rows)
+
+
+def _rollbacks(rollbacks: Sequence[Rollback]) -> Table:
+    rows = tuple(
+        (
+            moment(past.seen),
+            str(past.commits),
+            short(past.old),
+            short(past.new),
+            f"{past.tokens:,}",
+            f"{past.own_tokens:,}",
+        )
+        for past in rollbacks
+    )
+    return Table(("rolled back", "commits", "from", "to", "tokens lost", "of them this peer's"), rows)
+
+
+def _commit_facts(commit: Commit, seen: Mapping[Digest, int], event: str) -> dict[str, object]:
+    return {
+        "event": event,
+        "height": commit.height,
+        "commit": commit.digest.hex(),
+        "seen": seen.get(commit.digest, 0),
+        "leader": commit.author,
+        "attempt": commit.attempt,
+        "contributors": [part.author for part in commit.contributions],
+        "tokens": [part.tokens for part in commit.contributions],
+        "steps": [part.steps for part in commit.contributions],
+        "bytes": [part.size for part in commit.contributions],
+    }
+
+
+def _rollback_facts(past: Rollback) -> dict[str, object]:
+    return {
+        "event": "rollback",
+        "seen": past.seen,
+        "old": past.old.hex(),
+        "new": past.new.hex(),
+        "commits": past.commits,
+        "tokens": past.tokens,
+        "own_tokens": past.own_tokens,
+    }
+
+
+def _head_facts(head: HeadSeen) -> dict[str, object]:
+    return {"event": "head", "peer": head.peer, "seen": head.seen, "height": head.height}

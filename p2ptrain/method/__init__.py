@@ -1,0 +1,34 @@
+"""The seam: what any method gives (`contract`, `trainer`), and what both methods share: where a peer's two threads meet
+(`exchange`, `background`), how a newcomer finds a state (`joining`), the life of snapshots (`shelf`), the head.
+
+A third method is a package beside `diloco` and `spsa` that keeps this contract, and one line in `peer/methods.py`.
+"""
+
+from p2ptrain.method.background import Background
+from p2ptrain.method.contract import Claim, Credit, History, Method, PastState, Table, Tell
+from p2ptrain.method.exchange import Exchange, trainers_of
+from p2ptrain.method.head import Head
+from p2ptrain.method.joining import AnotherModel, Offer, find_snapshot, hear_peers
+from p2ptrain.method.shelf import Shelf
+from p2ptrain.method.trainer import SharedOptimizer, Trainer
+
+__all__ = [
+    "AnotherModel",
+    "Background",
+    "Claim",
+    "Credit",
+    "Exchange",
+    "Head",
+    "History",
+    "Method",
+    "Offer",
+    "PastState",
+    "SharedOptimizer",
+    "Shelf",
+    "Table",
+    "Tell",
+    "Trainer",
+    "find_snapshot",
+    "hear_peers",
+    "trainers_of",
+]

@@ -1,0 +1,138 @@
+"""What a method must give, so that nobody outside of it asks which method a run has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from p2ptrain.method.head import Head
+from p2ptrain.method.trainer import Trainer
+from p2ptrain.monitor import events
+from p2ptrain.run import Digest, Record, RunSpec
+from p2ptrain.state import RunFolder
+from p2ptrain.state.check import Check
+from p2ptrain.state.run import Run
+from p2ptrain.tasks import Task
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""Called on the network thread with a name and facts of what has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows for people."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a run folder knows of the run so far."""
+
+    facts: Sequence[Mapping[str, object]]
+    """For programs: each with an "event" and what belongs to it."""
+    shown: Sequence[Table | str]
+    """The same for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What one peer has given to a state."""
+
+    peer: str
+    contributions: int
+    """Contributions, or records that count."""
+    tokens: int
+    """0 where tokens are not counted."""
+    share: float
+    """Between 0 and 1, of everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastState:
+    """A state of the run, as it is exported."""
+
+    head: Head
+    words: str
+    """The position for people, e.g. "height 12"."""
+    parameters: Mapping[str, torch.Tensor]
+    """Trained weights by the bare model's names, float32, on the CPU."""
+    manifest: Record
+    """What the state's digest names."""
+    heights_known: tuple[int, int]
+    """The heights that `credits` was counted over."""
+    credits: Sequence[Credit]
+    weights: str = ""
+    """Hex digest of the exported numbers, where the manifest does not name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an export says of its weights, as a stranger may have written it."""
+
+    height: int
+    commit: Digest
+    state: Digest
+    manifest: bytes
+    weights: str
+
+
+class Method(Protocol):
+    """One way to train a run together: `diloco.method` and `spsa.method` are the two there are. Chosen once, in
+    `peer/methods.py`, by the run's spec."""
+
+    def trainer(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> Trainer:
+        """Found the run, join it or go back to it.
+
+        Args:
+            stop: asked whenever the trainer would wait for others; once it says True nothing waits any more.
+
+        Raises:
+            P2PTrainError: nobody to join, another model, no space on the disk, …
+        """
+
+    def as_event(self, name: str, facts: Mapping[str, Any]) -> events.Event | None:
+        """What people are told when `Tell` is called with this; None: nothing."""
+
+    def alone(self, spec: RunSpec, task: Task) -> Callable[[int], None]:
+        """A function that trains step number n without any network, for measuring this machine's speed."""
+
+    def history(self, folder: RunFolder) -> History:
+        """Who has given what and when, and what was taken back."""
+
+    def audit(self, folder: RunFolder, base: int | None) -> Iterator[Check]:
+        """Check every digest and signature of a folder, and replay its ledger.
+
+        Args:
+            base: height of the snapshot to replay from; the oldest one if None.
+
+        Raises:
+            StorageError: there is no snapshot of that height.
+        """
+
+    def state_at(self, folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
+        """The newest state that the folder's ledger leads to, or the one of `height`.
+
+        Raises:
+            StorageError: there is none, or it can't be computed here.
+        """
+
+    def check_weights(
+        self, spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None
+    ) -> Check:
+        """Whether an export's weights are those of the state that it names.
+
+        Args:
+            tensors: its trained weights by name.
+            frozen: digest of its other weights; None: they can't be told apart any more.
+
+        Raises:
+            MalformedError: the manifest is no manifest.
+        """
+
+    def check_against(self, folder: RunFolder, claim: Claim) -> Check:
+        """Whether the folder's ledger leads to the claimed state."""
