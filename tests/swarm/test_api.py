@@ -1,4 +1,4 @@
-"""The Python API between real peers: the README's examples as printed there, and who does not fit."""
+"""The Python API between real peers: the examples of docs/python.md as printed there, and who does not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.swarm.lab import REPOSITORY
 
 
 def example(name: str) -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "python.md").read_text(), re.DOTALL)
     return next(block for block in blocks if name in block)
 
 
@@ -27,7 +27,7 @@ def example(name: str) -> str:
     ("name", "least", "loss"),
     [("StreamingDiLoCo(", 40, 0.1), pytest.param("OneByteSPSA(", 3000, 0.3, marks=pytest.mark.long)],
 )
-def test_the_readmes_example_trains_two_programs_to_one_state(
+def test_the_documented_example_trains_two_programs_to_one_state(
     tmp_path: Path, name: str, least: int, loss: float
 ) -> None:
     program = tmp_path / "train.py"
