@@ -32,7 +32,7 @@ RUN = digest_of(b"benchmark")
 
 
 @dataclass
-class DiLoCoLoop:
+class Trainer:
     me: PeerId
     step_seconds: float
     rounds: Rounds
@@ -50,11 +50,11 @@ class Simulation:
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.now = 0.0
-        self.trainers: dict[PeerId, DiLoCoLoop] = {}
+        self.trainers: dict[PeerId, Trainer] = {}
         for step_seconds in STEP_SECONDS:
             me = SigningKey.generate().peer_id
             chain = Chain(Head(0, NO_DIGEST, digest_of(b"state 0"), 0), FRAGMENTS)
-            self.trainers[me] = DiLoCoLoop(me, step_seconds, Rounds(me, chain, Rules(FRAGMENTS, False, 32), 0.0))
+            self.trainers[me] = Trainer(me, step_seconds, Rounds(me, chain, Rules(FRAGMENTS, False, 32), 0.0))
         everyone = frozenset(self.trainers)
         for trainer in self.trainers.values():
             self.feed(trainer, events.PeersChanged(everyone, everyone))
@@ -72,11 +72,11 @@ class Simulation:
             self.now, _, what = heapq.heappop(self.queue)
             what()
 
-    def tick(self, trainer: DiLoCoLoop) -> None:
+    def tick(self, trainer: Trainer) -> None:
         self.feed(trainer, events.Tick())
         self.at(0.1, lambda: self.tick(trainer))
 
-    def step(self, trainer: DiLoCoLoop) -> None:
+    def step(self, trainer: Trainer) -> None:
         trainer.since, trainer.trained = trainer.since + 1, trainer.trained + 1
         head = trainer.rounds.head
         height = max(trainer.last, head.height) + 1
@@ -85,7 +85,7 @@ class Simulation:
             self.contribute(trainer, height)
         self.at(trainer.step_seconds, lambda: self.step(trainer))
 
-    def contribute(self, trainer: DiLoCoLoop, height: int) -> None:
+    def contribute(self, trainer: Trainer, height: int) -> None:
         base = trainer.rounds.chain.base_for(height, trainer.rounds.head.commit)
         payload = digest_of(f"{trainer.me}{height}{self.now}".encode())
         offer = Contribution(
@@ -103,12 +103,12 @@ class Simulation:
         self.feed(trainer, events.Stored(payload, True))
         self.broadcast(trainer, events.Offered(offer))
 
-    def broadcast(self, sender: DiLoCoLoop, event: events.Event) -> None:
+    def broadcast(self, sender: Trainer, event: events.Event) -> None:
         for other in self.trainers.values():
             if other is not sender:
                 self.at(self.latency(), lambda other=other: self.feed(other, event))
 
-    def feed(self, trainer: DiLoCoLoop, event: events.Event) -> None:
+    def feed(self, trainer: Trainer, event: events.Event) -> None:
         for action in trainer.rounds.handle(event, self.now):
             match action:
                 case events.FetchPayload(contribution):

@@ -4,13 +4,12 @@ who is there, heartbeats, identities and invites.
 Above it nobody imports hivemind; below it is only `run`.
 """
 
-from p2ptrain.swarm.config import NodeConfig
+from p2ptrain.swarm.config import NodeConfig, RelayLimits
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.invite import Invite
 from p2ptrain.swarm.membership import Listener, Membership, Vitals
 from p2ptrain.swarm.node import MAX_GOSSIP_BYTES
 from p2ptrain.swarm.presence import GONE_AFTER, HEARTBEAT_SECONDS, Phase, Presence, monotonic
-from p2ptrain.swarm.relay import RelayLimits
 from p2ptrain.swarm.rpc import Refused, Rpc, RpcError
 from p2ptrain.swarm.swarm import Swarm, version
 

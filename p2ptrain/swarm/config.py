@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2ptrain.swarm import addresses as at
-from p2ptrain.swarm.relay import RelayLimits
 
 NOWHERE = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What a relay does for others."""
+
+    tunnels: int = 128
+    """At once, in all."""
+    per_peer: int = 16
+    """At once, of one peer, whether it opened them or they lead to it."""
+    seconds: int = 30 * 60
+    """After so many a tunnel is ended; its opener replaces it before."""
+    bytes: int = 4 * 2**30
+    """After so many, both directions together, as well."""
 
 
 @dataclass(frozen=True, slots=True)

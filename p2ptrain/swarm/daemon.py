@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
@@ -12,11 +12,28 @@ from hivemind.utils.logging import use_hivemind_log_handler
 
 from p2ptrain.run import PeerId
 from p2ptrain.run.access import STRANGER
-from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.sockets import SocketFolder
 
 use_hivemind_log_handler("nowhere")  # our own logging decides what people see
 logging.getLogger("hivemind").addHandler(logging.NullHandler())
+
+
+class Gate(Protocol):
+    """What a node and its calls ask before they speak with a peer; `Door` answers."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only members may speak with this node."""
+
+    def refusal(self, peer: PeerId) -> str:
+        """Why this peer gets no answer; empty if it gets one."""
+
+    async def meet(self, peer: PeerId, again: bool = False) -> None:
+        """Make sure, before this node calls a peer, that both belong to the run; raises an error if not.
+
+        Args:
+            again: the peer has answered that it does not know this node, so introduce this node once more.
+        """
 
 
 class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
@@ -24,7 +41,7 @@ class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
     before the calls of its DHT."""
 
     _more_flags: tuple[tuple[str, str], ...] = ()
-    _door: Door
+    _gate: Gate
 
     @classmethod
     def _make_process_args(cls, *args: Any, **kwargs: Any) -> list[str]:
@@ -35,7 +52,7 @@ class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
 
     async def add_protobuf_handler(self, name: str, handler: Any, *args: Any, **kwargs: Any) -> None:
         async def answer(request: Any, context: Any) -> Any:
-            if refusal := self._door.refusal(PeerId(context.remote_id.to_base58())):
+            if refusal := self._gate.refusal(PeerId(context.remote_id.to_base58())):
                 raise PermissionError(refusal)
             return await handler(request, context)
 
@@ -43,17 +60,17 @@ class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
 
     async def call_protobuf_handler(self, peer_id: PeerID, *args: Any, **kwargs: Any) -> Any:
         peer = PeerId(peer_id.to_base58())
-        await self._door.meet(peer)
+        await self._gate.meet(peer)
         try:
             return await super().call_protobuf_handler(peer_id, *args, **kwargs)
         except P2PHandlerError as error:
             if STRANGER not in str(error):
                 raise
-            await self._door.meet(peer, again=True)
+            await self._gate.meet(peer, again=True)
             return await super().call_protobuf_handler(peer_id, *args, **kwargs)
 
 
-def daemon_type(sockets: SocketFolder, door: Door, flags: tuple[tuple[str, str], ...]) -> Any:
+def daemon_type(sockets: SocketFolder, gate: Gate, flags: tuple[tuple[str, str], ...]) -> Any:
     """A class of its own for each node: hivemind reads these from the class."""
-    own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": flags, "_door": door}
+    own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": flags, "_gate": gate}
     return type("OwnDaemon", (Daemon,), own)

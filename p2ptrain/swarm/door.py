@@ -8,14 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from p2ptrain.errors import AccessError
 from p2ptrain.run import PeerId
-
-if TYPE_CHECKING:
-    from p2ptrain.swarm.node import Node
-    from p2ptrain.swarm.rpc import Rpc
+from p2ptrain.swarm.node import Node
+from p2ptrain.swarm.rpc import Rpc
 
 
 class Door:

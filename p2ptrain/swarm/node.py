@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,10 @@ from p2ptrain.run.keys import peer_id_from_bytes
 from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
 from p2ptrain.swarm.config import NodeConfig
-from p2ptrain.swarm.daemon import daemon_type
-from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.daemon import Gate, daemon_type
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.patience import ask_all
-from p2ptrain.swarm.relay import Relay, Tunnels
+from p2ptrain.swarm.relay import Relay, StreamHandler, Tunnels
 from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
@@ -54,9 +53,6 @@ READ_AHEAD = 1024 * 1024
 
 class ControlError(RuntimeError):
     """p2pd could not do what was asked, e.g. reach a peer; the text is its own."""
-
-
-StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class Node:
         self._dialling: dict[PeerId, asyncio.Task[None]] = {}
 
     @classmethod
-    async def start(cls, identity: Identity, config: NodeConfig, door: Door) -> Node:
+    async def start(cls, identity: Identity, config: NodeConfig, gate: Gate) -> Node:
         """Start p2pd and connect to the swarm.
 
         Raises:
@@ -95,14 +91,14 @@ class Node:
             check_port(address)
         sockets = SocketFolder.make()
         try:
-            daemon = await daemon_type(sockets, door, config.daemon_flags).create(
+            daemon = await daemon_type(sockets, gate, config.daemon_flags).create(
                 host_maddrs=list(config.binds),
                 announce_maddrs=list(config.announce) or None,
                 identity_path=str(identity.path),
                 check_if_identity_free=False,  # our lock does that; hivemind's check knows RSA keys only
                 use_relay=False,  # `relay.py` says why
                 # Of p2pd's own, which answers whoever asks where peers are; a client's addresses are not told.
-                dht_mode="client" if config.no_listen or door.is_private else "server",
+                dht_mode="client" if config.no_listen or gate.is_private else "server",
                 nat_port_map=not config.local and not config.no_listen,
             )
         except (P2PDaemonError, OSError, ValueError) as error:
@@ -115,7 +111,7 @@ class Node:
         except BaseException:
             sockets.remove()
             raise
-        node = cls(daemon, identity.peer_id, sockets, config, at.AddressBook(of_all=door.is_private))
+        node = cls(daemon, identity.peer_id, sockets, config, at.AddressBook(of_all=gate.is_private))
         try:
             await node._tunnels.start()
             if config.relay:

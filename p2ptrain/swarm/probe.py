@@ -109,7 +109,7 @@ class Taken(Record):
     size: Count
 
 
-class Gate:
+class Quota:
     """Lets callers through: so often from one place, so often in all, and so many at once."""
 
     def __init__(self, each: RateLimit, total: RateLimit, at_once: int) -> None:
@@ -138,9 +138,9 @@ class Probes:
 
     def __init__(self, node: Node, config: NodeConfig) -> None:
         self._node, self._config = node, config
-        self._dial_gate = Gate(RateLimit(1 / 10, 8), RateLimit(10, 60), at_once=16)  # every newcomer asks once
-        self._down_gate = Gate(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # in the long run 70 kB/s
-        self._up_gate = Gate(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
+        self._dial_quota = Quota(RateLimit(1 / 10, 8), RateLimit(10, 60), at_once=16)  # every newcomer asks once
+        self._down_quota = Quota(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # in the long run 70 kB/s
+        self._up_quota = Quota(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
         self.pace: Callable[[int], Awaitable[None]] = _at_once
         """Waits until so many bytes may be sent: the volunteer's limit, where there is one."""
 
@@ -153,14 +153,14 @@ class Probes:
         if not request.ports:
             return DialBackAnswer(seen=NOT_ASKED, reached=(), relays=self._config.relay is not None)
         ip = await self._ip_of(peer)
-        with self._dial_gate.passing(ip):
+        with self._dial_quota.passing(ip):
             ports = sorted(set(request.ports))
             found = await asyncio.gather(*(answers(ip, port, peer, KNOCK_SECONDS) for port in ports))
         reached = tuple(port for port, there in zip(ports, found, strict=True) if there)
         return DialBackAnswer(seen=ip, reached=reached, relays=self._config.relay is not None)
 
     async def _send(self, peer: PeerId, request: SendMe) -> AsyncGenerator[Buffer, None]:
-        with self._down_gate.passing(await self._ip_of(peer)):
+        with self._down_quota.passing(await self._ip_of(peer)):
             noise = memoryview(os.urandom(FRAME_BYTES))  # a link that compresses gains nothing
             for start in range(0, request.size, FRAME_BYTES):
                 part = noise[: min(FRAME_BYTES, request.size - start)]
@@ -168,7 +168,7 @@ class Probes:
                 yield part
 
     async def _take(self, peer: PeerId, request: TakeThis) -> Taken:
-        with self._up_gate.passing(await self._ip_of(peer)):
+        with self._up_quota.passing(await self._ip_of(peer)):
             return Taken(size=len(request.data))
 
     async def _ip_of(self, peer: PeerId) -> str:

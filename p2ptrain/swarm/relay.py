@@ -18,16 +18,15 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, Protocol
 
 from p2ptrain.errors import MalformedError, NetworkError
 from p2ptrain.run import PeerId, Record, short_peer
 from p2ptrain.run.record import Count, PeerIdField, Text
-
-if TYPE_CHECKING:
-    from p2ptrain.swarm.node import Node
+from p2ptrain.swarm.addresses import AddressBook
+from p2ptrain.swarm.config import RelayLimits
 
 RELAY, TUNNEL = "/p2ptrain/relay/1", "/p2ptrain/tunnel/1"
 ANSWER_SECONDS = 10.0
@@ -42,20 +41,38 @@ WORTH_RENEWING = 5.0
 
 log = logging.getLogger(__name__)
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class RelayLimits:
-    """What a relay does for others."""
+class Streams(Protocol):
+    """What relays and tunnels need of the node that they belong to; `Node` gives it."""
 
-    tunnels: int = 128
-    """At once, in all."""
-    per_peer: int = 16
-    """At once, of one peer, whether it opened them or they lead to it."""
-    seconds: int = 30 * 60
-    """After so many a tunnel is ended; its opener replaces it before."""
-    bytes: int = 4 * 2**30
-    """After so many, both directions together, as well."""
+    @property
+    def sent(self) -> Counter[str]:
+        """Bytes that this node has sent, by what they were for."""
+
+    @property
+    def relays(self) -> Mapping[PeerId, Sequence[str]]:
+        """The relays that this node has chosen, and their addresses."""
+
+    @property
+    def book(self) -> AddressBook:
+        """The addresses of peers that p2pd does not find by itself."""
+
+    async def own_place(self) -> tuple[str, int]:
+        """The host and the port at which this process reaches its own p2pd."""
+
+    async def connected(self) -> set[PeerId]:
+        """The peers that this node has a connection with."""
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Open a connection if there is none; raises NetworkError."""
+
+    async def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Call `handler` for each stream that another peer opens with this protocol name."""
+
+    def open_stream(self, peer: PeerId, protocol: str) -> AbstractAsyncContextManager[Stream]:
+        """A stream to a peer; raises RuntimeError if the peer can't be reached or does not speak this protocol."""
 
 
 class RelayRequest(Record):
@@ -81,14 +98,14 @@ class RelayAnswer(Record):
 class Relay:
     """The node in the middle."""
 
-    def __init__(self, node: Node, limits: RelayLimits) -> None:
-        self._node, self._limits = node, limits
+    def __init__(self, streams: Streams, limits: RelayLimits) -> None:
+        self._streams, self._limits = streams, limits
         self._open: Counter[PeerId] = Counter()
         self.tunnels = 0
         """Open now."""
 
     async def start(self) -> None:
-        await self._node.handle(RELAY, self._serve)
+        await self._streams.handle(RELAY, self._serve)
 
     async def _serve(self, caller: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -111,7 +128,7 @@ class Relay:
             self._open -= Counter((caller, peer))
 
     async def _refusal(self, caller: PeerId, peer: PeerId) -> str:
-        if caller == peer or peer not in await self._node.connected():
+        if caller == peer or peer not in await self._streams.connected():
             return "that peer is not connected here"
         if self.tunnels >= self._limits.tunnels:
             return "the relay is full"
@@ -121,11 +138,11 @@ class Relay:
 
     async def _lead(self, peer: PeerId, near: Stream) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._node.open_stream(peer, TUNNEL) as far:
+            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._streams.open_stream(peer, TUNNEL) as far:
                 limits = self._limits
                 await _send(near[1], RelayAnswer(refusal="", seconds=limits.seconds, bytes=limits.bytes))
                 waiting.reschedule(None)
-                self._node.sent["relay"] += await carry(near, far, limits.seconds, limits.bytes)
+                self._streams.sent["relay"] += await carry(near, far, limits.seconds, limits.bytes)
         except (RuntimeError, TimeoutError) as error:  # ControlError is a RuntimeError
             refusal = f"that peer does not take it: {error}"[:200]
             await _send(near[1], RelayAnswer(refusal=refusal, seconds=0, bytes=0))
@@ -134,13 +151,13 @@ class Relay:
 class Tunnels:
     """The ends of tunnels: those that this peer opens, and those that relays open to it."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
         self._arrived = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        await self._node.handle(TUNNEL, self._arrive)
+        await self._streams.handle(TUNNEL, self._arrive)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -162,7 +179,7 @@ class Tunnels:
     async def _keep(self, relay: PeerId, peer: PeerId, place: asyncio.Future[str]) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._node.open_stream(relay, RELAY) as far:
+            async with asyncio.timeout(ANSWER_SECONDS) as waiting, self._streams.open_stream(relay, RELAY) as far:
                 await _send(far[1], RelayRequest(to=peer))
                 limits = RelayAnswer.decode(await _receive(far[0], RelayAnswer.max_bytes))
                 if limits.refusal:
@@ -179,12 +196,12 @@ class Tunnels:
         if time.monotonic() - began > WORTH_RENEWING and await self._is_gone(peer):
             log.info("the tunnel to %s through %s has ended; opening another", short_peer(peer), short_peer(relay))
             with contextlib.suppress(NetworkError, KeyError):  # KeyError: it is reached otherwise by now
-                await self._node.connect(peer, self._node.book[peer])
+                await self._streams.connect(peer, self._streams.book[peer])
 
     async def _is_gone(self, peer: PeerId) -> bool:
         """Whether p2pd has lost its connection: it takes a moment to notice, and it may have another one."""
         deadline = time.monotonic() + NOTICE_SECONDS
-        while peer in await self._node.connected():
+        while peer in await self._streams.connected():
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(NOTICE_SECONDS / 20)
@@ -195,7 +212,7 @@ class Tunnels:
             return
         self._arrived += 1
         try:
-            own = await asyncio.open_connection(*await self._node.own_place(), limit=PIECE)
+            own = await asyncio.open_connection(*await self._streams.own_place(), limit=PIECE)
             try:
                 await carry((reader, writer), own)
             finally:
@@ -205,7 +222,7 @@ class Tunnels:
 
     def _is_from_relay(self, peer: PeerId) -> bool:
         """Whether this peer has chosen that one to lead others here."""
-        return peer in self._node.relays
+        return peer in self._streams.relays
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import PROTOCOL, PeerId, Record
 from p2ptrain.run.access import STRANGER
 from p2ptrain.run.digest import Buffer
-from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.daemon import Gate
 from p2ptrain.swarm.node import ControlError, Node
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -109,8 +109,8 @@ class Places:
 class Rpc:
     """Both sides of typed calls over one node."""
 
-    def __init__(self, node: Node, door: Door) -> None:
-        self._node, self._door = node, door
+    def __init__(self, node: Node, gate: Gate) -> None:
+        self._node, self._gate = node, gate
         self._limit = RateLimit(RATE, BURST)
         self._places = Places(CALLS_PER_PEER, CALLS_IN_ALL)
         self._open_places = Places(OPENINGS_PER_PEER, OPENINGS_IN_ALL)
@@ -151,7 +151,7 @@ class Rpc:
 
         async def handle(peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                refusal = "" if open_to_all else self._door.refusal(peer)
+                refusal = "" if open_to_all else self._gate.refusal(peer)
                 if refusal := refusal or places.refusal(peer):
                     raise Refused(refusal)
                 with places.taken(peer):
@@ -167,7 +167,7 @@ class Rpc:
                 raise Refused("too many calls, wait a second")
             async with contextlib.aclosing(handler(peer, request_type.decode(data))) as frames:
                 async for frame in frames:
-                    if not open_to_all and (refusal := self._door.refusal(peer)):
+                    if not open_to_all and (refusal := self._gate.refusal(peer)):
                         raise Refused(refusal)
                     await self._write(writer, method, _DATA, frame)
             await self._write(writer, method, _END, b"")
@@ -254,7 +254,7 @@ class Rpc:
             RpcError: if the stream does not come to its regular end.
         """
         if of_member:
-            await self._door.meet(peer)
+            await self._gate.meet(peer)
         for again in (False, True):
             try:
                 async with contextlib.aclosing(self._ask(peer, method, request, max_frame, versioned)) as frames:
@@ -264,7 +264,7 @@ class Rpc:
             except RpcError as error:
                 if not of_member or again or error.detail != STRANGER:
                     raise
-                await self._door.meet(peer, again=True)  # it has forgotten this peer, e.g. by a restart
+                await self._gate.meet(peer, again=True)  # it has forgotten this peer, e.g. by a restart
 
     async def _ask(
         self, peer: PeerId, method: str, request: Record, max_frame: int, versioned: bool

@@ -47,8 +47,8 @@ def in_of(part: str) -> Remove:
     def remove(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         swarm = house.owner.run.swarm
         holder, name = {
-            "calls": (swarm.rpc, "_door"),
-            "directory": (type(swarm.node._daemon), "_door"),
+            "calls": (swarm.rpc, "_gate"),
+            "directory": (type(swarm.node._daemon), "_gate"),
         }[part]
         monkeypatch.setattr(holder, name, Door())
 

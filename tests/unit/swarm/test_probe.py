@@ -18,8 +18,8 @@ from p2ptrain.swarm.probe import (
     UP_BYTES,
     DialBack,
     DialBackAnswer,
-    Gate,
     Probes,
+    Quota,
     SendMe,
     Taken,
     TakeThis,
@@ -108,43 +108,43 @@ def test_any_bytes_are_an_ip_or_none(data: bytes) -> None:
 # Bounds --------------------------------------------------------------------------------------------------------------
 
 
-def passes(gate: Gate, ip: str, now: float) -> bool:
+def passes(quota: Quota, ip: str, now: float) -> bool:
     try:
-        with gate.passing(ip, now):
+        with quota.passing(ip, now):
             return True
     except Refused:
         return False
 
 
 def test_one_place_gets_its_burst_and_then_waits() -> None:
-    gate = Gate(RateLimit(1 / 30, 3), RateLimit(10, 100), at_once=1)
-    assert [passes(gate, "203.0.113.7", 1000.0) for _ in range(5)] == [True] * 3 + [False] * 2
-    assert passes(gate, "203.0.113.8", 1000.0)
-    assert [passes(gate, "203.0.113.7", 1030.0) for _ in range(2)] == [True, False]
+    quota = Quota(RateLimit(1 / 30, 3), RateLimit(10, 100), at_once=1)
+    assert [passes(quota, "203.0.113.7", 1000.0) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert passes(quota, "203.0.113.8", 1000.0)
+    assert [passes(quota, "203.0.113.7", 1030.0) for _ in range(2)] == [True, False]
 
 
 def test_many_places_together_get_no_more_than_the_total() -> None:
-    gate = Gate(RateLimit(1, 1), RateLimit(1 / 5, 6), at_once=1)
-    assert sum(passes(gate, f"203.0.113.{n}", 1000.0) for n in range(100)) == 6
+    quota = Quota(RateLimit(1, 1), RateLimit(1 / 5, 6), at_once=1)
+    assert sum(passes(quota, f"203.0.113.{n}", 1000.0) for n in range(100)) == 6
 
 
 def test_who_is_refused_for_its_own_haste_uses_nothing_of_the_others() -> None:
-    gate = Gate(RateLimit(1 / 1000, 1), RateLimit(1 / 1000, 2), at_once=1)
-    assert [passes(gate, "203.0.113.7", 1000.0) for _ in range(50)].count(True) == 1
-    assert passes(gate, "203.0.113.8", 1000.0)
+    quota = Quota(RateLimit(1 / 1000, 1), RateLimit(1 / 1000, 2), at_once=1)
+    assert [passes(quota, "203.0.113.7", 1000.0) for _ in range(50)].count(True) == 1
+    assert passes(quota, "203.0.113.8", 1000.0)
 
 
 def test_a_home_with_many_ipv6_addresses_is_one_place() -> None:
-    gate = Gate(RateLimit(1 / 1000, 1), RateLimit(10, 100), at_once=1)
-    assert [passes(gate, f"2001:db8::{n:x}", 1000.0) for n in (1, 2, 0xFFFF)] == [True, False, False]
-    assert passes(gate, "2001:db8:0:1::1", 1000.0)
+    quota = Quota(RateLimit(1 / 1000, 1), RateLimit(10, 100), at_once=1)
+    assert [passes(quota, f"2001:db8::{n:x}", 1000.0) for n in (1, 2, 0xFFFF)] == [True, False, False]
+    assert passes(quota, "2001:db8:0:1::1", 1000.0)
 
 
 def test_no_more_than_so_many_are_served_at_once() -> None:
-    gate = Gate(RateLimit(10, 100), RateLimit(10, 100), at_once=1)
-    with gate.passing("203.0.113.7", 1000.0):
-        assert not passes(gate, "203.0.113.8", 1000.0)
-    assert passes(gate, "203.0.113.8", 1000.0)
+    quota = Quota(RateLimit(10, 100), RateLimit(10, 100), at_once=1)
+    with quota.passing("203.0.113.7", 1000.0):
+        assert not passes(quota, "203.0.113.8", 1000.0)
+    assert passes(quota, "203.0.113.8", 1000.0)
 
 
 # Dialling back -------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def dial(pair: Pair, *claimed: int) -> DialBackAnswer:
 def fresh(pair: Pair) -> Pair:
     """Peers with all their bursts still to use."""
     new, served = Probes(pair[0].node, NodeConfig(listen=(LOOPBACK,))), pair[0].probes
-    served._dial_gate, served._down_gate, served._up_gate = new._dial_gate, new._down_gate, new._up_gate
+    served._dial_quota, served._down_quota, served._up_quota = new._dial_quota, new._down_quota, new._up_quota
     served.pace = new.pace
     return pair
 
@@ -212,7 +212,7 @@ def test_a_measurement_ends_in_time_and_frees_its_place(fresh: Pair) -> None:
 
     answering.probes.pace = crawl
     assert asking.run(measure_down(asking.rpc, answering.peer_id, seconds=0.1), 20) > 0
-    eventually(lambda: answering.probes._down_gate._free == 1)
+    eventually(lambda: answering.probes._down_quota._free == 1)
 
 
 def test_more_is_not_sent_than_is_allowed(fresh: Pair) -> None:
