@@ -188,7 +188,7 @@ def _problem_of_fragments(told: Provenance, manifest: StateManifest, tensors: Ma
         return "names or shapes of the parameters are not the run's"
     for index, (theta, _) in enumerate(manifest.vectors):
         values = np.ascontiguousarray(layout.gather(tensors, index).numpy())
-        if HashedVector(values).digest != Digest(theta):
+        if HashedVector(values).digest != theta:
             return f"the numbers of fragment {index} are not those of height {told.height}"
     return ""
 

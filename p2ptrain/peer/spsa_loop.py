@@ -7,7 +7,7 @@ from typing import Any
 
 from p2ptrain.monitor import events
 from p2ptrain.peer.loop import Loop, Place
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import NO_DIGEST
 from p2ptrain.spsa import OneByteSPSA
 from p2ptrain.spsa.byte import rate, rate_step
 from p2ptrain.swarm import Presence, Vitals, monotonic
@@ -115,7 +115,7 @@ class SPSALoop(Loop):
 
     @property
     def place(self) -> Place:
-        state = self._state if self._state != NO_DIGEST else Digest(self.own_presence.state)
+        state = self._state if self._state != NO_DIGEST else self.own_presence.state
         return Place(self.spsa.records, self.spsa.exchange.view.digest, state)
 
     @property

@@ -102,7 +102,7 @@ class Joiner:
             )
         here = {part.digest: values for part, values in base.parts}
         sizes = {
-            Digest(part): 4 * min(PART_ELEMENTS, layout.tiles * TILE - at * PART_ELEMENTS)
+            part: 4 * min(PART_ELEMENTS, layout.tiles * TILE - at * PART_ELEMENTS)
             for at, part in enumerate(manifest.parts)
         }
         wanted = {part: size for part, size in sizes.items() if part not in here}

@@ -113,7 +113,7 @@ class Snapshots:
 
 
 def _parts_of(row: SnapshotRow) -> list[Digest]:
-    return [Digest(digest) for digest in MasterManifest.decode(row.manifest).parts]
+    return list(MasterManifest.decode(row.manifest).parts)
 
 
 def load_state(folder: RunFolder, row: SnapshotRow) -> MasterState:

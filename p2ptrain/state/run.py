@@ -354,7 +354,7 @@ async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     try:
         record = await fetcher.fetch(run, lambda: sources, "record", Genesis.max_bytes, LOOK_FOR_PEERS)
         genesis = Genesis.decode(bytes(record)).check_signature()
-        canonical = await fetcher.fetch(Digest(genesis.spec), lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
+        canonical = await fetcher.fetch(genesis.spec, lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
         return genesis, spec_from_canonical(bytes(canonical))
     except FetchError as error:
         raise NetworkError(

@@ -253,7 +253,7 @@ class Membership:
         strangers = [presence for peer, presence in found.items() if peer not in connected]
         places = max(0, NEIGHBOURS - len(connected & set(found)))
         # At once: some of them may be unreachable, and the next announcement is due.
-        await asyncio.gather(*(self._meet(PeerId(seen.author), seen.addresses) for seen in strangers[:places]))
+        await asyncio.gather(*(self._meet(seen.author, seen.addresses) for seen in strangers[:places]))
 
     async def _meet_acquaintances(self) -> None:
         """Try those who are not there, all of them while nobody is. A few even then: parts of a swarm that were torn
