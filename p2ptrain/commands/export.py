@@ -63,12 +63,12 @@ def _export_fragments(folder: RunFolder, task: Task, out: Path, at: int | None) 
     tensors = shared_parameters(task.model)
     shapes, frozen = {name: p.shape for name, p in tensors.items()}, digest_of_frozen(task.model)
     layout = Layout.of(shapes, folder.spec.diloco.fragments, frozen)
-    head = folder.ledger.fact("head")
-    if head is None:
+    head = folder.ledger.head
+    if head == NO_DIGEST:
         raise StorageError(
             f"{folder.path} holds no state yet", "the peer stopped before its first snapshot", "start the peer again"
         )
-    state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, Digest(head), at))
+    state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, head, at))
     parameters = layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments])
     task.export(parameters, out)
     Provenance.of(folder, state).write(out)

@@ -12,7 +12,7 @@ from rich.table import Table
 from p2ptrain.commands.log_history import show_logs
 from p2ptrain.diloco.audit import archived, branch_of, shares
 from p2ptrain.diloco.chain import Commit
-from p2ptrain.run import NO_DIGEST, Digest, RunSpec, SPSAMethod, short, short_peer
+from p2ptrain.run import Digest, RunSpec, SPSAMethod, short, short_peer
 from p2ptrain.state import HeadSeen, Rollback, RunFolder
 from p2ptrain.units import size
 
@@ -30,7 +30,7 @@ def history(run_dir: Path, json_lines: bool) -> None:
         if isinstance(folder.spec.method, SPSAMethod):
             show_logs(folder, json_lines)
             return
-        commits = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
+        commits = branch_of(folder, folder.ledger.head)
         lost, seen = archived(folder, commits), folder.ledger.commits_seen()
         rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()
     if json_lines:
@@ -63,7 +63,7 @@ def _over_time(commits: list[Commit], seen: dict[Digest, int], spec: RunSpec) ->
         found = shares(part, spec)
         table.add_row(
             f"{part[0].height}–{part[-1].height}",
-            _when(seen.get(part[0].digest, 0)),
+            _when(seen[part[0].digest]),
             str(len(found)),
             f"{sum(s.tokens for s in found):,}",
             f"{sum(s.steps for s in found):,}",
@@ -103,7 +103,7 @@ def _heads(heads: list[HeadSeen]) -> Table:
 
 
 def _when(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M") if seconds else "–"
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _commit_facts(commit: Commit, seen: dict[Digest, int], event: str) -> dict[str, object]:
@@ -111,7 +111,7 @@ def _commit_facts(commit: Commit, seen: dict[Digest, int], event: str) -> dict[s
         "event": event,
         "height": commit.height,
         "commit": commit.digest.hex(),
-        "seen": seen.get(commit.digest, 0),
+        "seen": seen[commit.digest],
         "leader": commit.author,
         "attempt": commit.attempt,
         "contributors": [part.author for part in commit.contributions],

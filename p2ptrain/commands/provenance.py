@@ -167,8 +167,7 @@ def _check_weights(told: Provenance, out: Path) -> Check:
         else:
             manifest = StateManifest.decode(record)
             problem = _problem_of_fragments(told, manifest, tensors)
-        says = manifest.frozen != NO_DIGEST
-        if not problem and says and frozen not in (None, manifest.frozen):
+        if not problem and frozen not in (None, manifest.frozen):
             problem = "the numbers that are not trained are not the run's"
     except MalformedError as error:
         return Check("weights", False, str(error))
@@ -176,7 +175,7 @@ def _check_weights(told: Provenance, out: Path) -> Check:
         raise StorageError(f"the model in {out} can't be loaded", str(error).splitlines()[0]) from None
     if problem:
         return Check("weights", False, problem)
-    return Check("weights", True, f"height {told.height}, state {told.state}{_scope(spec, says)}")
+    return Check("weights", True, f"height {told.height}, state {told.state}{_scope(spec)}")
 
 
 def _problem_of_fragments(told: Provenance, manifest: StateManifest, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -203,10 +202,10 @@ def _problem_of_masters(told: Provenance, manifest: MasterManifest, tensors: Map
     return "" if _digest_of(layout, tensors).hex() == told.weights else "the numbers are not those that were exported"
 
 
-def _scope(spec: RunSpec, names_frozen: bool) -> str:
+def _scope(spec: RunSpec) -> str:
     """What this alone can't say."""
     if isinstance(spec.method, SPSAMethod):
         return "; rounded to float32: --run RUN_DIR checks that the logs lead to it"
     if spec.model.lora is not None:
         return "; checked: adapters.safetensors, not the base model that it was merged into"
-    return "; checked: the trained parameters, not the frozen ones" if spec.model.trainable and not names_frozen else ""
+    return ""

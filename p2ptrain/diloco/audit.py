@@ -92,7 +92,7 @@ def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
     Raises:
         StorageError: there is no snapshot of that height.
     """
-    branch = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
+    branch = branch_of(folder, folder.ledger.head)
     yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
     yield _check_commits(folder, branch)
     yield _check_payloads(folder)

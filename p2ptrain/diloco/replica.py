@@ -100,7 +100,7 @@ class Replica:
 
     def set_head(self, commit: Digest) -> None:
         """Note where the head is, for the next start and for exports."""
-        self._ledger.set_fact("head", commit)
+        self._ledger.set_head(commit)
 
     def _remember(self, state: GlobalState) -> None:
         # One cycle of fragments and a little more: each of these states has one fragment of its own.
@@ -214,7 +214,7 @@ class Replica:
 
     def _branch_of_head(self, lowest: int) -> set[Digest]:
         """The commits from the head that was noted last down to a height, or to where one is missing."""
-        commit = Digest(self._ledger.fact("head") or NO_DIGEST)
+        commit = self._ledger.head
         branch = {commit}
         while (found := self._commit(commit)) is not None and found.height > lowest:
             commit = found.parent

@@ -233,8 +233,8 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
 
 
 def _describes(manifest: StateManifest, layout: Layout) -> bool:
-    same_frozen = manifest.frozen in (layout.frozen, NO_DIGEST)
-    return manifest.layout == layout.digest and len(manifest.vectors) == len(layout.sizes) and same_frozen
+    same_sizes = len(manifest.vectors) == len(layout.sizes)
+    return same_sizes and (manifest.layout, manifest.frozen) == (layout.digest, layout.frozen)
 
 
 def commit_of(row: SnapshotRow) -> Digest:

@@ -29,12 +29,6 @@ Patterns = Annotated[
 """Names with * and ? in them."""
 
 
-def _is_left_out(value: Any) -> bool:
-    """Fields that came after the first runs are no part of the canonical form unless they say something: those runs
-    keep their ids."""
-    return value in ((), None, "public", LanguageModelling())
-
-
 class RunSection(Section):
     """Which run this is."""
 
@@ -85,10 +79,9 @@ class ModelSection(Section):
         (),
         description="Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'; the others stay "
         "frozen. Left out: all; with LoRA, none besides the adapters and a classification head.",
-        exclude_if=_is_left_out,
     )
     lora: LoraSection | None = Field(
-        None, description="Low-rank adapters instead of the whole model; needs p2ptrain[lora].", exclude_if=_is_left_out
+        None, description="Low-rank adapters instead of the whole model; needs p2ptrain[lora]."
     )
 
     @model_validator(mode="after")
@@ -205,13 +198,11 @@ class SwarmSection(Section):
         "public",
         description="'public': whoever has an invite. 'private': those whom an owner invites (p2ptrain invite), with "
         "everything between peers closed to others.",
-        exclude_if=_is_left_out,
     )
     owners: Annotated[tuple[PeerIdField, ...], Field(max_length=16, strict=False)] = Field(
         (),
         description="Who invites and revokes: peer ids of keys that `p2ptrain keygen` makes and that need not be on a "
         "machine that trains. Left out: the founder.",
-        exclude_if=_is_left_out,
     )
 
 
@@ -221,7 +212,7 @@ class RunSpec(Section):
     run: RunSection
     model: ModelSection
     data: DataSection
-    task: TaskSection = Field(LanguageModelling(), exclude_if=_is_left_out)
+    task: TaskSection = LanguageModelling()
     method: Method
     eval: EvalSection = EvalSection()
     limits: LimitsSection = LimitsSection()
