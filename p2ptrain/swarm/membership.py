@@ -128,7 +128,7 @@ class Membership:
         self._door.publish_with(self._publish)
         for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
             self._tasks.append(self._swarm.spawn(work()))
-        if self._swarm.searches_lan:
+        if self._swarm.config.searches_lan:
             self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
         if self._announcement is not None:
             self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))

@@ -323,7 +323,7 @@ def test_what_the_volunteer_allows_holds_however_a_run_begins(founder: Run, tmp_
 
 
 def test_an_identity_in_use_is_told_and_leaves_the_folder_free(stopped: Run) -> None:
-    taken = Identity.open(stopped.swarm.identity_path)
+    taken = Identity.open(stopped.swarm.identity.path)
     for _ in range(2):
         with pytest.raises(IdentityError, match="is in use"):
             Run.resume(stopped.folder.path, config=LOOPBACK)
