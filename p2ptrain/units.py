@@ -39,5 +39,5 @@ def counted(count: int, thing: str) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time in seconds since 1970, as local date and time; a dash for 0, which stands for an unknown time."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M") if seconds else "–"
+    """A time in seconds since 1970, as local date and time."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -53,7 +53,7 @@ def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None,
     with RunFolder.open(run_dir, lock=False) as folder:
         addresses = _addresses(folder.contact, peers_within(folder))
         if folder.spec.is_private:
-            only = PeerId(_peer_id(peer)) if peer else None
+            only = _peer_id(peer) if peer else None
             lasts = MEMBER_DAYS if days is None else days
             return invite_member(folder, owner_key(folder, key_file), addresses, label, lasts, only)
         if label or peer or days is not None:
@@ -80,7 +80,7 @@ def _addresses(contact: Contact, peers: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _peer_id(text: str) -> str:
+def _peer_id(text: str) -> PeerId:
     try:
         return check_peer_id(text)
     except ValueError as error:

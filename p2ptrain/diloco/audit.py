@@ -44,7 +44,7 @@ def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:
     branch: list[Commit] = []
     while (record := folder.ledger.commit(tip)) is not None:
         branch.append(Commit.decode(record))
-        tip = Digest(branch[-1].parent)
+        tip = branch[-1].parent
     return branch[::-1]
 
 
@@ -63,7 +63,7 @@ def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
     Every inner step is behind one contribution to each fragment; it counts once here.
     """
     cap, fragments = spec.limits.contribution_tokens, spec.diloco.fragments
-    by_author: dict[str, list[Contribution]] = defaultdict(list)
+    by_author: dict[PeerId, list[Contribution]] = defaultdict(list)
     for commit in commits:
         for part in commit.contributions:
             by_author[part.author].append(part)
@@ -71,7 +71,7 @@ def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
     total = sum(tokens.values())
     found = [
         Share(
-            PeerId(author),
+            author,
             len(parts),
             tokens[author] // fragments,
             tokens[author] / total,
@@ -92,7 +92,7 @@ def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
     Raises:
         StorageError: there is no snapshot of that height.
     """
-    branch = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
+    branch = branch_of(folder, folder.ledger.head)
     yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
     yield _check_commits(folder, branch)
     yield _check_payloads(folder)
@@ -162,7 +162,7 @@ def _replayed(
     """
 
     def payload(part: Contribution) -> bytes:
-        data = folder.ledger.payload(Digest(part.payload))
+        data = folder.ledger.payload(part.payload)
         if data is None:
             raise LedgerError("a commit can't be replayed", f"a contribution for height {part.height} is missing")
         return data

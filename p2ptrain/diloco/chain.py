@@ -85,7 +85,7 @@ class Commit(SignedRecord):
     @property
     def signers(self) -> set[PeerId]:
         """The leader and the contributors."""
-        return {PeerId(self.author), *(PeerId(contribution.author) for contribution in self.contributions)}
+        return {self.author, *(contribution.author for contribution in self.contributions)}
 
 
 class Verdict(Enum):
@@ -130,20 +130,20 @@ class Chain:
 
     def add(self, commit: Commit) -> Verdict:
         """Take in a commit whose signatures have been checked; orphans wait for their parent."""
-        if commit.digest in self._nodes or commit.digest in self._orphans.get(Digest(commit.parent), ()):
+        if commit.digest in self._nodes or commit.digest in self._orphans.get(commit.parent, ()):
             return Verdict.KNOWN
         if commit.height <= self.root.height:
             return Verdict.REFUSED
-        parent = self._nodes.get(Digest(commit.parent))
+        parent = self._nodes.get(commit.parent)
         if parent is None:
             if sum(map(len, self._orphans.values())) >= MAX_ORPHANS:
                 self._orphans.pop(next(iter(self._orphans)))
-            self._orphans[Digest(commit.parent)][commit.digest] = commit
+            self._orphans[commit.parent][commit.digest] = commit
             return Verdict.ORPHAN
         if not self._fits(commit, parent):
             return Verdict.REFUSED
         parent.children.append(commit.digest)
-        self._nodes[commit.digest] = _Node(commit.height, Digest(commit.parent), commit)
+        self._nodes[commit.digest] = _Node(commit.height, commit.parent, commit)
         for orphan in self._orphans.pop(commit.digest, {}).values():
             self.add(orphan)
         return Verdict.ADDED
@@ -154,7 +154,7 @@ class Chain:
         siblings = (self._nodes[digest].commit for digest in parent.children)
         if sum(other is not None and other.author == commit.author for other in siblings) >= MAX_SIBLINGS_OF_ONE:
             return False
-        base = self.base_for(commit.height, Digest(commit.parent))
+        base = self.base_for(commit.height, commit.parent)
         return all(contribution.base == base for contribution in commit.contributions)
 
     def ready(self) -> Iterator[Commit]:

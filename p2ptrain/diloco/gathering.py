@@ -59,7 +59,7 @@ class Gathering:
             task.add_done_callback(self._fetching.pop)
 
     async def _fetch(self, contribution: Contribution, rounds: Rounds, head: Callable[[], GlobalState]) -> None:
-        payload = Digest(contribution.payload)
+        payload = contribution.payload
         try:
             data = await self._fetcher.fetch(
                 payload, lambda: self._holders(contribution, rounds), CONTRIBUTION, contribution.size, FETCH_PATIENCE
@@ -74,7 +74,7 @@ class Gathering:
     def _holders(self, contribution: Contribution, rounds: Rounds) -> list[PeerId]:
         """Whom to ask for its bytes: the author, who says he has them, then who is past that height."""
         live = self._membership.live
-        likely = [PeerId(contribution.author), *rounds.holders(Digest(contribution.payload))]
+        likely = [contribution.author, *rounds.holders(contribution.payload)]
         passed = [peer for peer, seen in live.items() if seen.height >= contribution.height]
         return [peer for peer in dict.fromkeys([*likely, *passed]) if peer in live]
 
@@ -82,7 +82,7 @@ class Gathering:
         """Stop fetching what was not listed at its height, on any branch that is known: what a slow line still has of a
         round that is over would keep it from the next one."""
         for task, offer in list(self._fetching.items()):
-            payload = Digest(offer.payload)
+            payload = offer.payload
             if offer.height <= rounds.head.height and not rounds.chain.lists(payload):
                 task.cancel()
                 self._feed(rounds, events.FetchFailed(payload))

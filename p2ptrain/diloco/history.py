@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from p2ptrain.diloco.audit import archived, branch_of, shares
 from p2ptrain.diloco.chain import Commit
 from p2ptrain.method import History, Table
-from p2ptrain.run import NO_DIGEST, Digest, RunSpec, short, short_peer
+from p2ptrain.run import Digest, RunSpec, short, short_peer
 from p2ptrain.state import HeadSeen, Rollback, RunFolder
 from p2ptrain.units import moment, size
 
@@ -17,7 +17,7 @@ ROWS = 20
 def history(folder: RunFolder) -> History:
     """The commits of the head's branch, who contributed, which branches were left, and where others were when they
     were last heard."""
-    commits = branch_of(folder, Digest(folder.ledger.fact("head") or NO_DIGEST))
+    commits = branch_of(folder, folder.ledger.head)
     lost, seen = archived(folder, commits), folder.ledger.commits_seen()
     rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()
     facts = [_commit_facts(commit, seen, "commit") for commit in commits]
@@ -45,7 +45,7 @@ def _over_time(commits: Sequence[Commit], seen: Mapping[Digest, int], spec: RunS
         rows.append(
             (
                 f"{part[0].height}–{part[-1].height}",
-                moment(seen.get(part[0].digest, 0)),
+                moment(seen[part[0].digest]),
                 str(len(found)),
                 f"{sum(s.tokens for s in found):,}",
                 f"{sum(s.steps for s in found):,}",
@@ -83,7 +83,7 @@ def _commit_facts(commit: Commit, seen: Mapping[Digest, int], event: str) -> dic
         "event": event,
         "height": commit.height,
         "commit": commit.digest.hex(),
-        "seen": seen.get(commit.digest, 0),
+        "seen": seen[commit.digest],
         "leader": commit.author,
         "attempt": commit.attempt,
         "contributors": [part.author for part in commit.contributions],

@@ -52,7 +52,7 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], thrott
     """Answer requests for commits, no faster than `throttle` says; `find` returns a commit's record, or None."""
 
     async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncGenerator[bytes, None]:
-        record = find(Digest(request.tip))
+        record = find(request.tip)
         if record is None:
             raise Refused("not here")
         for _ in range(request.count):
@@ -60,7 +60,7 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], thrott
                 return
             await throttle.take(len(record))
             yield record
-            record = find(Digest(Commit.decode(record).parent))
+            record = find(Commit.decode(record).parent)
 
     await rpc.serve_stream(METHOD, CommitsRequest, answer)
 
@@ -120,7 +120,7 @@ class Joiner:
     ) -> StartingPoint:
         digest, holders = offer.state, offer.holders
         state = await self._fetch_state(digest, holders, base)
-        tips = dict.fromkeys(Digest(peers[peer].commit) for peer in holders)
+        tips = dict.fromkeys(peers[peer].commit for peer in holders)
         above: list[Commit] = []
         for tip in tips:
             above = await self.fetch_branch(tip, holders, {state.commit}.__contains__, state.height)
@@ -146,7 +146,7 @@ class Joiner:
         if len(manifest.vectors) != len(self._layout.sizes):
             return assemble(manifest, self._layout, here.__getitem__)  # raises: another model
         wanted = {
-            Digest(vector): 4 * size
+            vector: 4 * size
             for pair, size in zip(manifest.vectors, self._layout.sizes, strict=True)
             for vector in pair
             if vector not in here
@@ -173,7 +173,7 @@ class Joiner:
                         if known(commit.digest) or commit.height <= floor:
                             return branch[::-1]
                         branch.append(commit)
-                        tip = Digest(commit.parent)
+                        tip = commit.parent
                 break
         return branch[::-1]
 
@@ -188,5 +188,5 @@ class Joiner:
                     log.warning("%s sent a commit that was not asked for", short_peer(peer))
                     raise MalformedError("a commit that was not asked for")
                 commits.append(check_commit(commit, self._membership))
-                tip = Digest(commit.parent)
+                tip = commit.parent
         return commits

@@ -56,8 +56,8 @@ class StreamingDiLoCoMethod:
         return check_against(folder, claim.commit, claim.state)
 
     def state_at(self, folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
-        head = folder.ledger.fact("head")
-        if head is None:
+        head = folder.ledger.head
+        if head == NO_DIGEST:
             raise StorageError(
                 f"{folder.path} holds no state yet",
                 "the peer stopped before its first snapshot",
@@ -66,7 +66,7 @@ class StreamingDiLoCoMethod:
         shapes = {name: parameter.shape for name, parameter in shared_parameters(model).items()}
         layout = Layout.of(shapes, folder.spec.diloco.fragments, digest_of_frozen(model))
         try:
-            state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, Digest(head), height))
+            state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, head, height))
         except StateGone as error:
             raise StorageError(
                 f"{'the newest state' if height is None else f'the state of height {height}'} can't be computed in "
@@ -88,17 +88,14 @@ class StreamingDiLoCoMethod:
         self, spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None
     ) -> Check:
         manifest = StateManifest.decode(claim.manifest)
-        names_frozen = manifest.frozen != NO_DIGEST
         problem = _problem(claim, manifest, tensors)
-        if not problem and names_frozen and frozen not in (None, manifest.frozen):
+        if not problem and frozen not in (None, manifest.frozen):
             problem = "the numbers that are not trained are not the run's"
         if problem:
             return Check("weights", False, problem)
         unchecked = ""
         if spec.model.lora is not None:
             unchecked = "; checked: adapters.safetensors, not the base model that it was merged into"
-        elif spec.model.trainable and not names_frozen:
-            unchecked = "; checked: the trained parameters, not the frozen ones"
         return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}{unchecked}")
 
 

@@ -62,7 +62,7 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
     good, refused = [], []
     for contribution in commit.contributions:
         try:
-            good.append((contribution, decode_payload(payloads[Digest(contribution.payload)], fragment, spec)))
+            good.append((contribution, decode_payload(payloads[contribution.payload], fragment, spec)))
         except MalformedError:
             refused.append(contribution)
     if not good:
@@ -88,7 +88,7 @@ def replay(
         LedgerError: a commit was made on another state than the ones before it lead to.
     """
     for commit in commits:
-        payloads = {Digest(part.payload): payload(part) for part in commit.contributions}
+        payloads = {part.payload: payload(part) for part in commit.contributions}
         applied = apply_commit(state, commit, payloads, spec)
         state = applied.state
         yield applied

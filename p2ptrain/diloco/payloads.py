@@ -57,7 +57,7 @@ class Payloads:
         """Those whose bytes should be asked for now; they count as under way from here on."""
         due = []
         for contribution in contributions:
-            payload = Digest(contribution.payload)
+            payload = contribution.payload
             if payload not in self._here and now >= self._next_try.get(payload, now):
                 self._next_try[payload] = float("inf")
                 due.append(contribution)

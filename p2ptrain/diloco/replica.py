@@ -71,10 +71,10 @@ class Replica:
             LedgerError: the commit was made on another state.
             StateGone: its parent's state can't be computed any more.
         """
-        parent = self.state_at(Digest(commit.parent))
+        parent = self.state_at(commit.parent)
         (result,) = replay(parent, [commit], self._payload, self._spec)
         self._remember(result.state)
-        self._ledger.add_commit(commit.digest, commit.height, Digest(commit.parent), commit.encoded)
+        self._ledger.add_commit(commit.digest, commit.height, commit.parent, commit.encoded)
         return result
 
     def state_at(self, commit: Digest) -> GlobalState:
@@ -89,7 +89,7 @@ class Replica:
             if step is None:
                 raise StateGone("a state can't be computed", "no snapshot below it is left")
             above.append(step)
-            commit = Digest(step.parent)
+            commit = step.parent
         self._remember(state)
         for applied in replay(state, reversed(above), self._payload, self._spec):
             self._remember(state := applied.state)
@@ -101,7 +101,7 @@ class Replica:
 
     def set_head(self, commit: Digest) -> None:
         """Note where the head is, for the next start and for exports."""
-        self._ledger.set_fact("head", commit)
+        self._ledger.set_head(commit)
 
     def _remember(self, state: GlobalState) -> None:
         # One cycle of fragments and a little more: each of these states has one fragment of its own.
@@ -114,7 +114,7 @@ class Replica:
 
     def store_payload(self, contribution: Contribution, data: Buffer, state: GlobalState) -> bool:
         """Keep and serve a contribution's bytes. False if they do not decode: then they count for nothing."""
-        digest = Digest(contribution.payload)
+        digest = contribution.payload
         self._ledger.add_payload(digest, contribution.height, data)
         self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, digest), CONTRIBUTION)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
@@ -131,7 +131,7 @@ class Replica:
         return True
 
     def _payload(self, contribution: Contribution) -> bytes:
-        data = self._ledger.payload(Digest(contribution.payload))
+        data = self._ledger.payload(contribution.payload)
         if data is None:
             raise StateGone(
                 "a state can't be computed",
@@ -152,7 +152,7 @@ class Replica:
         """Start from a state that was made or fetched: save it, and the commits around it. Snapshots that do not lead
         there, by commits whose contributions are here, are forgotten."""
         for commit in (*position.history, *position.above):
-            self._ledger.add_commit(commit.digest, commit.height, Digest(commit.parent), commit.encoded)
+            self._ledger.add_commit(commit.digest, commit.height, commit.parent, commit.encoded)
         self._remember(position.state)
         self.snapshots.begin(position.state, self._leading_to(position))
         self.set_head(position.state.commit)
@@ -161,9 +161,9 @@ class Replica:
         """The states, by the commits' own words, from which the position's can be replayed here."""
         leading = {position.state.digest}
         for commit in reversed(position.history):
-            if any(self._ledger.payload(Digest(part.payload)) is None for part in commit.contributions):
+            if any(self._ledger.payload(part.payload) is None for part in commit.contributions):
                 break
-            leading.add(Digest(commit.state))
+            leading.add(commit.state)
         return leading
 
     def restore(self) -> StartingPoint | None:
@@ -215,10 +215,10 @@ class Replica:
 
     def _branch_of_head(self, lowest: int) -> set[Digest]:
         """The commits from the head that was noted last down to a height, or to where one is missing."""
-        commit = Digest(self._ledger.fact("head") or NO_DIGEST)
+        commit = self._ledger.head
         branch = {commit}
         while (found := self._commit(commit)) is not None and found.height > lowest:
-            commit = Digest(found.parent)
+            commit = found.parent
             branch.add(commit)
         return branch
 
@@ -243,7 +243,7 @@ class Replica:
 
     def note_heads(self, peers: Iterable[Presence]) -> None:
         """Record where others say that they are: their signed words."""
-        self._ledger.see_heads(HeadSeen(PeerId(seen.author), seen.height, seen.encoded) for seen in peers)
+        self._ledger.see_heads(HeadSeen(seen.author, seen.height, seen.encoded) for seen in peers)
 
 
 def _branch_below(state: GlobalState, commits: Sequence[Commit]) -> list[Commit]:
@@ -253,5 +253,5 @@ def _branch_below(state: GlobalState, commits: Sequence[Commit]) -> list[Commit]
     at = state.commit
     while at != NO_DIGEST and at in by_digest and len(branch) < KEPT_HISTORY:
         branch.append(by_digest[at])
-        at = Digest(by_digest[at].parent)
+        at = by_digest[at].parent
     return branch[::-1]

@@ -41,7 +41,7 @@ def branches_of(left: Digest, right: Digest, find: Find) -> tuple[list[Commit], 
         for index, commit in enumerate(found):  # both where they are level: neither is missing a height of the other
             if commit is not None and commit.height == top:
                 branches[index].append(commit)
-                tips[index] = Digest(commit.parent)
+                tips[index] = commit.parent
     return branches
 
 

@@ -174,7 +174,7 @@ class Rounds:
 
     def knows(self, offer: Contribution) -> bool:
         """Whether this very contribution, or another one of its author for its height and base, is known."""
-        return offer.author in self._offers.get((offer.height, Digest(offer.base)), {})
+        return offer.author in self._offers.get((offer.height, offer.base), {})
 
     def holders(self, payload: Digest) -> Set[PeerId]:
         """Who says that he holds a payload."""
@@ -184,7 +184,7 @@ class Rounds:
         """My open contributions, and the open payloads that are usable here: what heartbeats repeat."""
         offers = [part for _, parts in self._open_offers() for part in parts.values()]
         mine = tuple(part for part in offers if part.author == self.me)
-        return mine, tuple(Digest(part.payload) for part in offers if self._payloads.is_usable(Digest(part.payload)))
+        return mine, tuple(part.payload for part in offers if self._payloads.is_usable(part.payload))
 
     def is_idle(self) -> bool:
         """No commit waits to be applied."""
@@ -196,13 +196,13 @@ class Rounds:
         ahead = contribution.height - self.head.height
         if not 0 < ahead <= AHEAD * self.rules.fragments:
             return
-        key = contribution.height, Digest(contribution.base)
+        key = contribution.height, contribution.base
         rivals = sum(height == contribution.height for height, _ in self._offers)
         if key not in self._offers and rivals >= MAX_BASES and key[1] != self.chain.base_for(key[0], self.head.commit):
             return
         # The first one counts: an author who signs two for one height only hurts himself.
-        self._offers[key].setdefault(PeerId(contribution.author), contribution)
-        self._payloads.claimed(PeerId(contribution.author), [Digest(contribution.payload)])
+        self._offers[key].setdefault(contribution.author, contribution)
+        self._payloads.claimed(contribution.author, [contribution.payload])
 
     def _committed(self, commit: Commit, source: PeerId, now: float) -> list[Action]:
         if self.rules.last_height is not None and commit.height > self.rules.last_height:
@@ -213,7 +213,7 @@ class Rounds:
             if self._round.closable_since is not None:
                 self._pace.commit_arrived(now - self._round.closable_since)
         if verdict is Verdict.ORPHAN:
-            return self._ask_for(Digest(commit.parent), source, now)
+            return self._ask_for(commit.parent, source, now)
         return []
 
     def _applied(self, head: Head, now: float) -> list[Action]:
@@ -236,8 +236,8 @@ class Rounds:
         self.chain.forget_below(self.head.height - self.rules.rollback_depth)
         for key in [key for key in self._offers if key[0] <= self.head.height - self.rules.fragments]:
             del self._offers[key]
-        needed = {Digest(part.payload) for offers in self._offers.values() for part in offers.values()}
-        needed |= {Digest(part.payload) for commit in self.chain.commits() for part in commit.contributions}
+        needed = {part.payload for offers in self._offers.values() for part in offers.values()}
+        needed |= {part.payload for commit in self.chain.commits() for part in commit.contributions}
         self._payloads.keep_only(needed)
         self._hurried = {height for height in self._hurried if height > self.head.height}
         self._proposed = {parent for parent in self._proposed if parent in self.chain}
@@ -257,7 +257,7 @@ class Rounds:
         actions: list[Action] = []
         wanted = [part for _, offers in self._open_offers() for part in offers.values()]
         for commit in self.chain.ready():
-            absent = [part for part in commit.contributions if not self._payloads.is_here(Digest(part.payload))]
+            absent = [part for part in commit.contributions if not self._payloads.is_here(part.payload)]
             wanted += absent
             if not absent and commit.digest not in self._applying:
                 self._applying.add(commit.digest)
@@ -306,7 +306,7 @@ class Rounds:
         if not path or self.chain.contradicts(head):
             return False
         parts = (part for commit in path for part in commit.contributions)
-        return not any(self._payloads.is_failing(Digest(part.payload)) for part in parts)
+        return not any(self._payloads.is_failing(part.payload) for part in parts)
 
     def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[Action]:
         if now < self._asked.get(tip, 0.0) or source == self.me:
@@ -335,7 +335,7 @@ class Rounds:
 
     def _may_close(self, listable: list[Contribution], now: float) -> bool:
         state = self._round
-        authors = {PeerId(part.author) for part in listable}
+        authors = {part.author for part in listable}
         if len(authors) >= quorum(len(self._trainers)):
             if state.quorum_since is None:
                 state.quorum_since = now
@@ -353,11 +353,9 @@ class Rounds:
         lonely = not (self._trainers - {self.me}) or now - self._round.since > LONELY_AFTER
         others = self._live - {self.me}
         usable = [
-            part
-            for part in self._offers_for(self.head.height + 1).values()
-            if self._payloads.is_usable(Digest(part.payload))
+            part for part in self._offers_for(self.head.height + 1).values() if self._payloads.is_usable(part.payload)
         ]
-        return [part for part in usable if lonely or self.holders(Digest(part.payload)) & others]
+        return [part for part in usable if lonely or self.holders(part.payload) & others]
 
     def _offers_for(self, height: int) -> dict[PeerId, Contribution]:
         base = self.chain.base_for(height, self.head.commit)
@@ -384,7 +382,7 @@ class Rounds:
 
     def _candidates(self) -> frozenset[PeerId]:
         recent = islice(self.chain.back_from(self.head.commit), RECENT_COMMITS)
-        contributors = {PeerId(part.author) for commit in recent for part in commit.contributions}
+        contributors = {part.author for commit in recent for part in commit.contributions}
         return (self._trainers & contributors) or self._trainers
 
     def _hurry(self) -> list[Action]:

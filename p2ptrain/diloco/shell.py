@@ -132,8 +132,8 @@ class Shell:
         self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *self.membership.live})))
         for commit in position.above:
             for part in commit.contributions:
-                if Digest(part.payload) in self._run.blobs:
-                    self._feed(events.Stored(Digest(part.payload), usable=True))
+                if part.payload in self._run.blobs:
+                    self._feed(events.Stored(part.payload, usable=True))
             self._feed(events.Committed(commit, self._swarm.peer_id))
 
     async def stop(self) -> None:
@@ -145,14 +145,14 @@ class Shell:
     # What the swarm says (network thread) ----------------------------------------------------------------------------
 
     def heard(self, presence: Presence, news: bytes) -> None:
-        peer = PeerId(presence.author)
-        head = Head(presence.height, Digest(presence.commit), Digest(presence.state), presence.weight)
+        peer = presence.author
+        head = Head(presence.height, presence.commit, presence.state, presence.weight)
         self._feed(events.HeadSeen(peer, None if presence.phase in ("starting", "joining") else head))
         if news:
             decoded = News.decode(news)
             for offer in decoded.offers:
                 self._take_offer(peer, offer)
-            self._feed(events.Holding(peer, tuple(Digest(payload) for payload in decoded.payloads)))
+            self._feed(events.Holding(peer, decoded.payloads))
 
     def message(self, origin: PeerId, kind: str, data: bytes) -> None:
         if kind == Contribution.kind:
@@ -162,8 +162,7 @@ class Shell:
             if commit.run == self._run.id and self._has_begun and commit.digest not in self._rounds.chain:
                 self._feed(events.Committed(check_commit(commit, self.membership), origin))
         elif kind == HoldingNews.kind:
-            payloads = HoldingNews.decode(data).payloads
-            self._feed(events.Holding(origin, tuple(Digest(payload) for payload in payloads)))
+            self._feed(events.Holding(origin, HoldingNews.decode(data).payloads))
         else:
             raise MalformedError("a message of an unknown kind")
 
@@ -224,7 +223,7 @@ class Shell:
         """Keep the trainer's contribution, take it into the round and announce it."""
         await self._workers.compute(self._replica.store_payload, offer, data, self._view.state)
         self._feed(events.Offered(offer))
-        self._feed(events.Stored(Digest(offer.payload), usable=True))
+        self._feed(events.Stored(offer.payload, usable=True))
         await self.membership.publish(offer)
 
     @property
@@ -349,7 +348,7 @@ class Shell:
             return
         finally:
             self._asking.discard(source)
-        if commits and Digest(commits[0].parent) not in rounds.chain:
+        if commits and commits[0].parent not in rounds.chain:
             log.info("the branch of %s does not lead from what is known here", short_peer(source))
             return
         for commit in commits:

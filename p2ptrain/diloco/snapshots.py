@@ -180,29 +180,29 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
     """
     if layout is not None and not _describes(manifest, layout):
         raise AnotherModel
-    pairs = [(vector(Digest(theta)), vector(Digest(momentum))) for theta, momentum in manifest.vectors]
+    pairs = [(vector(theta), vector(momentum)) for theta, momentum in manifest.vectors]
     sizes = layout.sizes if layout is not None else [len(theta.values) for theta, _ in pairs]
     if any(len(part.values) != size for pair, size in zip(pairs, sizes, strict=True) for part in pair):
         raise MalformedError("a state's vectors have the wrong lengths")
     fragments = tuple(Fragment(theta, momentum) for theta, momentum in pairs)
     return GlobalState(
         manifest.height,
-        Digest(manifest.commit),
+        manifest.commit,
         manifest.weight,
-        Digest(manifest.layout),
+        manifest.layout,
         fragments,
-        Digest(manifest.frozen),
+        manifest.frozen,
     )
 
 
 def _describes(manifest: StateManifest, layout: Layout) -> bool:
-    same_frozen = manifest.frozen in (layout.frozen, NO_DIGEST)
-    return manifest.layout == layout.digest and len(manifest.vectors) == len(layout.sizes) and same_frozen
+    same_sizes = len(manifest.vectors) == len(layout.sizes)
+    return same_sizes and (manifest.layout, manifest.frozen) == (layout.digest, layout.frozen)
 
 
 def commit_of(row: SnapshotRow) -> Digest:
     """The commit that a snapshot was taken after."""
-    return Digest(StateManifest.decode(row.manifest).commit)
+    return StateManifest.decode(row.manifest).commit
 
 
 def _row_of(state: GlobalState) -> SnapshotRow:
@@ -214,4 +214,4 @@ def _vectors_of(state: GlobalState) -> Iterable[HashedVector]:
 
 
 def _vectors_named_by(row: SnapshotRow) -> list[Digest]:
-    return [Digest(digest) for pair in StateManifest.decode(row.manifest).vectors for digest in pair]
+    return [digest for pair in StateManifest.decode(row.manifest).vectors for digest in pair]

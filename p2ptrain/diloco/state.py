@@ -37,9 +37,8 @@ class StateManifest(Record):
     layout: DigestField
     vectors: Annotated[tuple[tuple[DigestField, DigestField], ...], Field(min_length=1, max_length=1024)]
     """(θ_f, m_f) for each fragment f, each a blob of little-endian float32."""
-    frozen: Annotated[DigestField, Field(exclude_if=lambda frozen: frozen == NO_DIGEST)] = NO_DIGEST
-    """Digest of the weights that are not trained; all zero if there are none (or if the run began before states said
-    so)."""
+    frozen: DigestField
+    """Digest of the weights that are not trained; all zero if there are none."""
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,4 @@ class View:
         """What the commit of that height lists of that author."""
         commit = self.commits.get(height)
         parts = commit.contributions if commit else ()
-        return next((Digest(part.payload) for part in parts if part.author == author), None)
+        return next((part.payload for part in parts if part.author == author), None)

@@ -60,7 +60,7 @@ async def hear_peers(membership: Membership) -> dict[PeerId, Presence]:
 def most_held(peers: Mapping[PeerId, Presence], unusable: Set[Digest]) -> Offer | None:
     """The newest snapshot that more than half of the peers announce; if there is none, the newest one. None if nobody
     announces any."""
-    announced = ((height, Digest(state)) for seen in peers.values() for height, state in seen.snapshots)
+    announced = (snapshot for seen in peers.values() for snapshot in seen.snapshots)
     votes = Counter(snapshot for snapshot in announced if snapshot[1] not in unusable)
     if not votes:
         return None

@@ -80,7 +80,7 @@ def commitment(secret: bytes) -> Digest:
 
 def owners_of(genesis: Genesis, spec: RunSpec) -> frozenset[PeerId]:
     """Whose signature admits and shuts out: the founder's, unless the spec names others."""
-    return frozenset(PeerId(owner) for owner in spec.swarm.owners or (genesis.author,))
+    return frozenset(spec.swarm.owners or (genesis.author,))
 
 
 class Access:
@@ -88,9 +88,9 @@ class Access:
 
     def __init__(self, genesis: Genesis, spec: RunSpec) -> None:
         self.genesis, self.spec = genesis, spec
-        self.run, self.founder = genesis.digest, PeerId(genesis.author)
+        self.run, self.founder = genesis.digest, genesis.author
         self.owners = owners_of(genesis, spec)
-        self._founding = Digest(genesis.seal)
+        self._founding = genesis.seal
         self._papers: dict[Digest, Paper] = {}
         """By digest; certificates by that of invitation and peer, as their holders can make many proofs of the same."""
         self._certificates: dict[PeerId, list[Certificate]] = defaultdict(list)
@@ -117,8 +117,8 @@ class Access:
         if isinstance(paper, Certificate):
             self._check_owner(paper.invitation.run, paper.invitation.author)
             self._check_room(paper.check())
-            self._certificates[PeerId(paper.peer)].append(paper)
-            self._came[paper.invitation.bearer].append(PeerId(paper.peer))
+            self._certificates[paper.peer].append(paper)
+            self._came[paper.invitation.bearer].append(paper.peer)
         else:
             self._check_owner(paper.run, paper.author)
             if len(self._wanted) > MOST_ORDERS:
@@ -145,10 +145,10 @@ class Access:
     def _follow(self, order: Order) -> None:
         for peer in order.peers:
             if peer not in self.owners:  # the genesis has made them owners, so no other owner can undo it
-                self._shut_out.setdefault(PeerId(peer), order)
+                self._shut_out.setdefault(peer, order)
         for invite in order.closed:
             self._closed[invite].append(order)
-        self._wanted.add(Digest(order.secret))
+        self._wanted.add(order.secret)
 
     def take_secret(self, secret: bytes) -> bool:
         """Learn what an order or the genesis has committed to; False if that was known, or nobody has."""
@@ -184,7 +184,7 @@ class Access:
 
     def standing(self, certificate: Certificate, now: float) -> str:
         """The same of a certificate that has been checked before."""
-        if order := self._shut_out.get(PeerId(certificate.peer)):
+        if order := self._shut_out.get(certificate.peer):
             return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
         invitation = certificate.invitation
         for order in self._closed.get(invitation.bearer, ()):

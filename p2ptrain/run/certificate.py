@@ -66,7 +66,7 @@ class Certificate(Record):
     @property
     def claim(self) -> Digest:
         """Who is said to have come by which invitation, whatever the proof."""
-        return digest_of(_proven(self.invitation, PeerId(self.peer)))
+        return digest_of(_proven(self.invitation, self.peer))
 
     def check(self) -> Self:
         """Raises MalformedError unless an owner's signature leads to this peer; whose key counts as an owner's, and
@@ -75,7 +75,7 @@ class Certificate(Record):
         if invitation.peer not in ("", self.peer):
             raise MalformedError("a certificate is for another peer than its invite", self.peer)
         bearer = peer_id_from_key(invitation.bearer)
-        if not is_signed_by(bearer, self.proof, _proven(invitation, PeerId(self.peer))):
+        if not is_signed_by(bearer, self.proof, _proven(invitation, self.peer)):
             raise MalformedError("a certificate is not signed with its invite's key", self.peer)
         return self
 

@@ -17,12 +17,6 @@ from p2ptrain.run.record import Count, DigestField, SignedRecord, Text
 from p2ptrain.run.spec import PROTOCOL, RunSpec
 
 
-def _is_left_out(value: int | bytes) -> bool:
-    """A field that came after the first runs is no part of the encoding unless it says something: those keep their
-    ids."""
-    return value in (0, NO_DIGEST)
-
-
 class Genesis(SignedRecord):
     """The first record of a run; its author is the founder."""
 
@@ -37,10 +31,11 @@ class Genesis(SignedRecord):
     """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
     nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
     software: Text
-    founded: Annotated[Count, Field(exclude_if=_is_left_out)] = 0
-    """When, in seconds since 1970, as the founder claims; 0: it does not say, as in the first runs."""
-    seal: Annotated[DigestField, Field(exclude_if=_is_left_out)] = NO_DIGEST
-    """Of a private run: commitment to the secret that the key of its gossip begins with (`access`)."""
+    founded: Count
+    """Seconds since 1970, as the founder claims; 0 if the founder does not say."""
+    seal: DigestField
+    """In a private run, a commitment to the secret from which the first key of its gossip is made (see `access`). All
+    zero in a public run."""
 
     @classmethod
     def found(

@@ -19,28 +19,32 @@ class DiLoCoMethod(Section):
 
     name: Literal["diloco"]
     inner_steps: PositiveInt = Field(
-        100, description="H: inner steps between two averagings of the same fragment. A multiple of fragments."
+        100, description="H: inner steps between two averagings of the same fragment. Must be a multiple of fragments."
     )
     fragments: Annotated[int, Field(ge=1, le=1024)] = Field(
-        4, description="P: fragments of the model, averaged in turn, one every H/P inner steps. 1 is plain DiLoCo."
+        4,
+        description="P: number of fragments that the model is cut into. They are averaged in turn, one every H/P inner "
+        "steps. With 1, this is plain DiLoCo.",
     )
     overlap: Literal["free"] | Annotated[int, Field(ge=0, le=10**6)] = Field(
         "free",
-        description="'free': training never waits, a commit is applied when it arrives. n: applied exactly n inner "
-        "steps after contributing, waiting if needed (reproducible, with a fixed --threads). 0: blocking, as in plain "
-        "DiLoCo.",
+        description="When an average (a commit) is applied. 'free': as soon as it arrives; training never waits. "
+        "A number n: exactly n inner steps after the contribution, and training waits if needed; such a run is "
+        "reproducible with a fixed --threads. 0: training waits at once, as in plain DiLoCo.",
     )
     merge: Literal["blend", "carry", "overwrite"] = Field(
         "blend",
-        description="How new global weights enter the training weights: blend = α·local + (1−α)·global, carry = global "
-        "+ local progress since the contribution, overwrite = global.",
+        description="How new global weights replace the training weights. blend: α·local + (1−α)·global. carry: global "
+        "plus the local progress since the contribution. overwrite: global.",
     )
-    alpha: Fraction = Field(0.5, description="α of merge = 'blend'.")
+    alpha: Fraction = Field(0.5, description="α: weight of the local weights with merge = 'blend', from 0 to 1.")
     codec: Literal["e3m0", "int8", "bf16", "fp32"] = Field(
-        "e3m0", description="Number format of pseudo-gradients on the wire: e3m0 takes 4 bits a parameter."
+        "e3m0",
+        description="Number format in which contributions are sent, in bits per parameter: e3m0 4, int8 8, bf16 16, "
+        "fp32 32.",
     )
     outer_lr: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
-        0.7, description="η: learning rate of the outer step (0.7 in the paper; 0.4 for large streaming runs)."
+        0.7, description="η: learning rate of the outer step. The paper uses 0.7, and 0.4 for large streaming runs."
     )
     outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.9, description="μ: Nesterov momentum of the outer step."
@@ -52,23 +56,31 @@ class DiLoCoMethod(Section):
         (0.9, 0.95), description="β₁ and β₂ of the inner AdamW optimizer."
     )
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
-        0.1, description="Weight decay of the inner optimizer, on matrices only."
+        0.1, description="Weight decay of the inner optimizer. Only matrices decay."
     )
     clip_norm: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
-        1.0, description="Largest norm of one inner gradient; longer ones are scaled down."
+        1.0, description="Largest norm of an inner gradient. Gradients with a larger norm are scaled down to it."
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        100, description="Inner steps of global progress over which the learning rate rises from 0."
+        100,
+        description="Inner steps over which the learning rate rises from 0. They are counted from the run's beginning; "
+        "steps that peers do at the same time count once.",
     )
     schedule: Literal["constant", "cosine"] = Field(
-        "cosine", description="Learning rate after the warm-up; 'cosine' falls to lr_floor·lr at total_steps."
+        "cosine",
+        description="Learning rate after the warm-up. 'constant': lr. 'cosine': it falls from lr to lr_floor·lr at "
+        "total_steps.",
     )
-    lr_floor: Fraction = Field(0.1, description="Last learning rate of the cosine schedule, as a fraction of lr.")
+    lr_floor: Fraction = Field(0.1, description="Last learning rate of schedule = 'cosine', as a fraction of lr.")
     total_steps: PositiveInt | None = Field(
-        None, description="Inner steps of global progress after which the run is complete. Left out: it has no end."
+        None,
+        description="Inner steps after which the run is complete, counted as for warmup_steps. If left out, it has no "
+        "end.",
     )
     snapshot_every: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        16, description="Heights between two snapshots that newcomers start from, the same heights on every peer."
+        16,
+        description="Heights (commits) between two snapshots, from which new peers start. All peers take them at the "
+        "same heights.",
     )
 
     @model_validator(mode="after")
@@ -114,42 +126,43 @@ class SPSAMethod(Section):
 
     name: Literal["spsa"]
     lr: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1e-6, description="Learning rate: a record moves every parameter by lr times its projected gradient."
+        1e-6, description="Learning rate: each record moves every parameter by lr times its projected gradient."
     )
     epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1e-3, description="ε: how far the two measured points lie from the weights, in every parameter."
+        1e-3, description="ε: distance, in every parameter, from the weights to each of the two measured points."
     )
     clip: Annotated[float, Field(gt=0.0, le=1e9)] = Field(
         64.0,
-        description="Largest projected gradient that a byte can say, a few times the usual one; the smallest is "
-        "2^-31.5 of it.",
+        description="Largest projected gradient that one byte can express. Choose a few times the usual value. The "
+        "smallest one is clip · 2^-31.5.",
     )
     seeds_per_step: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="Perturbations, and so records, that are measured on the same minibatches."
+        1, description="Number of perturbations that are measured on the same minibatches. Each gives one record."
     )
     batches_per_seed: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="Minibatches whose losses are averaged for one record."
+        1, description="Number of minibatches whose losses are averaged for one record."
     )
     warmup_records: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="Records, of all peers, over which the learning rate rises in 64 equal steps."
+        0, description="Records of all peers over which the learning rate rises from 0, in 64 equal steps."
     )
     decay_records: PositiveInt | None = Field(
         None,
-        description="Records, of all peers, after which the learning rate has fallen, in 64 equal steps after the "
-        "warm-up, to lr_floor. Left out: it stays constant.",
+        description="Records of all peers after which the learning rate has fallen to lr_floor·lr, in 64 equal steps "
+        "from the end of the warm-up. If left out, it stays at lr.",
     )
     lr_floor: Fraction = Field(0.1, description="Last learning rate of the decay, as a fraction of lr.")
     total_records: PositiveInt | None = Field(
-        None, description="Records, of all peers, after which the run is complete. Left out: it has no end."
+        None, description="Records of all peers after which the run is complete. If left out, the run has no end."
     )
     mark_every: Annotated[int, Field(ge=16, le=10**6)] = Field(
-        2048, description="Records between two marks, at which peers compare states and take snapshots."
+        2048,
+        description="Records of all peers between two marks. At a mark, peers compare states and take a snapshot.",
     )
     flush_records: Annotated[int, Field(ge=1, le=256)] = Field(
-        64, description="Records that a peer signs and sends together, at most."
+        64, description="Most records that a peer signs and sends together."
     )
     flush_seconds: Annotated[float, Field(ge=0.05, le=3600.0)] = Field(
-        5.0, description="Longest time, in seconds, that a record waits for others to be sent with."
+        5.0, description="Longest time, in seconds, that a record waits to be sent together with others."
     )
 
     @model_validator(mode="after")
@@ -173,6 +186,6 @@ class SPSAMethod(Section):
 
 Method = Annotated[DiLoCoMethod | SPSAMethod, Field(discriminator="name")]
 METHODS = {"diloco": "Streaming DiLoCo", "spsa": "one-byte SPSA"}
-"""What people call each."""
+"""Name of each method, for people."""
 SHORT_METHODS = {"diloco": "DiLoCo", "spsa": "one-byte"}
-"""The same where there is little room."""
+"""Short names, for tables."""

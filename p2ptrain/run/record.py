@@ -20,8 +20,8 @@ from p2ptrain.text import MAX_NAME, check_printable
 
 MAX_RECORD_BYTES = 64 * 1024
 
-DigestField = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES), AfterValidator(Digest)]
-PeerIdField = Annotated[str, AfterValidator(check_peer_id)]
+DigestField = Annotated[Digest, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+PeerIdField = Annotated[PeerId, AfterValidator(check_peer_id)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number that every language and database holds exactly."""
 Text = Annotated[str, Field(max_length=200), AfterValidator(check_printable)]
@@ -97,7 +97,7 @@ class SignedRecord(Record):
 
     def check_signature(self) -> Self:
         """Raises MalformedError unless the author signed exactly this."""
-        if not is_signed_by(PeerId(self.author), self.signature, self.signing_bytes):
+        if not is_signed_by(self.author, self.signature, self.signing_bytes):
             raise MalformedError(f"a {self.kind} record is not signed by its author", self.author)
         return self
 

@@ -1,7 +1,7 @@
 """The run spec: everything that all peers of a run must agree on, and nothing else.
 
-What only one volunteer cares about (device, batch size, port, folder) is a flag of the command line instead. Every
-field says what it does and in which unit; `p2ptrain new` prints these sentences into the template.
+A choice that concerns one volunteer only (device, batch size, port, folder) is an option of the command line instead.
+Each field's description says what the field does and in which unit. `p2ptrain new` prints the descriptions.
 """
 
 from __future__ import annotations
@@ -19,46 +19,40 @@ from p2ptrain.run.section import PositiveInt, Section
 from p2ptrain.run.task import LanguageModelling, TaskSection
 
 PROTOCOL: Final = 1
-"""The version of everything peers say to each other. A peer speaks exactly the protocol of its run."""
+"""Version of the protocol between peers. A peer speaks exactly the protocol of its run."""
 
 MAX_SPEC_BYTES = 64 * 1024
 
 Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
 ]
-"""Names with * and ? in them."""
-
-
-def _is_left_out(value: Any) -> bool:
-    """Fields that came after the first runs are no part of the canonical form unless they say something: those runs
-    keep their ids."""
-    return value in ((), None, "public", LanguageModelling())
+"""Patterns of names: * stands for any characters, ? for one."""
 
 
 class RunSection(Section):
     """Which run this is."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = Field(
-        description="Name of the run for people: lower-case letters, digits and dashes, at most 40."
+        description="Name of the run, for people: lower-case letters, digits and dashes, at most 40 characters."
     )
     protocol: Literal[1] = Field(PROTOCOL, description="Version of the protocol between peers.")
     description: Annotated[str, Field(max_length=500)] = Field(
-        "", description="One sentence for people who consider joining."
+        "", description="One sentence for people who think about joining."
     )
 
 
 class LoraSection(Section):
-    """Low-rank adapters (LoRA, arXiv 2106.09685): only they are trained and exchanged, the model below stays frozen.
-    Needs the extra p2ptrain[lora]."""
+    """Low-rank adapters (LoRA, arXiv 2106.09685). Only the adapters are trained and exchanged; the model's own weights
+    stay as they are. Needs the extra p2ptrain[lora]."""
 
     rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="r: rank of each adapter.")
     alpha: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
-        16.0, description="α: an adapter's output is scaled by alpha / rank."
+        16.0, description="α: an adapter's output is multiplied by alpha / rank."
     )
     targets: Patterns = Field(
         (),
-        description="Modules that get an adapter, as patterns, e.g. 'q_proj' or '*.layers.1?.mlp.*'. Left out: those "
-        "that peft chooses for the architecture.",
+        description="Modules that get an adapter, as patterns, e.g. 'q_proj' or '*.layers.1?.mlp.*'. If left out, peft "
+        "chooses them for the architecture.",
     )
 
 
@@ -67,28 +61,28 @@ class ModelSection(Section):
 
     architecture: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")] | None = Field(
         None,
-        description="A transformers model type for training from scratch, e.g. 'llama' or 'gpt2'; 'custom' for a model "
-        "that the user's own program builds (Python API only).",
+        description="Model type of transformers, to train from scratch, e.g. 'llama' or 'gpt2'. 'custom' stands for a "
+        "model that your own program builds (Python API only).",
     )
     config: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="Fields of that architecture's transformers configuration, e.g. hidden_size. With the tokenizer "
+        description="Fields of that model type's configuration in transformers, e.g. hidden_size. With the tokenizer "
         "'bytes', vocab_size is filled in.",
     )
     pretrained: Annotated[str, Field(min_length=1, max_length=300)] | None = Field(
-        None, description="Instead of an architecture: a hub name or a local folder to start from."
+        None,
+        description="Name on the Hugging Face hub, or folder, of a model to start from. Replaces architecture.",
     )
     revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
-        None, description="Branch, tag or commit of the pretrained model on the hub."
+        None, description="Branch, tag or commit of the pretrained model on the hub. If left out, its main branch."
     )
     trainable: Patterns = Field(
         (),
-        description="Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'; the others stay "
-        "frozen. Left out: all; with LoRA, none besides the adapters and a classification head.",
-        exclude_if=_is_left_out,
+        description="Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'. The others stay as "
+        "they are. If left out: all of them; with LoRA, only the adapters and a classification head.",
     )
     lora: LoraSection | None = Field(
-        None, description="Low-rank adapters instead of the whole model; needs p2ptrain[lora].", exclude_if=_is_left_out
+        None, description="Train low-rank adapters instead of the whole model. Needs p2ptrain[lora]."
     )
 
     @model_validator(mode="after")
@@ -110,18 +104,19 @@ class TextSection(Section):
     """What all kinds of data have in common."""
 
     tokenizer: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        "bytes", description="'bytes' (no download, 257 tokens), or the hub name or folder of a transformers tokenizer."
+        "bytes",
+        description="'bytes' (257 tokens, no download), or a transformers tokenizer: its name on the hub or folder.",
     )
-    sequence_length: Annotated[int, Field(ge=8, le=2**20)] = Field(128, description="Tokens per training sequence.")
+    sequence_length: Annotated[int, Field(ge=8, le=2**20)] = Field(128, description="Tokens in a training sequence.")
     held_out: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
         0.05,
-        description="Fraction of documents, chosen by the hash of their content, that no peer trains on and every "
-        "peer may evaluate on.",
+        description="Fraction of the documents that no peer trains on. Peers measure the held-out loss on them. The "
+        "hash of its content decides whether a document is among them.",
     )
 
 
 class StdlibData(TextSection):
-    """The .py files of the interpreter's own standard library: real text on every machine, no download."""
+    """The .py files of the Python standard library: real text that every machine has, without a download."""
 
     source: Literal["stdlib-python"]
 
@@ -131,8 +126,8 @@ class FilesData(TextSection):
 
     source: Literal["files"]
     paths: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
-        description="Files, folders or globs. .jsonl, .json, .csv and .parquet are read as tables (see text_column); "
-        "anything else as UTF-8 text."
+        description="Files, folders or patterns like texts/*.txt. Files that end in .jsonl, .json, .csv or .parquet "
+        "are read as tables (see text_column), all others as UTF-8 text."
     )
     text_column: Annotated[str, Field(max_length=100)] = Field(
         "text", description="Column of a table that holds the text."
@@ -144,16 +139,18 @@ class DatasetData(TextSection):
 
     source: Literal["dataset"]
     dataset: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        description="Hub name or folder of the dataset."
+        description="Name on the hub, or folder, of the dataset."
     )
-    subset: Annotated[str, Field(max_length=100)] | None = Field(None, description="Name of the dataset's subset.")
+    subset: Annotated[str, Field(max_length=100)] | None = Field(
+        None, description="Name of the dataset's subset. If left out, its default one."
+    )
     split: Annotated[str, Field(min_length=1, max_length=100)] = Field("train", description="Split to read.")
-    streaming: bool = Field(True, description="Read while training instead of downloading everything first.")
+    streaming: bool = Field(True, description="Read the data during training instead of downloading everything first.")
     text_column: Annotated[str, Field(max_length=100)] = Field("text", description="Column that holds the text.")
 
 
 class CustomData(Section):
-    """Whatever the user's own program trains on (Python API only)."""
+    """Data that your own program brings (Python API only)."""
 
     source: Literal["custom"]
 
@@ -167,13 +164,13 @@ class EvalSection(Section):
 
     every: Annotated[int, Field(ge=1, le=10**6)] = Field(
         8,
-        description="Heights between two evaluations; of a one-byte run, 32 records count as one. A peer drawn by the "
-        "commit's digest, or each in turn, does it for all.",
+        description="Heights (commits) between two evaluations; in a one-byte run, 32 records count as one height. One "
+        "peer evaluates for all: the commit's digest chooses it, or the peers take turns.",
     )
     sequences: Annotated[int, Field(ge=1, le=10**6)] = Field(
         64,
-        description="Held-out sequences, the first ones of the held-out text, that an evaluation reads; of a table's "
-        "examples, those with the lowest hashes.",
+        description="Held-out sequences that an evaluation reads: the first ones of the held-out text, or the examples "
+        "of a table with the lowest hashes.",
     )
 
 
@@ -181,17 +178,17 @@ class LimitsSection(Section):
     """Bounds on what one peer can do to the others."""
 
     contribution_tokens: PositiveInt = Field(
-        4_194_304, description="Most tokens that one contribution can weigh, whatever it claims."
+        4_194_304, description="Most tokens that count for one contribution, whatever it claims."
     )
     norm_bound: Annotated[float, Field(gt=1.0, le=1000.0)] = Field(
         3.0,
-        description="With three or more contributors, a contribution's norm per inner step is scaled down to this many "
-        "times the median.",
+        description="Largest norm per inner step of a contribution, as a multiple of the contributors' median. Larger "
+        "ones are scaled down to it. Holds with three or more contributors.",
     )
     rollback_depth: Annotated[int, Field(ge=1, le=10**6)] = Field(
         32,
-        description="Deepest fork, in heights, that a peer leaves by itself; beyond it stops and says so. Snapshots "
-        "are kept that far back.",
+        description="Most heights (commits) that a peer takes back by itself to follow a heavier branch. If more are "
+        "needed, the peer stops and says so. Snapshots are kept that far back.",
     )
 
 
@@ -199,19 +196,17 @@ class SwarmSection(Section):
     """Who takes part."""
 
     min_peers: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="Peers that must be ready before the first inner step of the run."
+        1, description="Number of peers that must be ready before the run's first training step."
     )
     access: Literal["public", "private"] = Field(
         "public",
-        description="'public': whoever has an invite. 'private': those whom an owner invites (p2ptrain invite), with "
-        "everything between peers closed to others.",
-        exclude_if=_is_left_out,
+        description="Who may take part. 'public': everybody who has an invite. 'private': only peers that an owner has "
+        "invited (p2ptrain invite); nobody else can read what peers send each other.",
     )
     owners: Annotated[tuple[PeerIdField, ...], Field(max_length=16, strict=False)] = Field(
         (),
-        description="Who invites and revokes: peer ids of keys that `p2ptrain keygen` makes and that need not be on a "
-        "machine that trains. Left out: the founder.",
-        exclude_if=_is_left_out,
+        description="Peer ids of the owners, who invite and revoke. `p2ptrain keygen` makes their keys, which need not "
+        "be on a machine that trains. If left out, the founder is the owner.",
     )
 
 
@@ -221,7 +216,7 @@ class RunSpec(Section):
     run: RunSection
     model: ModelSection
     data: DataSection
-    task: TaskSection = Field(LanguageModelling(), exclude_if=_is_left_out)
+    task: TaskSection = LanguageModelling()
     method: Method
     eval: EvalSection = EvalSection()
     limits: LimitsSection = LimitsSection()
@@ -246,10 +241,16 @@ class RunSpec(Section):
     def custom(
         cls, name: str, *, method: Literal["diloco", "spsa"] = "diloco", min_peers: int = 1, **fields: Any
     ) -> Self:
-        """The spec of a run whose model and data the user's own program brings; `fields` are the method's.
+        """The spec of a run whose model and data your own program brings.
+
+        Args:
+            name: of the run.
+            method: name of the method.
+            min_peers: see `SwarmSection`.
+            fields: those of the method's section.
 
         Raises:
-            pydantic.ValidationError: a field that does not exist or does not fit.
+            pydantic.ValidationError: a field does not exist or has a wrong value.
         """
         return cls(
             run=RunSection(name=name),
@@ -262,7 +263,7 @@ class RunSpec(Section):
         )
 
     def canonical(self) -> bytes:
-        """The one byte string that stands for this spec: JSON, defaults filled in, keys sorted, no spaces."""
+        """The one byte string that stands for this spec: JSON with every field, keys sorted, without spaces."""
         fields = self.model_dump(mode="json")
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
@@ -276,19 +277,19 @@ class RunSpec(Section):
 
     @property
     def is_custom(self) -> bool:
-        """Whether model or data are brought by a program of its author's, without which nobody can join."""
+        """Whether its author's program brings the model or the data: nobody can join without that program."""
         return self.model.architecture == "custom" or self.data.source == "custom"
 
     def made_private(self) -> Self:
-        """The same run, for those alone whom its owners invite."""
+        """The same spec for a private run."""
         return self.model_copy(update={"swarm": self.swarm.model_copy(update={"access": "private"})})
 
     @property
     def diloco(self) -> DiLoCoMethod:
-        """The method of a run that trains by Streaming DiLoCo.
+        """The method's section of a run that trains by Streaming DiLoCo.
 
         Raises:
-            SpecError: this one does not.
+            SpecError: the run trains by another method.
         """
         if not isinstance(self.method, DiLoCoMethod):
             raise _another_method("diloco", self.method.name)
@@ -296,10 +297,10 @@ class RunSpec(Section):
 
     @property
     def spsa(self) -> SPSAMethod:
-        """The method of a run that trains by one-byte SPSA.
+        """The method's section of a run that trains by one-byte SPSA.
 
         Raises:
-            SpecError: this one does not.
+            SpecError: the run trains by another method.
         """
         if not isinstance(self.method, SPSAMethod):
             raise _another_method("spsa", self.method.name)

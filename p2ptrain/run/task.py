@@ -1,7 +1,7 @@
 """The task's section of a run spec: what the model learns to do with the data.
 
-A task with templates reads tables. A template is text with `{column}` in it, and nothing more of Python's format
-language: specs arrive from the network, and `str.format` would follow attributes and indices that their author chose.
+A task with templates reads tables. A template is text with `{column}` in it. It is not Python's format language: specs
+arrive from the network, and `str.format` would read attributes and indices that the author of a spec has chosen.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from p2ptrain.run.section import Section
 
 
 def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
-    """A template's pieces in order: literal text, and the column that follows it (None at the end).
+    """Cut a template into pieces: pairs of literal text and the column that follows it (None at the end).
 
     Raises:
-        ValueError: braces that don't match, or anything between them but a column's name.
+        ValueError: braces do not match, or something else than a column's name stands between them.
     """
     pieces = []
     for literal, column, form, conversion in Formatter().parse(template):
@@ -30,13 +30,13 @@ def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
 
 
 def columns_of(*templates: str) -> tuple[str, ...]:
-    """The columns that valid templates name, each once, in the order of their first appearance."""
+    """The columns that valid templates name: each once, in the order in which they first appear."""
     named = (column for template in templates for _, column in parse_template(template) if column is not None)
     return tuple(dict.fromkeys(named))
 
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
-    """A valid template with the row's values, as `str` writes them, in place of its columns."""
+    """Fill a valid template: each column is replaced by the row's value, as `str` writes it."""
     return "".join(
         literal + ("" if column is None else str(row[column])) for literal, column in parse_template(template)
     )
@@ -44,7 +44,7 @@ def fill(template: str, row: Mapping[str, Any]) -> str:
 
 def _with_column(template: str) -> str:
     if not columns_of(template):
-        raise ValueError("names no column: it would say the same of every row")
+        raise ValueError("names no column, so it would be the same text for every row")
     return template
 
 
@@ -56,30 +56,32 @@ Column = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class LanguageModelling(Section):
-    """Predict the next token of documents laid end to end; works with every kind of data."""
+    """Predict the next token of documents that are laid end to end. Works with every kind of data."""
 
-    kind: Literal["language-modelling"] = Field("language-modelling", description="What is learnt from the data.")
+    kind: Literal["language-modelling"] = Field("language-modelling", description="What the model learns.")
 
 
 class Completion(Section):
-    """Continue a prompt: the loss counts the completion's tokens only. With labels, accuracy is measured, too: the
-    completion of the right label must be the most likely one of all labels'."""
+    """Continue a prompt. The loss counts the tokens of the completion only. With labels, accuracy is measured, too: an
+    example counts as right if the completion with the right label is the most likely one."""
 
     kind: Literal["completion"]
     prompt: Template = Field(
-        description="What the model reads; {column} stands for a column of the table. Prompts that are too long lose "
-        "their beginning."
+        description="What the model reads. {column} stands for the value in that column of the table. A prompt that is "
+        "too long loses its beginning."
     )
     completion: Template = Field(
-        description="What the model should answer. The loss is that of its tokens; without labels, that of the token "
-        "that ends a text, too. It is never cut."
+        description="What the model should answer. The loss counts its tokens and, without labels, the token that ends "
+        "a text. It is never cut."
     )
     label_column: Column | None = Field(
         None,
-        description="Column that says which label is right, by its word or its number, from 0. In the completion it "
+        description="Column that holds the right label: its word, or its number, counted from 0. In the completion, it "
         "stands for the word.",
     )
-    labels: Labels = Field((), description="The words to choose from, at least 2. Left out: no accuracy.")
+    labels: Labels = Field(
+        (), description="The words to choose from, at least 2. If left out, no accuracy is measured."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -96,25 +98,28 @@ class Completion(Section):
 
     @property
     def text(self) -> str:
-        """The template of what is given; what is held out is decided by it."""
+        """The template of what the model is given. Its text decides whether an example is held out."""
         return self.prompt
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns that the task reads; every completion with labels names the label's."""
+        """All columns that the task reads. The label's is among them: a completion with labels names it."""
         return columns_of(self.prompt, self.completion)
 
 
 class Classification(Section):
-    """Say which of several labels a text has, with a classification head on the model (fresh, if it brings none)."""
+    """Choose one of several labels for a text, with a classification head on the model. A model without such a head
+    gets a new one."""
 
     kind: Literal["classification"]
     text: Template = Field(
-        description="What is classified; {column} stands for a column of the table. Texts that are too long lose "
-        "their end."
+        description="What is classified. {column} stands for the value in that column of the table. A text that is too "
+        "long loses its end."
     )
-    label_column: Column = Field(description="Column that says which label is right, by its word or number, from 0.")
-    labels: Labels = Field(description="The labels' words, at least 2.")
+    label_column: Column = Field(
+        description="Column that holds the right label: its word, or its number, counted from 0."
+    )
+    labels: Labels = Field(description="The words of the labels, at least 2.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -133,7 +138,7 @@ def _check_labels(labels: tuple[str, ...]) -> None:
     if len(labels) < 2:
         raise ValueError("give at least two labels")
     if len({label.strip() for label in labels}) < len(labels):
-        raise ValueError("each label must be another word")
+        raise ValueError("two labels are the same word")
 
 
 TableTask = Completion | Classification

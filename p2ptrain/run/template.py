@@ -1,4 +1,4 @@
-"""The commented TOML that `p2ptrain new` writes: made from the spec's own fields, so it can't grow stale."""
+"""The TOML with comments that `p2ptrain new` writes. It is made from the spec's own fields and descriptions."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ _OTHER_DATA = """
 def template(name: str) -> str:
     """A valid run spec in TOML with a comment above every field."""
     parts = [
-        "# A run spec: everything that all peers of a run agree on. A line that is commented out shows the default.\n"
-        "# What only one volunteer cares about (device, batch size, port, folder) is a flag of the command line.\n"
+        "# A run spec: everything that all peers of a run agree on. Lines that are commented out show the defaults.\n"
+        "# Choices of one volunteer (device, batch size, port, folder) are options of the command line instead.\n"
     ]
     for section, model in _SECTIONS.items():
         chosen = {"name": name} if section == "run" else _CHOSEN.get(section, {})

@@ -129,11 +129,11 @@ def take_cut(
         order = Revocation.decode(record)
     except MalformedError:
         proof = Equivocation.decode(record)
-        if not knows(PeerId(proof.proven()[0].author)):
+        if not knows(proof.proven()[0].author):
             return None
         return proof if book.convict(proof) is not None else None
     return order if book.revoke(order) else None
 
 
 def _place_of(cut: Revocation | Equivocation) -> tuple[Log, int]:
-    return (Log(PeerId(cut.revoked), b""), 0) if isinstance(cut, Revocation) else cut.proven()
+    return (Log(cut.revoked, b""), 0) if isinstance(cut, Revocation) else cut.proven()

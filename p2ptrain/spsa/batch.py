@@ -158,8 +158,7 @@ class Equivocation(Record):
         one, other = Batch.decode(self.one), Batch.decode(self.other)
         if (one.log, one.start) != (other.log, other.start) or one.body == other.body:
             raise MalformedError("two batches do not contradict each other")
-        run, before = Digest(self.run), Digest(self.before)
-        if not (one.follows(run, before) and other.follows(run, before)):
+        if not (one.follows(self.run, self.before) and other.follows(self.run, self.before)):
             raise MalformedError("a contradicting batch is not signed by its author")
         return one.log, one.start
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from p2ptrain.errors import LedgerError
 from p2ptrain.method import AnotherModel, Offer, Tell, find_snapshot, hear_peers
-from p2ptrain.run import Digest, short
+from p2ptrain.run import short
 from p2ptrain.spsa.position import Position, total, unpacked
 from p2ptrain.spsa.signs import TILE
 from p2ptrain.spsa.state import PART_ELEMENTS, MasterManifest, MasterState
@@ -60,7 +60,7 @@ class Joiner:
             raise AnotherModel
         here = {part.digest: values for part, values in base.parts}
         sizes = {
-            Digest(part): 4 * min(PART_ELEMENTS, layout.tiles * TILE - at * PART_ELEMENTS)
+            part: 4 * min(PART_ELEMENTS, layout.tiles * TILE - at * PART_ELEMENTS)
             for at, part in enumerate(manifest.parts)
         }
         wanted = {part: size for part, size in sizes.items() if part not in here}

@@ -135,7 +135,7 @@ class Logbook:
         """
         if order.run != self._run or order.author not in self._owners:
             raise MalformedError("a revocation is not an owner's")
-        orders = self._revocations[PeerId(order.check_signature().revoked)]
+        orders = self._revocations[order.check_signature().revoked]
         if order in orders:
             return False
         orders.append(order)

@@ -104,7 +104,7 @@ class Marks:
 
     async def hear(self, mark: Mark, standing: Position) -> None:
         """Take in a mark of anyone's; of each number, the first one whose position is here is followed."""
-        author = PeerId(mark.author)
+        author = mark.author
         if mark.run != self._run.id or mark.number <= self._heard or author in self._asked:
             return
         if not self._membership.knows(author):
@@ -115,7 +115,7 @@ class Marks:
             mark.check_signature()
             self._asked.add(author)
             data = await self._fetcher.fetch(
-                Digest(mark.position), lambda: [author, *self._membership.live], MARK, MAX_PACKED_BYTES, FETCH_PATIENCE
+                mark.position, lambda: [author, *self._membership.live], MARK, MAX_PACKED_BYTES, FETCH_PATIENCE
             )
             position = unpacked(bytes(data))
             if total(position) // self._every != mark.number:
@@ -132,7 +132,7 @@ class Marks:
             self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
         )
         self._waiting = Due(mark.number, position)
-        self._positions.append(Digest(mark.position))
+        self._positions.append(mark.position)
         if len(self._positions) > KEPT_POSITIONS:
             self._fetcher.release(self._positions.pop(0))
 
@@ -154,9 +154,8 @@ class Marks:
 
     async def compare(self, presence: Presence) -> None:
         """Hold another peer's snapshots against this one's, and complain if they differ at one position."""
-        mine, peer = dict(self._snapshots.offered), PeerId(presence.author)
-        for records, digest in presence.snapshots:
-            theirs = Digest(digest)
+        mine, peer = dict(self._snapshots.offered), presence.author
+        for records, theirs in presence.snapshots:
             if records in mine and mine[records] != theirs and (peer, theirs) not in self._compared:
                 self._compared.add((peer, theirs))
                 await self._compare(peer, records, mine[records], theirs)

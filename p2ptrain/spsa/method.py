@@ -72,7 +72,7 @@ class OneByteSPSAMethod:
     ) -> Check:
         manifest = MasterManifest.decode(claim.manifest)
         problem = _problem(claim, manifest, tensors)
-        if not problem and manifest.frozen != NO_DIGEST and frozen not in (None, manifest.frozen):
+        if not problem and frozen not in (None, manifest.frozen):
             problem = "the numbers that are not trained are not the run's"
         if problem:
             return Check("weights", False, problem)

@@ -272,7 +272,7 @@ class OneByteSPSA:
     @property
     def head(self) -> Head:
         """Which records are in the weights, and the newest state whose digest this peer has computed."""
-        return Head(self.records, self._exchange.view.digest, Digest(self._exchange.own_presence.state))
+        return Head(self.records, self._exchange.view.digest, self._exchange.own_presence.state)
 
     @property
     def is_complete(self) -> bool:

@@ -101,7 +101,7 @@ async def serve(
             yield frame
 
     async def batches(_peer: PeerId, request: BatchesRequest) -> AsyncGenerator[bytes, None]:
-        log, start = Log(PeerId(request.author), request.session), request.start
+        log, start = Log(request.author, request.session), request.start
         for _ in range(BATCHES_PER_CALL // BATCHES_PER_FRAME if request.run == run else 0):
             rows = logs.batches(log, start, BATCHES_PER_FRAME)
             if not rows:

@@ -138,7 +138,7 @@ class Shell:
 
     def heard(self, presence: Presence, news: bytes) -> None:
         if presence.commit in self._recent:
-            self._agreed[PeerId(presence.author)] = monotonic()
+            self._agreed[presence.author] = monotonic()
         self._show_view(self._view)  # whoever waits for others to agree looks again
         self.spawn(self.marks.compare(presence))
 

@@ -81,7 +81,7 @@ def _position_of(row: SnapshotRow) -> Position:
 
 
 def _parts_of(row: SnapshotRow) -> list[Digest]:
-    return [Digest(digest) for digest in MasterManifest.decode(row.manifest).parts]
+    return list(MasterManifest.decode(row.manifest).parts)
 
 
 def load_state(folder: RunFolder, row: SnapshotRow) -> MasterState:

@@ -100,11 +100,11 @@ class MasterState:
             MalformedError: they do not make up a state.
         """
         layout = manifest.layout()
-        parts = [part(Digest(digest)) for digest in manifest.parts]
+        parts = [part(digest) for digest in manifest.parts]
         sizes = [min(PART_ELEMENTS, layout.tiles * TILE - at) for at in range(0, layout.tiles * TILE, PART_ELEMENTS)]
         if [found.size for found in parts] != sizes:
             raise MalformedError("a state's parts have the wrong lengths")
-        return cls(layout, unpacked(manifest.position), np.concatenate(parts), Digest(manifest.frozen))
+        return cls(layout, unpacked(manifest.position), np.concatenate(parts), manifest.frozen)
 
 
 def _cut(master: Integers) -> Iterator[Integers]:

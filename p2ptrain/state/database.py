@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2ptrain.errors import StorageError
-from p2ptrain.state.schema import FORMAT, MIGRATIONS, OLDEST_FORMAT, SCHEMA
-
-_OTHER_NAMES = "the names of its tables and columns are damaged"
+from p2ptrain.state.schema import FORMAT, SCHEMA
 
 
 class DamagedError(StorageError):
@@ -26,12 +24,13 @@ class Database:
     """One open file.
 
     Args:
-        owned: this process is the one that may make the file, bring it to today's format and write to it. It looks at
-            all of the file's structure first: whoever gets past that can read and write.
+        path: the file.
+        owned: True for the one process that may create the file and write to it. It checks the structure of the whole
+            file first: once that has passed, reads and writes work.
 
     Raises:
-        DamagedError: the file is not what it was; from every method.
-        StorageError: the disk is full, the file is locked, or its format is not one of those that are read here.
+        DamagedError: the file does not hold what was written to it. Every method can raise this.
+        StorageError: the disk is full, the file is locked or missing, or it has another format.
     """
 
     def __init__(self, path: Path, owned: bool) -> None:
@@ -54,23 +53,18 @@ class Database:
 
     def _check_format(self, owned: bool) -> None:
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found and not OLDEST_FORMAT <= found <= FORMAT:
-            raise StorageError(
-                f"{self.path} has storage format {found}",
-                f"this p2ptrain reads formats {OLDEST_FORMAT} to {FORMAT}",
-                f"use {'a newer' if found > FORMAT else 'an older'} p2ptrain",
-            )
-        if found < FORMAT and not owned:
-            raise StorageError(
-                f"{self.path} has storage format {found}",
-                f"only its own peer may bring it to format {FORMAT}",
-                f"start that once: p2ptrain peer {self.path.parent}",
-            )
         self.made = found == 0
-        if found == 0:
+        if self.made and not owned:
+            raise StorageError(f"{self.path} is empty", "", "start the peer in its folder: it fetches what is missing")
+        if self.made:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
-        elif found < FORMAT:
-            self._migrate(found)
+        elif found != FORMAT:
+            anew = "start or join the run anew, or use the version of p2ptrain that wrote the folder"
+            raise StorageError(
+                f"{self.path} has storage format {found}",
+                f"this version of p2ptrain reads format {FORMAT} only",
+                "update p2ptrain" if found > FORMAT else anew,
+            )
 
     def _check_structure(self) -> None:
         (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()  # `quick_check` would not look at indexes
@@ -79,23 +73,7 @@ class Database:
         with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
             fresh.executescript(SCHEMA)
             if _columns(self._db) != _columns(fresh):
-                raise sqlite3.DatabaseError(_OTHER_NAMES)
-
-    def _migrate(self, found: int) -> None:
-        """From one format to the next until it is today's: all of it or, if this process dies, nothing."""
-        self._db.execute("BEGIN EXCLUSIVE")
-        try:
-            for version in range(found, FORMAT):
-                MIGRATIONS[version](self._db, self.path.parent)
-            self._db.execute(f"PRAGMA user_version = {FORMAT}")
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if "no such" in str(error):  # not the state of the disk: what should be in the file is not
-                raise sqlite3.DatabaseError(_OTHER_NAMES) from None
-            raise
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                raise sqlite3.DatabaseError("the names of its tables and columns are damaged")
 
     def close(self) -> None:
         with self._lock, self._reading:

@@ -72,7 +72,7 @@ async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
     """Answer other peers' requests from `blobs`, all together no faster than `throttle` says."""
 
     async def answer(_peer: PeerId, request: BlobRequest) -> AsyncGenerator[Buffer, None]:
-        blob = blobs.get(Digest(request.blob))
+        blob = blobs.get(request.blob)
         if blob is None:
             raise Refused("not here")
         if throttle.backlog > BUSY_SECONDS:

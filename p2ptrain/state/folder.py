@@ -32,9 +32,8 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """One peer's folder of one run, locked while it is open for training. Close it, or use it in a `with` block."""
 
-    def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, lock: FileLock | None) -> None:
-        self.path, self.genesis, self.spec, self._lock = path, genesis, spec, lock
-        self.ledger = _open_ledger(path / "ledger.sqlite", owned=lock is not None)
+    def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, ledger: Ledger, lock: FileLock | None) -> None:
+        self.path, self.genesis, self.spec, self.ledger, self._lock = path, genesis, spec, ledger, lock
         self.vectors = Vectors(path / "vectors")
         self.incoming = Incoming(path / "incoming")
         if lock is not None:
@@ -83,23 +82,15 @@ class RunFolder:
             raise StorageError(
                 f"{path} is no run folder", "it holds no genesis", "give the folder that the peer printed at its start"
             )
-        held = _lock(path) if lock else None
-        try:
-            genesis = Genesis.decode((path / "genesis").read_bytes()).check_signature()
-            canonical = (path / "spec.json").read_bytes()
-            if digest_of(canonical) != genesis.spec:
-                raise MalformedError("spec.json is not the run's spec", "its digest differs from the genesis")
-            return cls(path, genesis, spec_from_canonical(canonical), held)
-        except BaseException as error:
+        with contextlib.ExitStack() as undo:
+            held = _lock(path) if lock else None
             if held is not None:
-                held.release()
-            if isinstance(error, MalformedError | OSError):
-                raise StorageError(
-                    f"the run folder {path} is damaged",
-                    error.brief if isinstance(error, MalformedError) else str(error),
-                    "join the run again with an invite: that mends it",
-                ) from None
-            raise
+                undo.callback(held.release)
+            ledger = _open_ledger(path / "ledger.sqlite", owned=lock)  # first: its format is that of the other files
+            undo.callback(ledger.close)
+            folder = cls(path, *_genesis_and_spec(path), ledger, held)
+            undo.pop_all()
+            return folder
 
     @property
     def contact(self) -> Contact:
@@ -156,6 +147,22 @@ def _is_owners(path: Path) -> bool:
         spec = spec_from_canonical((path / "spec.json").read_bytes())
         return Contact.read(path).peer in owners_of(genesis, spec)
     return False
+
+
+def _genesis_and_spec(path: Path) -> tuple[Genesis, RunSpec]:
+    """Raises StorageError if they are damaged or missing."""
+    try:
+        genesis = Genesis.decode((path / "genesis").read_bytes()).check_signature()
+        canonical = (path / "spec.json").read_bytes()
+        if digest_of(canonical) != genesis.spec:
+            raise MalformedError("spec.json is not the run's spec", "its digest differs from the genesis")
+        return genesis, spec_from_canonical(canonical)
+    except (MalformedError, OSError) as error:
+        raise StorageError(
+            f"the run folder {path} is damaged",
+            error.brief if isinstance(error, MalformedError) else str(error),
+            "join the run again with an invite: that mends it",
+        ) from None
 
 
 def _refuse_another(path: Path, genesis: Genesis) -> None:

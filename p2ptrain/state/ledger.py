@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from p2ptrain.run import Digest, PeerId, digest_of
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of
 from p2ptrain.run.digest import Buffer
 from p2ptrain.state.database import Database
 from p2ptrain.state.logs import Logs
@@ -106,7 +106,7 @@ class Ledger:
             return {Digest(d): record for d, record in db.execute(query, (above,)) if _whole(d, record)}
 
     def commits_seen(self) -> dict[Digest, int]:
-        """When each commit came here, in seconds since 1970 by this machine's clock; 0 if that was not noted."""
+        """When each commit came here, in seconds since 1970 by this machine's clock."""
         with self._db.read() as db:
             return {Digest(digest): seen for digest, seen in db.execute("SELECT digest, seen FROM commits")}
 
@@ -178,13 +178,14 @@ class Ledger:
 
     # Where this peer is, and where others were -----------------------------------------------------------------------
 
-    def fact(self, name: str) -> bytes | None:
-        """A small value by name, e.g. the head's commit."""
-        return self._db.value("SELECT value FROM facts WHERE name = ?", name)
+    @property
+    def head(self) -> Digest:
+        """The commit that this peer last set its head to; NO_DIGEST if it has never set one."""
+        return Digest(self._db.value("SELECT digest FROM head") or NO_DIGEST)
 
-    def set_fact(self, name: str, value: bytes) -> None:
+    def set_head(self, commit: Digest) -> None:
         with self._db.write() as db:
-            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+            db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (commit,))
 
     def see_heads(self, heads: Iterable[HeadSeen]) -> None:
         """Note where peers are now; one row for each peer that was ever seen."""

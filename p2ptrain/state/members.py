@@ -65,17 +65,13 @@ class MembersFile:
                 "join the run again with an invite: that mends it",
             ) from None
 
-    @property
-    def boot(self) -> int:
-        return self._kept.boot
-
     @classmethod
     def begin(cls, folder: Path, access: Access, own: Certificate | None) -> Self:
         """Write the first one, of a founder or a newcomer; what an earlier one knew is learned."""
         boot = 0
         with contextlib.suppress(AccessError):
             before = cls(folder, access.genesis, access.spec)
-            boot = before.boot
+            boot = before._kept.boot
             for paper in before.access.papers():
                 with contextlib.suppress(TooManyError):
                     access.take(paper)

@@ -211,7 +211,7 @@ class Run:
         Raises:
             AccessError: the run is private, and this peer no owner.
         """
-        addresses = tuple((self.swarm.addresses() or self.swarm.bootstrap)[:MAX_INVITED])
+        addresses = tuple((self.swarm.addresses() or self.swarm.config.bootstrap)[:MAX_INVITED])
         if not self.spec.is_private:
             return Invite(self.id, addresses)
         return invite_member(self.folder, self.swarm.key, addresses, label, days, peer)
@@ -256,7 +256,7 @@ class Run:
 
     def _count_on_the_wire(self) -> None:
         try:
-            wire = Wire(self.swarm.node.daemon_pid, inside=self.swarm.is_local)
+            wire = Wire(self.swarm.node.daemon_pid, inside=self.swarm.config.local)
         except OSError as error:
             log.warning("the limits hold for weights and contributions alone, gossip comes on top: %s", error)
             return
@@ -273,10 +273,10 @@ def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     own = swarm.addresses()
     direct = [address for address in own if not is_relayed(address)]
     ports = [address.split("/tcp/")[1].split("/")[0] for address in direct if "/tcp/" in address]
-    known = folder.contact.met(swarm.bootstrap)
+    known = folder.contact.met(swarm.config.bootstrap)
     noted = {
         "peer": swarm.peer_id,
-        "identity": str(swarm.identity_path.resolve()),
+        "identity": str(swarm.identity.path.resolve()),
         "port": int(ports[0]) if ports else known.port,
         "addresses": tuple(own[:MAX_INVITED]),
     }
@@ -354,7 +354,7 @@ async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     try:
         record = await fetcher.fetch(run, lambda: sources, "record", Genesis.max_bytes, LOOK_FOR_PEERS)
         genesis = Genesis.decode(bytes(record)).check_signature()
-        canonical = await fetcher.fetch(Digest(genesis.spec), lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
+        canonical = await fetcher.fetch(genesis.spec, lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
         return genesis, spec_from_canonical(bytes(canonical))
     except FetchError as error:
         raise NetworkError(

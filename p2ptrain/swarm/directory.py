@@ -73,7 +73,7 @@ class Directory:
     async def announce(self, presence: Presence) -> bool:
         """Store this peer's record; False if no node took it."""
         stored = await self._dht.store(
-            _key(Digest(presence.run)),
+            _key(presence.run),
             presence.encoded,
             clock.swarm_time() + LIFETIME,
             subkey=presence.author,
@@ -96,7 +96,7 @@ class Directory:
             except (MalformedError, TypeError) as error:
                 log.debug("a directory entry of %s is unusable: %s", peer, error)
                 continue
-            author = PeerId(presence.author)
+            author = presence.author
             if presence.phase != "leaving" and not self._door.is_out(author):
                 presences[author] = presence
         return presences
@@ -171,7 +171,7 @@ def _announces(value: Any, subkey: Any) -> bool:
 def _is_there(value: Any, subkey: Any, key: bytes) -> bool:
     """Whether this is the presence, of the peer that the subkey names, in the run that the key names."""
     presence = Presence.decode(value).check_signature()
-    expected = DHTID.generate(source=_key(Digest(presence.run))).to_bytes()
+    expected = DHTID.generate(source=_key(presence.run)).to_bytes()
     return bool(subkey == presence.author and key == expected)
 
 

@@ -141,7 +141,7 @@ def _unpacked(run: bytes, packed: Any) -> Ticket:
     bearer = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     invitation = Invitation(
         author=peer_id_from_key(owner),
-        run=run,
+        run=Digest(run),
         bearer=bearer,
         label=label,
         expires=expires,

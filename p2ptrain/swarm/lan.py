@@ -91,7 +91,7 @@ class Lan:
         if info.properties.get(b"run") != self._run:
             return None
         try:
-            return PeerId(check_peer_id((info.properties.get(b"peer") or b"").decode()))
+            return check_peer_id((info.properties.get(b"peer") or b"").decode())
         except ValueError:
             return None
 

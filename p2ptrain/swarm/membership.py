@@ -128,7 +128,7 @@ class Membership:
         self._door.publish_with(self._publish)
         for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
             self._tasks.append(self._swarm.spawn(work()))
-        if self._swarm.searches_lan:
+        if self._swarm.config.searches_lan:
             self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
         if self._announcement is not None:
             self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))
@@ -253,7 +253,7 @@ class Membership:
         strangers = [presence for peer, presence in found.items() if peer not in connected]
         places = max(0, NEIGHBOURS - len(connected & set(found)))
         # At once: some of them may be unreachable, and the next announcement is due.
-        await asyncio.gather(*(self._meet(PeerId(seen.author), seen.addresses) for seen in strangers[:places]))
+        await asyncio.gather(*(self._meet(seen.author, seen.addresses) for seen in strangers[:places]))
 
     async def _meet_acquaintances(self) -> None:
         """Try those who are not there, all of them while nobody is. A few even then: parts of a swarm that were torn

@@ -101,7 +101,7 @@ class PeerTable:
 
     def hear(self, presence: Presence, now: float) -> None:
         """Take in a heartbeat; one that is older than what is known of the same session is dropped."""
-        peer = PeerId(presence.author)
+        peer = presence.author
         known = self._seen.get(peer)
         if known and known.presence.session == presence.session and known.presence.beat >= presence.beat:
             return

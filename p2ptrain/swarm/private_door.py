@@ -75,10 +75,9 @@ class PrivateDoor(Door):
 
     def __init__(self, me: PeerId, own: Pass | None, access: Access | None = None) -> None:
         self._me, self._own = me, own
-        self.papers: Papers
-        """From `has_begun` on."""
+        self._papers: Papers | None = None
         self._node: Node
-        self._rpc: Rpc
+        self._rpc: Rpc | None = None
         self._met: set[PeerId] = set()
         """To whom this peer has introduced itself."""
         self._meeting: dict[PeerId, asyncio.Task[None]] = {}
@@ -96,14 +95,20 @@ class PrivateDoor(Door):
         self._begin(access)
 
     def _begin(self, access: Access) -> None:
-        self.papers = Papers(self._me, access, self._learned)
-        if hasattr(self, "_rpc"):
-            self.papers.ask_with(self._rpc)
+        self._papers = Papers(self._me, access, self._learned)
+        if self._rpc is not None:
+            self._papers.ask_with(self._rpc)
 
     @property
     def has_begun(self) -> bool:
         """Whether this peer knows the run, and so its members."""
-        return hasattr(self, "papers")
+        return self._papers is not None
+
+    @property
+    def papers(self) -> Papers:
+        """What this peer knows of the members, once it `has_begun`."""
+        assert self._papers is not None
+        return self._papers
 
     @property
     def access(self) -> Access:
@@ -250,6 +255,7 @@ class PrivateDoor(Door):
     async def _introduce(self, peer: PeerId) -> None:
         if self._own is None or self.expelled is not None:
             raise RpcError(peer, INTRODUCE, "refused", "this peer is in no run")
+        assert self._rpc is not None  # peers are met once this one can call them
         own = self.certificate
         request = Introduction(
             run=self._own.run,

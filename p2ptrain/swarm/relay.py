@@ -114,7 +114,7 @@ class Relay:
         except (MalformedError, TimeoutError) as error:
             log.debug("a tunnel was asked for in vain: %s", error)
             return
-        peer = PeerId(request.to)
+        peer = request.to
         refusal = await self._refusal(caller, peer)
         if refusal:
             await _send(writer, RelayAnswer(refusal=refusal, seconds=0, bytes=0))

@@ -15,7 +15,6 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
@@ -68,11 +67,13 @@ class Swarm:
     """A running node and the thread that it lives on. Use `start`, and `close` or a `with` block."""
 
     def __init__(self, identity: Identity, config: NodeConfig, door: Door) -> None:
-        self._identity, self._config, self.door = identity, config, door
+        self.identity, self.config, self.door = identity, config, door
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop_forever, name="p2ptrain-network", daemon=True)
         self._closed = False
         self._failure: BaseException | None = None
+        self._to_close = contextlib.AsyncExitStack()
+        """What has been started on the network thread."""
         self.node: Node
         self.rpc: Rpc
         self.reach: Reach
@@ -104,30 +105,11 @@ class Swarm:
 
     @property
     def peer_id(self) -> PeerId:
-        return self._identity.peer_id
-
-    @property
-    def bootstrap(self) -> tuple[str, ...]:
-        """Where this peer found the swarm."""
-        return self._config.bootstrap
-
-    @property
-    def is_local(self) -> bool:
-        """Whether nobody but this machine is meant."""
-        return self._config.local
-
-    @property
-    def searches_lan(self) -> bool:
-        """Whether this peer may look for others in the local network."""
-        return self._config.searches_lan
-
-    @property
-    def identity_path(self) -> Path:
-        return self._identity.path
+        return self.identity.peer_id
 
     @property
     def key(self) -> SigningKey:
-        return self._identity.key
+        return self.identity.key
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         """Run a coroutine on the network thread and wait for its result."""
@@ -179,7 +161,7 @@ class Swarm:
             finally:
                 self.loop.call_soon_threadsafe(self.loop.stop)
                 self._thread.join(START_TIMEOUT)
-        self._identity.close()
+        self.identity.close()
 
     def __enter__(self) -> Self:
         return self
@@ -197,20 +179,22 @@ class Swarm:
         self.loop.close()
 
     async def _start(self) -> None:
-        self.node = await Node.start(self._identity, self._config, self.door)
+        self.node = await Node.start(self.identity, self.config, self.door)
+        self._to_close.push_async_callback(self.node.close)
         self.rpc = Rpc(self.node, self.door)
         await self.door.attach(self.node, self.rpc)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
-        self.probes = Probes(self.node, self._config)
+        self.probes = Probes(self.node, self.config)
         await self.probes.serve(self.rpc)
-        first = await self.door.enter(set(by_peer(self._config.bootstrap)))
+        first = await self.door.enter(set(by_peer(self.config.bootstrap)))
         await self._greet(first)
-        self.reach = Reach(self.node, self.rpc, self._config, self.door)
+        self.reach = Reach(self.node, self.rpc, self.config, self.door)
         await self.reach.ask()
-        hidden = self._config.passing or self.reach.verdict in ("relayed", "outgoing only")
+        hidden = self.config.passing or self.reach.verdict in ("relayed", "outgoing only")
         if first and not self.door.is_private:
             first |= await self.node.connected()  # with the relays on the way: hidden peers do not answer
         self.directory = await Directory.join(self.node, first, self.door, hidden)
+        self._to_close.push_async_callback(self.directory.close)
         self.spawn(self.reach.keep())
         self.spawn(self.door.keep())
         self.spawn(self._watch_daemon())
@@ -222,10 +206,7 @@ class Swarm:
     async def _stop(self) -> None:
         with contextlib.suppress(StorageError):  # full disks are told of by what matters more
             self.door.save()
-        if hasattr(self, "directory"):
-            await self.directory.close()
-        if hasattr(self, "node"):
-            await self.node.close()
+        await self._to_close.aclose()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

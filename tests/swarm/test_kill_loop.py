@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.diloco.audit import audit, branch_of
-from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run import Digest
 from p2ptrain.state import RunFolder
 from tests.swarm.lab import HERE, Event, Lab, Peer, Place, write_spec
 
@@ -94,8 +94,7 @@ class Kept:
         try:
             bad = [check for check in audit(opened) if not check.good]
             assert not bad, bad
-            head = Digest(opened.ledger.fact("head") or NO_DIGEST)
-            branch = {commit.height: commit.digest for commit in branch_of(opened, head)}
+            branch = {commit.height: commit.digest for commit in branch_of(opened, opened.ledger.head)}
             taken_back = sum(rollback.commits for rollback in opened.ledger.rollbacks())
             return cls(branch, frozenset(opened.ledger.commits(0)), taken_back)
         finally:

@@ -18,7 +18,7 @@ from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.schedule import global_progress, learning_rate
 from p2ptrain.diloco.state import Fragment
 from p2ptrain.diloco.trainer import make_optimizer
-from p2ptrain.run import Digest, RunSpec, load_spec
+from p2ptrain.run import NO_DIGEST, RunSpec, load_spec
 from p2ptrain.state import Blobs, RunFolder
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
 from tests.swarm.lab import Lab, write_spec
@@ -108,9 +108,9 @@ def final_fragments(folder: Path) -> list[Fragment]:
     try:
         task = open_task(opened.spec, LocalOptions(device="cpu"))
         layout = Layout.of({n: p.shape for n, p in task.model.named_parameters()}, opened.spec.method.fragments)
-        head = opened.ledger.fact("head")
-        assert head is not None
-        return list(Replica(opened, layout, Blobs()).state_at(Digest(head)).fragments)
+        head = opened.ledger.head
+        assert head != NO_DIGEST
+        return list(Replica(opened, layout, Blobs()).state_at(head).fragments)
     finally:
         opened.close()
 

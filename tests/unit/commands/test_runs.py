@@ -140,7 +140,14 @@ def test_of_two_runs_with_one_name_each_is_told_with_its_id_and_founder(swarm: F
 def test_a_spec_that_can_not_be_read_is_passed_over(swarm: FakeSwarm) -> None:
     newer = spec_with().canonical().replace(b'"alpha"', b'"aleph"')
     genesis = Genesis(
-        author=KEYS[0].peer_id, spec=digest_of(newer), base=NO_DIGEST, held_out=NO_DIGEST, nonce=bytes(16), software="2"
+        author=KEYS[0].peer_id,
+        spec=digest_of(newer),
+        base=NO_DIGEST,
+        held_out=NO_DIGEST,
+        nonce=bytes(16),
+        software="2",
+        founded=0,
+        seal=NO_DIGEST,
     ).signed(KEYS[0])
     swarm.announced.append(Announcement(genesis=genesis, spec=newer))
     meant = swarm.add(run__name="meant")

@@ -191,7 +191,7 @@ def test_what_is_damaged_in_the_ledger_is_named_and_dropped_and_a_snapshot_is_fo
 
 
 def test_a_head_that_is_damaged_does_not_hide_the_snapshots(saved: Peer) -> None:
-    saved.folder.ledger.set_fact("head", Digest(bytes(31) + b"?"))
+    saved.folder.ledger.set_head(Digest(bytes(31) + b"?"))
     again = saved.restarted()
     position = again.replica.restore()
     assert position is not None

@@ -221,7 +221,7 @@ def test_a_joiner_starts_from_a_fetched_position(tmp_path: Path, peer: Peer) -> 
     with open_peer(tmp_path / "joiner") as joiner:
         joiner.replica.begin(fetched)
         assert joiner.heights == [3]
-        assert joiner.folder.ledger.fact("head") == peer.states[3].commit
+        assert joiner.folder.ledger.head == peer.states[3].commit
         again = joiner.restarted().replica.restore()
     assert again is not None
     assert same_bits(again.state, fetched.state)

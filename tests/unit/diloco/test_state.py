@@ -91,6 +91,7 @@ def test_the_largest_manifest_fits_its_bound() -> None:
 
 @pytest.mark.parametrize("vectors", [(), ((COMMIT, Digest(b"short")),), ((COMMIT, COMMIT),) * 1025])
 def test_an_impossible_manifest_is_malformed(vectors: tuple[tuple[Digest, Digest], ...]) -> None:
-    forged = StateManifest.model_construct(height=1, commit=COMMIT, weight=1, layout=LAYOUT, vectors=vectors)
+    fields = {"height": 1, "commit": COMMIT, "weight": 1, "layout": LAYOUT, "frozen": COMMIT}
+    forged = StateManifest.model_construct(**fields, vectors=vectors)
     with pytest.raises(MalformedError, match="vectors"):
         StateManifest.decode(forged.encoded)

@@ -108,7 +108,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**COMPLETION, "task.labels": LEFT_OUT}, "task: 'labels' and 'label_column' belong together"),
     ({**COMPLETION, "task.label_column": LEFT_OUT}, "task: 'labels' and 'label_column' belong together"),
     ({**COMPLETION, "task.labels": ["yes"]}, "task: give at least two labels"),
-    ({**CLASSES, "task.labels": ["yes", "yes "]}, "task: each label must be another word"),
+    ({**CLASSES, "task.labels": ["yes", "yes "]}, "task: two labels are the same word"),
     ({**COMPLETION, "task.prompt": "{text} {label}"}, "task: the prompt gives the answer away"),
     ({**CLASSES, "task.text": "{text} {label}"}, "task: the text gives the answer away"),
     ({**COMPLETION, "task.completion": " {text}"}, "task: completion must name the label column, {label},"),

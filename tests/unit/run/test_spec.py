@@ -60,11 +60,12 @@ def test_a_whole_number_for_a_decimal_one_changes_nothing() -> None:
     assert spec_with({"method.clip_norm": 1}).canonical() == spec_with({"method.clip_norm": 1.0}).canonical()
 
 
-def test_fields_that_came_later_are_written_only_if_they_say_something() -> None:
-    """Runs that began before them keep their ids."""
-    silent = {"task": {"kind": "language-modelling"}, "model.trainable": []}
-    assert spec_with(silent).canonical() == spec_with().canonical()
-    assert not any(word in spec_with().canonical() for word in (b"task", b"trainable", b"lora"))
+def test_the_canonical_form_has_every_field() -> None:
+    fields = json.loads(spec_with().canonical())
+    assert fields["task"] == {"kind": "language-modelling"}
+    assert fields["model"]["trainable"] == []
+    assert fields["model"]["lora"] is None
+    assert fields["swarm"] == {"access": "public", "min_peers": 1, "owners": []}
     spoken = spec_with({"model.lora": {}, "model.trainable": ["head.*"], **COMPLETION})
     fields = json.loads(spoken.canonical())
     assert fields["model"]["lora"] == {"rank": 8, "alpha": 16.0, "targets": []}

@@ -41,6 +41,8 @@ class Written:
             held_out=NO_DIGEST,
             nonce=bytes(16),
             software="tests",
+            founded=0,
+            seal=NO_DIGEST,
         ).signed(KEY_OF[FOUNDER])
         self.folder = RunFolder.create(home, genesis, spec, FOUNDER)
         self.archive = Archive(self.folder.ledger)

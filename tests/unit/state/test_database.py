@@ -18,6 +18,7 @@ from p2ptrain.run import Digest, digest_of
 from p2ptrain.state import DamagedError, HeadSeen, Ledger, Rollback, SnapshotRow
 from p2ptrain.state.database import Database
 from p2ptrain.state.logs import Batch, Cut, Log, Mark
+from p2ptrain.state.schema import FORMAT
 from tests.unit.state.samples import PEERS, bytes_of
 
 PAGE = 4096
@@ -53,7 +54,7 @@ def fill(ledger: Ledger) -> None:
     for height in range(3):
         manifest = chance.randbytes(400)
         ledger.add_snapshot(SnapshotRow(digest_of(manifest), height, manifest))
-    ledger.set_fact("head", digest_of(b"head"))
+    ledger.set_head(digest_of(b"head"))
     ledger.see_heads(HeadSeen(peer, height, b"its words" * 20) for height, peer in enumerate(PEERS))
     ledger.add_rollback(Rollback(digest_of(b"old"), digest_of(b"new"), 1, 2, 3))
     ledger.logs.append(Batch(LOG, 3 * number, 3 * number + 3, b"record" * 20) for number in range(10))
@@ -75,7 +76,7 @@ def read_and_write_everything(ledger: Ledger) -> int:
     assert ledger.payload_bytes(above=-1) >= 0
     for read in (ledger.heads, ledger.rollbacks, ledger.logs.lengths, ledger.logs.cuts, ledger.logs.marks):
         read()
-    ledger.fact("head")
+    _ = ledger.head
     ledger.logs.batches(LOG)
     for table in ("commits", "payloads", "snapshots"):
         ledger.damaged(table)
@@ -91,7 +92,7 @@ def write_everything(ledger: Ledger) -> None:
     assert (ledger.commit(new), ledger.payload(new), ledger.snapshots()[0].manifest) == (b"new",) * 3
     ledger.drop_snapshots([new])
     ledger.drop_payloads(2)
-    ledger.set_fact("head", b"elsewhere")
+    ledger.set_head(new)
     ledger.see_heads([HeadSeen(PEERS[0], 9, b"again")])
     ledger.add_rollback(Rollback(new, new, 0, 0, 0))
     ledger.logs.append([Batch(LOG, 30, 33, b"more")])
@@ -207,7 +208,7 @@ def test_a_file_that_was_cut_off_is_damaged(filled: bytes, tmp_path: Path, lengt
 def test_a_file_that_is_not_a_ledger_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     with sqlite3.connect(path) as db:
-        db.executescript("CREATE TABLE songs (title TEXT); PRAGMA user_version = 2;")
+        db.executescript(f"CREATE TABLE songs (title TEXT); PRAGMA user_version = {FORMAT};")
     db.close()
     with pytest.raises(DamagedError, match="tables and columns"):
         Ledger(path)
@@ -224,6 +225,16 @@ def test_a_reader_makes_nothing(tmp_path: Path, path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reader_puts_nothing_into_an_empty_file(path: Path) -> None:
+    path.touch()
+    with pytest.raises(StorageError) as refusal:
+        Ledger(path, owned=False)
+    assert refusal.value.what == f"{path} is empty"
+    assert "start the peer in its folder" in refusal.value.next_step
+    Ledger(path).close()
+    Ledger(path, owned=False).close()
+
+
 def test_a_reader_takes_a_file_as_it_is(path: Path, filled: bytes) -> None:
     path.write_bytes(filled)
     reader = Ledger(path, owned=False)
@@ -238,11 +249,11 @@ def test_every_write_is_synced_before_it_counts(database: Database) -> None:
 
 
 def put(db: sqlite3.Connection, value: bytes) -> None:
-    db.execute("INSERT OR REPLACE INTO facts VALUES ('head', ?)", (value,))
+    db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (value,))
 
 
 def head(database: Database) -> bytes | None:
-    return database.value("SELECT value FROM facts WHERE name = ?", "head")
+    return database.value("SELECT digest FROM head")
 
 
 def test_others_see_a_write_once_it_is_done_and_wait_for_none(database: Database, path: Path) -> None:

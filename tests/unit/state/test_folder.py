@@ -16,16 +16,16 @@ from p2ptrain.state.folder import find_folder
 from tests.unit.run.specs import spec_with
 from tests.unit.state.samples import KEYS, SPEC, empty, flip_a_bit, overwrite, truncate
 
-ME = KEYS[0].peer_id
+ME, HEAD = KEYS[0].peer_id, digest_of(b"somewhere")
 
 
 def test_a_folder_holds_its_genesis_spec_and_ledger(tmp_path: Path, genesis: Genesis) -> None:
     folder = RunFolder.create(tmp_path, genesis, SPEC, ME)
-    folder.ledger.set_fact("head", b"somewhere")
+    folder.ledger.set_head(HEAD)
     folder.close()
     again = RunFolder.open(folder.path)
     assert (again.genesis, again.spec, again.run) == (genesis, SPEC, genesis.digest)
-    assert again.ledger.fact("head") == b"somewhere"
+    assert again.ledger.head == HEAD
     again.close()
 
 
@@ -41,11 +41,11 @@ def test_each_run_and_each_peer_has_a_place_of_its_own(tmp_path: Path) -> None:
 
 def test_creating_it_again_opens_it(run_folder: Path, tmp_path: Path, genesis: Genesis) -> None:
     folder = RunFolder.open(run_folder)
-    folder.ledger.set_fact("head", b"somewhere")
+    folder.ledger.set_head(HEAD)
     folder.close()
     again = RunFolder.create(tmp_path, genesis, SPEC, ME)
     assert again.path == run_folder
-    assert again.ledger.fact("head") == b"somewhere"
+    assert again.ledger.head == HEAD
     again.close()
 
 
@@ -71,9 +71,9 @@ def test_a_folder_in_use_is_refused_until_it_is_closed(run_folder: Path) -> None
 
 def test_it_can_be_read_beside_a_running_peer(run_folder: Path) -> None:
     running = RunFolder.open(run_folder)
-    running.ledger.set_fact("head", b"somewhere")
+    running.ledger.set_head(HEAD)
     reader = RunFolder.open(run_folder, lock=False)
-    assert reader.ledger.fact("head") == b"somewhere"
+    assert reader.ledger.head == HEAD
     reader.close()
     with pytest.raises(StorageError, match="is in use"):
         RunFolder.open(run_folder)
@@ -114,13 +114,13 @@ def test_joining_again_mends_a_damaged_record_and_keeps_the_rest(
     run_folder: Path, tmp_path: Path, genesis: Genesis, name: str, harm: Callable[[Path], None]
 ) -> None:
     folder = RunFolder.open(run_folder)
-    folder.ledger.set_fact("head", b"somewhere")
+    folder.ledger.set_head(HEAD)
     folder.close()
     whole = (run_folder / name).read_bytes()
     harm(run_folder / name)
     again = RunFolder.create(tmp_path, genesis, SPEC, ME)
     assert (again.path, again.genesis, again.spec) == (run_folder, genesis, SPEC)
-    assert again.ledger.fact("head") == b"somewhere"
+    assert again.ledger.head == HEAD
     assert (run_folder / name).read_bytes() == whole
     again.close()
 
@@ -163,8 +163,8 @@ def test_a_damaged_ledger_is_put_aside_under_a_name_of_its_own_and_an_empty_one_
     ledger = run_folder / "ledger.sqlite"
     for number in (1, 2, 3):
         folder = RunFolder.open(run_folder)
-        assert folder.ledger.fact("head") is None
-        folder.ledger.set_fact("head", b"somewhere")
+        assert folder.ledger.head == NO_DIGEST
+        folder.ledger.set_head(HEAD)
         folder.close()
         ledger.write_bytes(damaged := b"damaged, and this is the text of number %d" % number)
         warnings.clear()
@@ -177,14 +177,14 @@ def test_a_damaged_ledger_is_put_aside_under_a_name_of_its_own_and_an_empty_one_
 
 def test_what_an_old_write_ahead_log_holds_does_not_get_into_the_ledger_that_takes_its_place(run_folder: Path) -> None:
     folder = RunFolder.open(run_folder)
-    folder.ledger.set_fact("head", b"somewhere")
+    folder.ledger.set_head(HEAD)
     old = (run_folder / "ledger.sqlite-wal").read_bytes()
     folder.close()
     assert old
     overwrite(run_folder / "ledger.sqlite")
     (run_folder / "ledger.sqlite-wal").write_bytes(old)  # as after a power loss
     again = RunFolder.open(run_folder)
-    assert again.ledger.fact("head") is None
+    assert again.ledger.head == NO_DIGEST
     again.close()
 
 

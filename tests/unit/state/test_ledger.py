@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from p2ptrain.errors import StorageError
-from p2ptrain.run import Digest, digest_of
+from p2ptrain.run import NO_DIGEST, Digest, digest_of
 from p2ptrain.state import DamagedError, HeadSeen, Ledger, Rollback, SnapshotRow
 from tests.unit.state.samples import PEERS, bytes_of, empty, overwrite
 
@@ -63,7 +63,7 @@ def test_a_new_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.payload(name("a")) is None
     assert ledger.payload_digests() == []
     assert ledger.snapshots() == []
-    assert ledger.fact("head") is None
+    assert ledger.head == NO_DIGEST
     assert (ledger.commits_seen(), ledger.rollbacks(), ledger.heads()) == ({}, [], [])
     assert ledger.payload_bytes(above=-1) == 0
 
@@ -126,7 +126,7 @@ def test_what_payloads_take_is_counted_above_a_height(ledger: Ledger, sizes: lis
     assert ledger.payload_bytes(above) == sum(len(data) for data, height in kept.items() if height > above)
 
 
-# Snapshots and facts -----------------------------------------------------------------------------------------------
+# Snapshots and the head -----------------------------------------------------------------------------------------------
 
 
 def test_snapshots_come_newest_first_and_can_be_dropped(ledger: Ledger) -> None:
@@ -138,11 +138,10 @@ def test_snapshots_come_newest_first_and_can_be_dropped(ledger: Ledger) -> None:
     assert ledger.snapshots() == [rows[2], rows[0]]
 
 
-def test_a_fact_is_replaced(ledger: Ledger) -> None:
-    ledger.set_fact("head", b"first")
-    ledger.set_fact("head", b"second")
-    ledger.set_fact("peers", b"")
-    assert (ledger.fact("head"), ledger.fact("peers")) == (b"second", b"")
+def test_the_head_is_replaced(ledger: Ledger) -> None:
+    ledger.set_head(name("first"))
+    ledger.set_head(name("second"))
+    assert ledger.head == name("second")
 
 
 # What happened -----------------------------------------------------------------------------------------------------
@@ -202,11 +201,11 @@ def fill(ledger: Ledger) -> None:
     add_commit(ledger, "commit")
     add_payload(ledger, "payload")
     ledger.add_snapshot(snapshot(1))
-    ledger.set_fact("head", name("commit"))
+    ledger.set_head(name("commit"))
 
 
 def content(ledger: Ledger) -> tuple[object, ...]:
-    return ledger.commits(0), ledger.payload(name("payload")), ledger.snapshots(), ledger.fact("head")
+    return ledger.commits(0), ledger.payload(name("payload")), ledger.snapshots(), ledger.head
 
 
 def test_everything_is_there_after_reopening(ledger: Ledger, path: Path) -> None:
@@ -222,8 +221,8 @@ def test_a_second_process_may_read_and_write_beside_the_first(ledger: Ledger, pa
     fill(ledger)
     beside = Ledger(path)
     assert content(beside) == content(ledger)
-    beside.set_fact("head", b"from beside")
-    assert ledger.fact("head") == b"from beside"
+    beside.set_head(name("beside"))
+    assert ledger.head == name("beside")
     beside.close()
 
 
@@ -287,7 +286,7 @@ def test_a_full_disk_is_said_so_and_loses_nothing(ledger: Ledger, path: Path) ->
 def test_a_closed_ledger_is_a_storage_error(ledger: Ledger) -> None:
     ledger.close()
     with pytest.raises(StorageError, match="can't be used"):
-        ledger.fact("head")
+        _ = ledger.head
 
 
 def lose_the_schema(path: Path) -> None:

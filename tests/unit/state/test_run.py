@@ -134,7 +134,14 @@ def test_a_run_that_nobody_there_knows_is_refused(founder: Run, tmp_path: Path) 
 
 def genesis_with(spec: bytes, signer: SigningKey = KEYS[0]) -> Genesis:
     unsigned = Genesis(
-        author=KEYS[0].peer_id, spec=digest_of(spec), base=BASE, held_out=NO_DIGEST, nonce=bytes(16), software="tests"
+        author=KEYS[0].peer_id,
+        spec=digest_of(spec),
+        base=BASE,
+        held_out=NO_DIGEST,
+        nonce=bytes(16),
+        software="tests",
+        founded=0,
+        seal=NO_DIGEST,
     )
     if signer is KEYS[0]:
         return unsigned.signed(signer)
@@ -316,7 +323,7 @@ def test_what_the_volunteer_allows_holds_however_a_run_begins(founder: Run, tmp_
 
 
 def test_an_identity_in_use_is_told_and_leaves_the_folder_free(stopped: Run) -> None:
-    taken = Identity.open(stopped.swarm.identity_path)
+    taken = Identity.open(stopped.swarm.identity.path)
     for _ in range(2):
         with pytest.raises(IdentityError, match="is in use"):
             Run.resume(stopped.folder.path, config=LOOPBACK)
@@ -352,4 +359,4 @@ def test_a_folder_of_a_newer_format_is_not_resumed(run_folder: Path) -> None:
     ledger.close()
     refusal = refusal_to_resume(run_folder)
     assert f"has storage format {FORMAT + 1}" in refusal.what
-    assert "newer" in refusal.next_step
+    assert refusal.next_step == "update p2ptrain"

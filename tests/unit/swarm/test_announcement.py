@@ -68,7 +68,14 @@ def test_what_was_changed_is_refused(forged: Announcement) -> None:
 def test_the_spec_of_a_newer_version_is_handed_on_unread() -> None:
     newer = SPEC.canonical().replace(b'"alpha"', b'"aleph"')
     genesis = Genesis(
-        author=KEYS[0].peer_id, spec=digest_of(newer), base=NO_DIGEST, held_out=NO_DIGEST, nonce=bytes(16), software="2"
+        author=KEYS[0].peer_id,
+        spec=digest_of(newer),
+        base=NO_DIGEST,
+        held_out=NO_DIGEST,
+        nonce=bytes(16),
+        software="2",
+        founded=0,
+        seal=NO_DIGEST,
     ).signed(KEYS[0])
     assert announced_run(Announcement(genesis=genesis, spec=newer).encoded) == genesis.digest
 

@@ -159,7 +159,8 @@ def test_a_swarm_that_does_not_answer_is_told(swarms: Swarms, monkeypatch: pytes
 
 class WithoutDirectory(Swarm):
     async def _start(self) -> None:
-        self.node = await Node.start(self._identity, self._config, self.door)
+        self.node = await Node.start(self.identity, self.config, self.door)
+        self._to_close.push_async_callback(self.node.close)
         self.rpc = Rpc(self.node, self.door)
         await self.rpc.serve("hello", Hello, self._hello, versioned=False)
 
@@ -246,7 +247,7 @@ def test_closing_leaves_no_process_no_socket_no_port_no_thread_and_no_lock(swarm
     assert not sockets.exists()
     assert not first._thread.is_alive()
     assert first.loop.is_closed()
-    Identity.open(first.identity_path).close()
+    Identity.open(first.identity.path).close()
     check_port(address.partition("/p2p/")[0])
     eventually(lambda: not second.run(second.node.connected()))
     first.close()  # twice does no harm
