@@ -10,7 +10,7 @@ from pathlib import Path
 
 from p2ptrain.commands.provenance import FILE, Provenance, check_export
 from p2ptrain.diloco.audit import audit, check_against
-from p2ptrain.errors import LedgerError, MalformedError, StorageError
+from p2ptrain.errors import LedgerError, MalformedError, UsageError
 from p2ptrain.run import Digest, SPSAMethod
 from p2ptrain.spsa.audit import audit as audit_logs
 from p2ptrain.spsa.audit import check_against as check_logs_against
@@ -28,14 +28,15 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
         run_dir: a run folder whose ledger an export is held against.
 
     Raises:
-        StorageError: it is neither.
+        UsageError: `run_dir` is given, but `target` is no export.
+        StorageError: `target` is neither.
         LedgerError: something does not hold.
     """
     if (target / FILE).is_file():
         _tell(target, _check_export(target, run_dir), json_lines, "export the run again")
         return
     if run_dir is not None:
-        raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
+        raise UsageError(f"--run means nothing for {target}", "it is no export", "leave out --run")
     with RunFolder.open(target, lock=False) as folder:
         found = audit_logs(folder, base) if isinstance(folder.spec.method, SPSAMethod) else audit(folder, base)
         _tell(target, found, json_lines, "start the peer: it fetches what is missing or damaged")
