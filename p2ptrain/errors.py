@@ -39,7 +39,10 @@ class P2PTrainError(Exception):
 
 
 class UsageError(P2PTrainError):
-    """An option means nothing where it is given."""
+    """The command line, or an argument of the Python API, is malformed, or contradicts another one or the run.
+
+    What click itself finds wrong with a command line ends with the same exit code.
+    """
 
     exit_code = 2
 

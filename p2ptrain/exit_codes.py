@@ -47,10 +47,22 @@ EXIT_CODES = (
     ExitCode(
         2,
         "the command line is wrong",
-        "The command line itself is wrong: an unknown command or flag, a missing argument, a value out of its range, "
-        "or flags that mean nothing together or to this run.",
-        ("A flag is misspelt.", "An argument is missing, e.g. the invite.", "A number is too small or too large."),
-        ("See what the command takes: p2ptrain COMMAND --help",),
+        "The command line itself is wrong: an unknown command or option, a missing argument, a value that is malformed "
+        "or out of its range, or options that contradict each other or mean nothing to this run. Nothing was started. "
+        "The Python API raises the same error, UsageError, for an argument of its own.",
+        (
+            "An option is misspelt, or its value.",
+            "An argument is missing, e.g. the invite.",
+            "A number is too small or too large.",
+            "An address in --listen or --metrics is malformed.",
+            "Two options contradict each other, e.g. --archive and --max-disk, or --no-listen and --listen.",
+            "An option means nothing to this run: --keep to a run without records, --private to one that exists, a "
+            "label in an invite into a public run, fewer --peers than the run begins with.",
+        ),
+        (
+            "Correct what the message names, or leave that option out.",
+            "See what the command takes: p2ptrain COMMAND --help",
+        ),
     ),
     ExitCode(
         3,
@@ -98,7 +110,8 @@ EXIT_CODES = (
             "A firewall between here and there.",
             "One of the two is of another version.",
             "No peer is there that knows the run, hands out its state, or takes an owner's order.",
-            "The port of --listen or --metrics is taken, or an address there or in --announce is none.",
+            "The port of --listen or --metrics is taken, or the address there is another machine's.",
+            "An address in --announce is none.",
             "The invite leads to this very peer: it was made under the same --identity.",
             "No bootstrap node is known, or no run of the name that was given goes on there.",
             "The run folder knows no address yet: its peer has never run.",
@@ -162,7 +175,6 @@ EXIT_CODES = (
             "It does not hold the height or records (`export --at`, `replay`), the peer or invite (`revoke`, `invite`) "
             "that was named.",
             "The folder that `export` or `demo` should write to holds something else.",
-            "--archive and --max-disk contradict each other.",
         ),
         (
             "Free some space, or choose another folder with --home; see what is there: p2ptrain doctor",

@@ -24,7 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2ptrain.bootstrap.health import Look
-from p2ptrain.errors import NetworkError
+from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm import Swarm, monotonic, version
 
 CLIENT_SECONDS = 5.0
@@ -160,13 +160,15 @@ def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT, an IPv6 host in brackets.
 
     Raises:
-        NetworkError: it is none.
+        UsageError: it is none.
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or not port.isdecimal() or int(port) >= 2**16 or (":" in host) != text.startswith("["):
-        raise NetworkError(
-            f"can't serve metrics at {text!r}", "it is not HOST:PORT", "e.g. --metrics 127.0.0.1:9090 or [::1]:9090"
+        raise UsageError(
+            f"can't serve metrics at {text!r}",
+            "it is not HOST:PORT",
+            "write it like --metrics 127.0.0.1:9090 or [::1]:9090",
         )
     return host, int(port)
 

@@ -63,6 +63,7 @@ def run_bootstrap(options: BootstrapOptions) -> None:
     """Run until somebody asks to stop.
 
     Raises:
+        UsageError: an address to listen or to serve metrics at is malformed.
         NetworkError: this machine can't listen there, the swarm to help can't be reached at the first start, or p2pd
             has ended: a supervisor should start the node again.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from p2ptrain.cli import (
     bootstrap,
@@ -27,37 +29,52 @@ from p2ptrain.cli import (
     status,
     verify,
 )
+from p2ptrain.cli.options import Command
 from p2ptrain.errors import P2PTrainError
 from p2ptrain.text import printable
 
-app = typer.Typer(
-    help="Train one language model together, peer to peer, with no coordinator.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (
-    demo.demo,
-    peer.peer,
-    join.join,
-    runs.runs,
-    bootstrap.bootstrap,
-    status.status,
-    invite.invite,
-    members.members,
-    revoke.revoke,
-    export.export,
-    verify.verify,
-    history.history,
-    replay.replay,
-    new.new,
-    keygen.keygen,
-    speed.speed,
-    doctor.doctor,
-    explain.explain,
-):
-    app.command()(command)
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Train": (demo.demo, peer.peer, join.join, speed.speed),
+    "Invites and members": (invite.invite, members.members, revoke.revoke, keygen.keygen),
+    "Look at runs": (runs.runs, status.status, history.history, verify.verify, replay.replay, export.export),
+    "Set up": (new.new, bootstrap.bootstrap, doctor.doctor, explain.explain),
+}
+
+
+class Program(TyperGroup):
+    """Lists its commands in groups, on terminals and in pipes alike."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, commands in GROUPS.items():
+            named = [(each.__name__, self.commands[each.__name__]) for each in commands]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{name:<{width}}", each.get_short_help_str(formatter.width - width - 6)) for name, each in named]
+                )
+
+
+app = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for commands in GROUPS.values():
+    for command in commands:
+        app.command(cls=Command)(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("p2ptrain"))
+        raise typer.Exit
+
+
+@app.callback()
+def p2ptrain(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Train one language model together, peer to peer, with no coordinator."""
 
 
 def end_with(error: P2PTrainError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""p2ptrain bootstrap"""
+"""p2ptrain bootstrap [INVITE]"""
 
 from __future__ import annotations
 
@@ -8,30 +8,46 @@ from typing import Annotated
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.peer import Volunteer
 
 
+@o.takes_volunteer("home", "identity", "listen", "announce")
 def bootstrap(
-    invite: Annotated[str | None, typer.Argument(help="Invite of a swarm to help; without one a new swarm.")] = None,
-    home: o.Home = None,
-    identity: o.IdentityFile = None,
-    listen: o.Listen = None,
-    announce: o.Announce = None,
+    invite: Annotated[
+        str | None,
+        typer.Argument(metavar="INVITE", help="Invite of the swarm to help.", show_default="start a new swarm"),
+    ] = None,
+    *,
+    volunteer: Volunteer,
     metrics: Annotated[
         str | None,
-        typer.Option(envvar="P2PTRAIN_METRICS", help="HOST:PORT for /metrics (Prometheus) and /healthz."),
+        typer.Option(
+            envvar="P2PTRAIN_METRICS",
+            metavar="HOST:PORT",
+            help="Address at which to serve /metrics (Prometheus) and /healthz.",
+        ),
     ] = None,
     log: Annotated[
         Path | None,
-        typer.Option(envvar="P2PTRAIN_LOG", help="File for the log, rotated at 10 MB [default: standard output]."),
+        typer.Option(
+            envvar="P2PTRAIN_LOG",
+            metavar="FILE",
+            help="File for the log; a new one is begun every 10 MB.",
+            show_default="standard output",
+        ),
     ] = None,
     json_lines: o.Json = False,
 ) -> None:
-    """Give newcomers a first address, and a relay to those behind NAT; trains nothing."""
+    """Run a node through which newcomers find a swarm.
+
+    It relays traffic for peers behind NAT, and it trains nothing.
+    """
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
     from p2ptrain.bootstrap import BootstrapOptions, run_bootstrap
     from p2ptrain.state.home import default_home
 
-    network = o.node_config(listen, announce, o.swarm_of(invite))
-    run_bootstrap(BootstrapOptions(home or default_home(), identity, network, metrics, log, json_lines))
+    network = volunteer.network(o.swarm_of(invite))
+    home = volunteer.home or default_home()
+    run_bootstrap(BootstrapOptions(home, volunteer.identity, network, metrics, log, json_lines))

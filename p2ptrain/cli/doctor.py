@@ -7,20 +7,34 @@ from typing import Annotated
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.peer import Volunteer
 
 
+@o.takes_volunteer("home", "identity", "listen", "announce", "device")
 def doctor(
-    invite: Annotated[str | None, typer.Argument(help="An invite: is its swarm in reach, and its run in size?")] = None,
-    home: o.Home = None,
-    identity: o.IdentityFile = None,
-    listen: o.Listen = None,
-    announce: o.Announce = None,
-    device: o.Device = "auto",
+    invite: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INVITE",
+            help="Invite to check as well: does its swarm answer, and does this machine suffice for its run?",
+        ),
+    ] = None,
+    *,
+    volunteer: Volunteer,
     json_lines: o.Json = False,
 ) -> None:
-    """Check whether this machine can train and, with an invite, whether it can join: ends with 1 if there is a
-    problem."""
+    """Check whether this machine can train, and can join a run.
+
+    Exits with 1 if it finds a problem.
+    """
     from p2ptrain.doctor import DoctorOptions, run_doctor
 
-    given = DoctorOptions(invite, home, identity, tuple(listen) if listen else None, tuple(announce or ()), device)
+    given = DoctorOptions(
+        invite,
+        volunteer.home,
+        volunteer.identity,
+        volunteer.listen or None,
+        volunteer.announce,
+        volunteer.device,
+    )
     raise typer.Exit(run_doctor(given, json_lines))

@@ -6,11 +6,18 @@ from typing import Annotated
 
 import typer
 
+from p2ptrain.errors import UsageError
+
 
 def explain(
-    code: Annotated[int | None, typer.Argument(help="An exit code; without one all are listed.")] = None,
+    code: Annotated[
+        int | None, typer.Argument(metavar="CODE", help="Exit code to explain.", show_default="list all codes")
+    ] = None,
 ) -> None:
-    """Say what an exit code means, what usually causes it, and what to do."""
+    """Explain an exit code.
+
+    Says what it means, what usually causes it, and what to do.
+    """
     from p2ptrain.exit_codes import EXIT_CODES, as_text, find
 
     if code is None:
@@ -19,5 +26,5 @@ def explain(
     found = find(code)
     if found is None:
         known = ", ".join(str(each.code) for each in EXIT_CODES)
-        raise typer.BadParameter(f"p2ptrain never ends with {code}; its codes are {known}")
+        raise UsageError(f"p2ptrain never ends with {code}", f"its exit codes are {known}", "give one of them")
     print(as_text(found))

@@ -8,18 +8,29 @@ from typing import Annotated
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.peer import Volunteer
 
 
+@o.takes_volunteer("model")
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="The run's name, or the folder that the peer printed at its start.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; transformers' from_pretrained loads it.")],
+    run_dir: o.RunDir,
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="New folder for the model; transformers' from_pretrained loads it."),
+    ],
     at: Annotated[
         int | None,
-        typer.Option(min=0, help="Height to export; as far back as the ledger reaches [default: newest]."),
+        typer.Option(
+            metavar="HEIGHT",
+            min=0,
+            help="Height to export; in a one-byte run, the number of records.",
+            show_default="newest",
+        ),
     ] = None,
-    model: o.Model = None,
+    *,
+    volunteer: Volunteer,
 ) -> None:
-    """Write the run's weights as a transformers folder."""
+    """Write a run's weights as a transformers folder."""
     from p2ptrain.commands.export import export_run
 
-    print(export_run(o.run_folder(run_dir), out, model, at))
+    print(export_run(o.run_folder(run_dir), out, volunteer.model, at))

@@ -3,48 +3,75 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.errors import UsageError
+from p2ptrain.text import check_name
 
 
 def invite(
-    run_dir: Annotated[Path, typer.Argument(help="Name or folder of the run; of a private one, an owner's.")],
-    label: Annotated[str, typer.Option(parser=o.parse_name, metavar="TEXT", help="What lists call who comes.")] = "",
+    run_dir: o.RunDir,
+    label: Annotated[
+        str,
+        typer.Option(
+            parser=o.parser(check_name),
+            metavar="NAME",
+            help="Name shown in `members` for a peer that comes by this invite.",
+        ),
+    ] = "",
     days: Annotated[
-        float | None, typer.Option(min=0.01, max=36_500, help="How long the membership lasts [default: 90].")
+        float | None,
+        typer.Option(metavar="DAYS", min=0.01, max=36_500, help="Length of the membership in days.", show_default="90"),
     ] = None,
-    peer: Annotated[str | None, typer.Option(metavar="ID", help="The only peer that the invite is for.")] = None,
+    peer: Annotated[
+        str | None, typer.Option(metavar="ID", help="Id of the only peer that can use the invite.", show_default="any")
+    ] = None,
     qr: Annotated[bool, typer.Option("--qr", help="Show the link as a QR code, too.")] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="List the invites that were made here.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the invites that were made in this folder.")] = False,
     revoke: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Close an invite: who came by it stays, nobody else comes.")
+        str | None,
+        typer.Option(metavar="LABEL", help="Close an invite: peers that came by it stay, but no others can use it."),
     ] = None,
     renew: Annotated[
-        str | None, typer.Option(metavar="PEER", help="Give a member more time, by its id, ending or label.")
+        str | None,
+        typer.Option(metavar="PEER", help="Extend a membership; give the peer's id, the id's ending, or the label."),
     ] = None,
     owner_key: o.OwnerKey = None,
     json_lines: o.Json = False,
 ) -> None:
-    """Make a link with which others join a run; of a private run an owner makes, lists and revokes them."""
-    asked = {"--list": list_all, "--revoke": revoke is not None, "--renew": renew is not None}
-    means_nothing = {
+    """Make an invite, a link with which others join a run.
+
+    Any peer can invite into a public run. In a private run only an owner can, and can also list, close and renew
+    invites.
+    """
+    asked = [
+        option
+        for option, given in (("--list", list_all), ("--revoke", revoke is not None), ("--renew", renew is not None))
+        if given
+    ]
+    meant_for_a_new_link = {
         "--label": bool(label),
         "--peer": peer is not None,
         "--qr": qr,
         "--days": days is not None and renew is None,
         "--json": json_lines and not list_all,
     }
-    if sum(asked.values()) > 1:
-        raise typer.BadParameter("give one of --list, --revoke and --renew")
-    for option in (name for name, given in asked.items() if given):
-        for other in (name for name, given in means_nothing.items() if given):
-            raise typer.BadParameter(f"{other} means nothing with {option}")
+    idle = [option for option, given in meant_for_a_new_link.items() if given]
+    if len(asked) > 1:
+        raise UsageError(
+            f"{' and '.join(asked)} contradict each other",
+            "each is a task of its own",
+            "give one of --list, --revoke and --renew",
+        )
+    if asked and idle:
+        raise UsageError(f"{idle[0]} means nothing with {asked[0]}", "", f"leave out {idle[0]}")
     if qr and json_lines:
-        raise typer.BadParameter("give --qr or --json, not both")
+        raise UsageError(
+            "--qr and --json contradict each other", "a QR code is for people", "give --qr or --json, not both"
+        )
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind

@@ -8,8 +8,13 @@ from typing import Annotated
 import typer
 
 
-def keygen(file: Annotated[Path, typer.Argument(help="Where to write the key; it must not exist.")]) -> None:
-    """Make a key, of an owner who need not be on a machine that trains or of a peer, and print its id."""
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the key; it must not exist yet.")],
+) -> None:
+    """Make a key file and print its peer id.
+
+    It can be the key of a peer, or of an owner who keeps it away from the machines that train.
+    """
     from p2ptrain.errors import IdentityError
     from p2ptrain.lean import spare_torch
 

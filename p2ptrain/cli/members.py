@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from p2ptrain.cli import options as o
 
 
-def members(
-    run_dir: Annotated[Path, typer.Argument(help="Name or folder of a private run.")], json_lines: o.Json = False
-) -> None:
-    """List who is in a private run, who was, by whose invite and until when."""
+def members(run_dir: o.RunDir, json_lines: o.Json = False) -> None:
+    """List the members of a private run, past ones too.
+
+    Shows whose invite each member used, and when the membership ends.
+    """
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind

@@ -9,10 +9,15 @@ import typer
 
 
 def new(
-    path: Annotated[Path | None, typer.Argument(help="File to write [default: standard output].")] = None,
-    name: Annotated[str, typer.Option(help="Name of the run.")] = "my-run",
+    path: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="New file for the spec.", show_default="standard output")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the run.")] = "my-run",
 ) -> None:
-    """Write a run spec to start from, with every field explained."""
+    """Write a run spec to start from.
+
+    The file explains every field of a run spec.
+    """
     from p2ptrain.errors import SpecError
     from p2ptrain.run import parse_spec
     from p2ptrain.run.template import template

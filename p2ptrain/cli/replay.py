@@ -8,21 +8,40 @@ from typing import Annotated
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.errors import UsageError
+from p2ptrain.peer import Volunteer
 
 
+@o.takes_volunteer("model")
 def replay(
-    run_dir: Annotated[Path, typer.Argument(help="A one-byte run's name, or the folder that the peer printed.")],
+    run_dir: o.RunDir,
     to: Annotated[
         list[str] | None,
-        typer.Option(help="AUTHOR:INDEX, so many records of a peer; repeatable, of others none [default: all]."),
+        typer.Option(
+            metavar="AUTHOR:COUNT",
+            help="Apply the first COUNT records of this author (the ending of a peer id), and no records of authors "
+            "that are not named; repeatable.",
+            show_default="all records",
+        ),
     ] = None,
-    at: Annotated[str | None, typer.Option(help="What had arrived here by this time, e.g. 2026-11-21T18:30.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to export the state to.")] = None,
-    model: o.Model = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Apply the records that had arrived by this local time, e.g. 2026-11-21T18:30."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder to export the state to.")] = None,
+    *,
+    volunteer: Volunteer,
 ) -> None:
-    """Rebuild any past state of a one-byte run from its logs."""
+    """Rebuild a past state of a one-byte run from its logs.
+
+    Prints the digest of the state.
+    """
     from p2ptrain.commands.replay import replay as run
 
     if to and at:
-        raise typer.BadParameter("give --to or --at, not both")
-    run(o.run_folder(run_dir), tuple(to or ()), at, out, model)
+        raise UsageError(
+            "--to and --at contradict each other", "each names a state of its own", "give only one of them"
+        )
+    run(o.run_folder(run_dir), tuple(to or ()), at, out, volunteer.model)

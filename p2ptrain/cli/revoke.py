@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,18 +10,29 @@ from p2ptrain.cli import options as o
 
 
 def revoke(
-    run_dir: Annotated[Path, typer.Argument(help="Name or owner's folder of a private run, or of a one-byte run.")],
-    peer: Annotated[str, typer.Argument(help="Peer id, its ending, or the label of its invite.")],
+    run_dir: o.RunDir,
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="Peer id, or its ending, or the label of the peer's invite.")
+    ],
     keep: Annotated[
         int | None,
-        typer.Option(min=0, help="Records of the peer that stay in a one-byte run, its first ones [default: all]."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="In a one-byte run, take back all of the peer's records but its first N.",
+            show_default="take back none",
+        ),
     ] = None,
     everyone: Annotated[
-        bool, typer.Option("--everyone", help="Also who came by the same invite: one holder can be several peers.")
+        bool, typer.Option("--everyone", help="Also shut out every peer that came by the same invite.")
     ] = False,
     owner_key: o.OwnerKey = None,
 ) -> None:
-    """Shut a peer out of a private run; take back, on every peer, what it has said in a one-byte run."""
+    """Shut a peer out of a private run, or take back its records.
+
+    In a private run the peer is no member any more. In a one-byte run, private or public, its later records do not
+    count, and with --keep every peer takes earlier ones back. Only an owner can revoke.
+    """
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind

@@ -7,25 +7,22 @@ from typing import Annotated
 import typer
 
 from p2ptrain.cli import options as o
+from p2ptrain.peer import Volunteer
 
 
+@o.takes_volunteer("device", "batch_size", "threads", "autocast", "compile", "model", "data")
 def speed(
-    run: Annotated[str, typer.Argument(help="A recipe's name or a TOML file.")],
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure.")] = 20.0,
-    device: o.Device = "auto",
-    batch_size: o.BatchSize = "8",
-    threads: Annotated[
-        int | None, typer.Option(envvar="P2PTRAIN_THREADS", min=1, help="CPU threads [default: one per core].")
-    ] = None,
-    autocast: o.Autocast = False,
-    compile_model: o.Compile = False,
-    model: o.Model = None,
-    data: o.Data = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Recipe or TOML file of the run.")],
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long to measure.")] = 20.0,
+    *,
+    volunteer: Volunteer,
     json_lines: o.Json = False,
 ) -> None:
-    """Measure how fast this machine trains a run alone, without any network."""
+    """Measure how fast this machine trains a run.
+
+    Uses no network.
+    """
     from p2ptrain.commands.speed import measure_speed
     from p2ptrain.run import load_spec
 
-    local = o.local_options(device, batch_size, autocast, compile_model, model, data)
-    measure_speed(load_spec(run), local, threads, seconds, json_lines)
+    measure_speed(load_spec(run), volunteer.local, volunteer.threads, seconds, json_lines)

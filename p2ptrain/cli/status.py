@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from p2ptrain.cli import options as o
 
 
 def status(
-    invite: Annotated[
-        str,
-        typer.Argument(help="An invite of the run; or its name as `p2ptrain runs` lists it, or its id's beginning."),
-    ],
-    bootstrap: o.Swarms = None,
-    nodes: o.Nodes = None,
-    json_lines: o.Json = False,
+    invite: o.InviteOrName, bootstrap: o.Swarms = None, nodes: o.Nodes = None, json_lines: o.Json = False
 ) -> None:
-    """Show who trains in a run, from the swarm's presence records alone."""
+    """Show who trains in a run.
+
+    Asks the swarm's directory, and takes no part in the run.
+    """
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind

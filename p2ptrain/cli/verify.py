@@ -11,17 +11,34 @@ from p2ptrain.cli import options as o
 
 
 def verify(
-    target: Annotated[Path, typer.Argument(help="A run's name or folder, or a folder that `export` wrote.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR|EXPORT", help="Name or folder of a run, or a folder that `export` wrote."),
+    ],
     base: Annotated[
         int | None,
-        typer.Option("--from", min=0, help="Height of the snapshot to replay from [default: the oldest one]."),
+        typer.Option(
+            "--from",
+            metavar="HEIGHT",
+            min=0,
+            help="Height of the snapshot at which the replay begins.",
+            show_default="the oldest snapshot",
+        ),
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Name or folder of the run whose ledger an export is held against.")
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="RUN_DIR",
+            help="Name or folder of the run whose ledger must hold the export's state.",
+        ),
     ] = None,
     json_lines: o.Json = False,
 ) -> None:
-    """Check every digest and signature of a folder again, and replay its ledger."""
+    """Check every digest and signature in a folder.
+
+    Also replays the ledger of a run.
+    """
     from p2ptrain.commands.verify import verify as run
 
     run(o.run_folder(target), base, None if run_dir is None else o.run_folder(run_dir), json_lines)

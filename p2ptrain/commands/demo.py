@@ -22,7 +22,7 @@ from rich.table import Table
 
 from p2ptrain.commands.children import Children, Line
 from p2ptrain.commands.export import export_run
-from p2ptrain.errors import LedgerError, SpecError, StorageError, TrainingError
+from p2ptrain.errors import LedgerError, StorageError, TrainingError, UsageError
 from p2ptrain.run import RunSpec, load_spec, short_peer
 from p2ptrain.run.spec import CustomData, EvalSection, ModelSection, StdlibData
 from p2ptrain.run.task import Classification, LanguageModelling
@@ -55,7 +55,7 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     """Train `run` with so many peers in `folder` and print a summary.
 
     Raises:
-        SpecError: the run never begins with so few peers.
+        UsageError: the run never begins with so few peers.
         LedgerError: the peers did not end with the same head.
         TrainingError: the held-out loss did not get below the text's bigram entropy, or in a one-byte run below what
             it was at the beginning.
@@ -63,7 +63,7 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     """
     spec = load_spec(run)
     if peers < spec.swarm.min_peers:
-        raise SpecError(
+        raise UsageError(
             f"{peers} {'peer is' if peers == 1 else 'peers are'} too few for the run {spec.run.name!r}",
             f"it begins when {spec.swarm.min_peers} are ready (swarm.min_peers)",
             f"give --peers {spec.swarm.min_peers} or more, or --run with a TOML file that asks for fewer",

@@ -48,7 +48,7 @@ def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None,
     Raises:
         NetworkError: the folder does not know where anybody could be reached.
         AccessError: the run is private and the key no owner's.
-        UsageError: the run is public, and its invites have neither label nor end.
+        UsageError: `peer` is no peer id; or the run is public, and its invites have neither label nor end.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
         addresses = _addresses(folder.contact, peers_within(folder))
@@ -84,8 +84,8 @@ def _peer_id(text: str) -> PeerId:
     try:
         return check_peer_id(text)
     except ValueError as error:
-        raise AccessError(
-            f"{text!r} can't be invited", str(error), "a peer id is what `p2ptrain keygen FILE` prints"
+        raise UsageError(
+            f"{text!r} can't be invited", str(error), "give a peer id; `p2ptrain keygen FILE` prints one"
         ) from None
 
 

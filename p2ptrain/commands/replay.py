@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from p2ptrain.commands.export import check_is_free, write
-from p2ptrain.errors import StorageError
+from p2ptrain.errors import StorageError, UsageError
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.method import past_state
@@ -23,13 +23,14 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
     """Rebuild a state and print its digest; works beside a running peer.
 
     Args:
-        to: AUTHOR:INDEX each, the author as the ending of a peer id: so many of its records, in the order in which it
+        to: AUTHOR:COUNT each, the author as the ending of a peer id: so many of its records, in the order in which it
             said them; of authors that are not named, none.
         at: ISO time; what had arrived in this folder by then.
         out: a folder to export the state to.
 
     Raises:
-        StorageError: no one-byte run's folder, no such author or time, or `out` can't be written.
+        UsageError: `to` or `at` is malformed.
+        StorageError: no one-byte run's folder, no such author or records, or `out` can't be written.
         LedgerError: a record is missing.
     """
     if out is not None:
@@ -53,33 +54,41 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
-    """The position that AUTHOR:INDEX… stand for."""
+    """The position that AUTHOR:COUNT… stand for."""
     standing, position = past.book.standing(), dict[Log, int]()
     for text in to:
-        author, _, index = text.rpartition(":")
+        author, _, count = text.rpartition(":")
+        if not author or not count.isdecimal():
+            raise UsageError(
+                f"--to {text} is not AUTHOR:COUNT",
+                "AUTHOR is the ending of a peer id, and COUNT is a number of its records",
+                "write it like --to abc123:5000",
+            )
         logs = [log for log in past.in_order(standing) if log.author.endswith(author)]
-        if not author or not index.isdecimal() or len({log.author for log in logs}) != 1:
+        if len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
             raise StorageError(
-                f"--to {text} names no author and number of records of this run",
-                f"there are: {known or 'none'}",
-                "give the ending of a peer id and a number, e.g. --to abc123:5000",
+                f"--to {text} names {'several authors' if logs else 'no author'} of this run",
+                f"the authors and their records are: {known or 'none'}",
+                "give the ending of one peer id",
             )
-        left = int(index)
+        left = int(count)
         for log in logs:
             position[log] = min(left, standing[log])
             left -= position[log]
         if left:
             raise StorageError(
-                f"--to {text}: only {int(index) - left:,} records of that author count", "", "give a smaller number"
+                f"--to {text}: only {int(count) - left:,} records of that author count", "", "give a smaller number"
             )
-    return {log: count for log, count in position.items() if count}
+    return {log: kept for log, kept in position.items() if kept}
 
 
 def _seconds(at: str) -> float:
     try:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
-        raise StorageError(
-            f"--at {at} is no time", "", "write it as 2026-11-21T18:30, in this machine's zone"
+        raise UsageError(
+            f"--at {at} is no time",
+            "it must be a date and a time in this machine's zone",
+            "write it like 2026-11-21T18:30",
         ) from None

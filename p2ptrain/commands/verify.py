@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from p2ptrain.commands.provenance import FILE, Provenance, check_export
-from p2ptrain.errors import LedgerError, StorageError
+from p2ptrain.errors import LedgerError, UsageError
 from p2ptrain.peer.methods import method_of
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
@@ -22,14 +22,15 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
         run_dir: a run folder whose ledger an export is held against.
 
     Raises:
-        StorageError: it is neither.
+        UsageError: `run_dir` is given, but `target` is no export.
+        StorageError: `target` is neither.
         LedgerError: something does not hold.
     """
     if (target / FILE).is_file():
         _tell(target, _check_export(target, run_dir), json_lines, "export the run again")
         return
     if run_dir is not None:
-        raise StorageError(f"{target} is no export", "--run holds an export against a run folder", "leave out --run")
+        raise UsageError(f"--run means nothing for {target}", "it is no export", "leave out --run")
     with RunFolder.open(target, lock=False) as folder:
         _tell(
             target,

@@ -13,7 +13,7 @@ from p2ptrain.doctor import verdicts
 from p2ptrain.doctor.check import DoctorOptions, checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
-from p2ptrain.errors import NetworkError, P2PTrainError
+from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
 from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
 from p2ptrain.run.summary import contents
 from p2ptrain.state.files import nearest
@@ -64,7 +64,7 @@ def _can_listen(addresses: Sequence[str]) -> bool:
     try:
         for address in addresses:
             check_port(address)
-    except (NetworkError, ValueError):
+    except (NetworkError, UsageError, ValueError):
         return False
     return True
 

@@ -1,21 +1,23 @@
-"""The peer process: wires swarm, method and task together; the training loop, signals, and the other things that a
-process can be (a bootstrap node, an observer, the demo).
+"""One volunteer's peer: what it may take of the machine (`Volunteer`), and its process, which begins, trains, pauses,
+saves and leaves (`run_peer`).
 
-The names below are loaded when first used: a bootstrap node, which trains nothing, loads nothing of training.
+`run_peer` is loaded when first used: it brings torch along, which the command line and a bootstrap node spare.
 """
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from p2ptrain.peer.session import PeerOptions, run_peer
+from p2ptrain.peer.volunteer import Volunteer
 
-__all__ = ["PeerOptions", "run_peer"]
+if TYPE_CHECKING:
+    from p2ptrain.peer.session import run_peer
+
+__all__ = ["Volunteer", "run_peer"]
 
 
 def __getattr__(name: str) -> Any:
-    """They bring torch along, which `doctor` must be able to find broken."""
-    if name not in __all__:
+    """`doctor` must be able to find torch broken."""
+    if name != "run_peer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from p2ptrain.peer import session
+    from p2ptrain.peer.session import run_peer
 
-    return getattr(session, name)
+    return run_peer

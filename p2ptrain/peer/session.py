@@ -6,8 +6,7 @@ import contextlib
 import logging
 import logging.handlers
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,18 +19,18 @@ from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
 from p2ptrain.peer.contents import check_own_files, look_at
 from p2ptrain.peer.cores import Cores, OthersShare
-from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.memory import Memory, check_before_loading
 from p2ptrain.peer.pausing import Pauses
 from p2ptrain.peer.stopping import Stopping
+from p2ptrain.peer.volunteer import Volunteer
 from p2ptrain.run import short
 from p2ptrain.run.access import owners_of
 from p2ptrain.state.folder import find_folder
 from p2ptrain.state.home import default_home
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import NodeConfig, version
-from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
+from p2ptrain.swarm import version
+from p2ptrain.tasks import Task, open_task, shard_seed
 
 FINISH_SECONDS = 60.0
 LOG_BYTES = 10_000_000
@@ -39,56 +38,43 @@ LOG_BYTES = 10_000_000
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerOptions:
-    """What the command line decides."""
-
-    home: Path = field(default_factory=default_home)
-    identity: Path | None = None
-    network: NodeConfig = field(default_factory=NodeConfig)
-    local: LocalOptions = field(default_factory=LocalOptions)
-    threads: int | None = None
-    """CPU threads for torch; None: as many as there are cores that others leave free."""
-    memory: int | None = None
-    """Bytes of main memory, and of a GPU's, that the peer may take; None: as much as there is."""
-    hours: Hours | None = None
-    """When it may train; None: always."""
-    pause_when: tuple[str, ...] = ()
-    """'gpu-busy', 'cpu-busy': with whom it does not compete."""
-    again: tuple[str, ...] = ()
-    """What was typed to say all this, for the command that resumes."""
-
-
-def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter, pauses: Pauses | None = None) -> None:
+def run_peer(
+    begin: Callable[[], Run],
+    volunteer: Volunteer,
+    reporter: Reporter,
+    again: Sequence[str] = (),
+    pauses: Pauses | None = None,
+) -> None:
     """Train until the run is complete or somebody asks to stop, then save and say goodbye.
 
     Args:
         begin: makes the `Run`: founds, joins or resumes it.
-        pauses: instead of those that the options ask for.
+        again: the options of the command line that said all this, for the command that resumes.
+        pauses: used instead of those that the volunteer asks for.
 
     Raises:
         P2PTrainError: with the process's exit code.
     """
-    stopping = Stopping()
-    prepare_torch(options.threads)
+    stopping, local = Stopping(), volunteer.local
+    prepare_torch(volunteer.threads)
     with contextlib.ExitStack() as stack:
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
-        contents = look_at(run.spec, options.local)
+        contents = look_at(run.spec, local)
         reporter.emit(contents.told(run.spec, None if run.founding else run.folder.genesis))
         if not run.founding and run.folder.genesis.author != run.swarm.peer_id:
-            check_own_files(run.spec, options.local)
+            check_own_files(run.spec, local)
         contents.check_room()
-        check_before_loading(run.spec, options.local, options.memory)
-        task = open_task(run.spec, options.local)
-        pauses = pauses or Pauses(options.hours, open_probes(options.pause_when, task.device))
+        check_before_loading(run.spec, local, volunteer.max_memory)
+        task = open_task(run.spec, local)
+        pauses = pauses or Pauses(volunteer.hours, open_probes(volunteer.pause_when, task.device))
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
-        memory = Memory(options.memory, task.device)
-        if options.local.batch_size is None:
+        memory = Memory(volunteer.max_memory, task.device)
+        if local.batch_size is None:
             size = choose_batch_size(task, run.spec.method.name, memory)
             reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
-        cores = _shared_cores(options, task.device)
+        cores = _shared_cores(volunteer, task.device)
         loop = Loop(run, task, reporter, stopping.requested, pauses, memory, cores)
         stack.enter_context(_log_to(run, loop.warn))
         stack.callback(loop.close)
@@ -108,14 +94,14 @@ def run_peer(begin: Callable[[], Run], options: PeerOptions, reporter: Reporter,
         except AccessError:
             pass  # this peer has given up, see below
         loop.save()
-        _say_goodbye(run, loop, reporter, options.again)
+        _say_goodbye(run, loop, reporter, again)
         if loop.given_up is not None:
             raise loop.given_up
 
 
-def _shared_cores(options: PeerOptions, device: torch.device) -> Cores | None:
+def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:
     """None: the number of threads stays as it is; its volunteer has said it, or it is built into compiled code."""
-    if options.threads is not None or options.local.compile or device.type != "cpu":
+    if volunteer.threads is not None or volunteer.compile or device.type != "cpu":
         return None
     most = torch.get_num_threads()
     return Cores(most, psutil.cpu_count() or most, OthersShare())
@@ -177,7 +163,7 @@ def _training(optimizer: SharedOptimizer) -> events.Training:
     return events.Training(head.height, head.commit.hex(), head.state.hex(), len(optimizer.exchange.peers))
 
 
-def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, options: tuple[str, ...]) -> None:
+def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, again: Sequence[str]) -> None:
     optimizer = loop.trainer.optimizer
     head, folder = optimizer.head, str(run.folder.path)
     complete, shut_out = optimizer.is_complete, isinstance(loop.given_up, AccessError)
@@ -190,7 +176,7 @@ def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, options: tuple[str, .
             steps=optimizer.vitals.steps,
             seconds=round(loop.seconds, 3),
             folder=folder,
-            resume="" if complete or shut_out else shlex.join(["p2ptrain", "peer", folder, *options]),
+            resume="" if complete or shut_out else shlex.join(["p2ptrain", "peer", folder, *again]),
             sent=accounts(run),
             refused=dict(optimizer.exchange.refused),
         )

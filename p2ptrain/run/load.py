@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from p2ptrain.errors import MalformedError, SpecError
+from p2ptrain.paths import PathLike, path_of
 from p2ptrain.run.method import METHODS
 from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 from p2ptrain.run.task import TASKS
@@ -22,17 +24,18 @@ _TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("
 """Sections of several kinds: the field that says which, and what it may say."""
 
 
-def load_spec(name_or_path: str) -> RunSpec:
+def load_spec(name_or_path: PathLike) -> RunSpec:
     """Load the recipe of that name, or the TOML file at that path.
 
     Raises:
+        UsageError: `name_or_path` is neither a string nor a path.
         SpecError: no such recipe or file, not TOML, or fields that don't fit; the message names file, key, what was
             found and what is allowed.
     """
-    path = Path(name_or_path)
+    path, name = path_of(name_or_path, "spec"), os.fspath(name_or_path)
     # The demo's own folder is called demo, too: a folder is never meant where there is a recipe of that name.
-    if not path.suffix and (not path.exists() or (path.is_dir() and name_or_path in recipes())):
-        path = _recipe_path(name_or_path)
+    if not path.suffix and (not path.exists() or (path.is_dir() and name in recipes())):
+        path = _recipe_path(name)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

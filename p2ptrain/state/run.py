@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, StorageError
+from p2ptrain.paths import PathLike, path_of
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, RunSpec, load_spec, short, spec_from_canonical
 from p2ptrain.run.access import Access, commitment
 from p2ptrain.run.certificate import KEY_BYTES
@@ -64,11 +65,11 @@ class Run:
     @classmethod
     def found(
         cls,
-        spec: RunSpec | str,
+        spec: RunSpec | PathLike,
         *,
         config: NodeConfig | None = None,
-        home: Path | None = None,
-        identity: Path | None = None,
+        home: PathLike | None = None,
+        identity: PathLike | None = None,
         limits: Limits = NO_LIMITS,
         name: str = "",
         private: bool = False,
@@ -76,10 +77,16 @@ class Run:
         """Begin a new run of a spec, a recipe's name or a TOML file; `name` is what tables call this peer.
 
         A private run is for those whom its owner invites, also if the spec does not say so.
+
+        Raises:
+            UsageError: `spec`, `home` or `identity` is no path.
+            SpecError: there is no such recipe or file, or it is no valid spec.
+            IdentityError: the identity can't be used.
+            NetworkError: this machine can't listen, or nobody answers.
         """
-        spec = load_spec(spec) if isinstance(spec, str) else spec
+        home, identity = _home(home), _identity(identity)
+        spec = spec if isinstance(spec, RunSpec) else load_spec(spec)
         spec = spec.made_private() if private else spec
-        home = home or default_home()
         config = config or NodeConfig()
         key = open_identity(home, identity, config)
         door = PrivateDoor(key.peer_id, None) if spec.is_private else Door()
@@ -96,18 +103,20 @@ class Run:
         invite: Invite | str,
         *,
         config: NodeConfig | None = None,
-        home: Path | None = None,
-        identity: Path | None = None,
+        home: PathLike | None = None,
+        identity: PathLike | None = None,
         limits: Limits = NO_LIMITS,
         name: str = "",
     ) -> Self:
         """Take part in the run that an invite names.
 
         Raises:
+            UsageError: `home` or `identity` is no path.
             InviteError: the invite names no run, or is for another peer.
             NetworkError: nobody there answers, or knows the run.
             AccessError: the run is private, and its members do not let this peer in.
         """
+        home, identity = _home(home), _identity(identity)
         invite = Invite.parse(invite) if isinstance(invite, str) else invite
         if invite.run is None:
             raise InviteError(
@@ -115,7 +124,6 @@ class Run:
                 "it leads to a swarm but names no run in it",
                 "ask for the invite of a run, or start one there: p2ptrain peer RUN --bootstrap INVITE",
             )
-        home = home or default_home()
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
         key = open_identity(home, identity or invited_identity(home, invite), config)
         door = door_for(invite, key)
@@ -134,18 +142,20 @@ class Run:
     @classmethod
     def resume(
         cls,
-        path: Path,
+        path: PathLike,
         *,
         config: NodeConfig | None = None,
-        identity: Path | None = None,
+        identity: PathLike | None = None,
         limits: Limits = NO_LIMITS,
         name: str = "",
     ) -> Self:
         """Go on in a run folder, with the identity that it belongs to.
 
         Raises:
+            UsageError: `path` or `identity` is no path.
             StorageError: no run folder, damaged or in use.
         """
+        path, identity = path_of(path, "path"), _identity(identity)
         home = path.resolve().parent.parent.parent
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(RunFolder.open(path))
@@ -266,6 +276,14 @@ class Run:
         if self._folder is not None:
             self.blobs.hold(self._folder.genesis.encoded, "record")
             self.blobs.hold(self.spec.canonical(), "record")
+
+
+def _home(given: PathLike | None) -> Path:
+    return default_home() if given is None else path_of(given, "home")
+
+
+def _identity(given: PathLike | None) -> Path | None:
+    return None if given is None else path_of(given, "identity")
 
 
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:

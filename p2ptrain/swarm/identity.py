@@ -15,6 +15,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from p2ptrain.errors import IdentityError, StorageError
+from p2ptrain.paths import PathLike, path_of
 from p2ptrain.run import PeerId, SigningKey
 
 MAX_LOCAL_PEERS = 1000
@@ -31,13 +32,15 @@ class Identity:
         return self.key.peer_id
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: PathLike) -> Self:
         """Take the identity in `path`; make one if there is none.
 
         Raises:
+            UsageError: `path` is no path.
             IdentityError: another process uses it, or the file is no Ed25519 key.
             StorageError: the folder can't be written.
         """
+        path = path_of(path, "path")
         lock = _lock(path)
         if lock is None:
             raise IdentityError(
@@ -52,8 +55,9 @@ class Identity:
             raise
 
     @classmethod
-    def open_next_free(cls, folder: Path, avoid: Container[PeerId] = ()) -> Self:
+    def open_next_free(cls, folder: PathLike, avoid: Container[PeerId] = ()) -> Self:
         """Take the first identity in `folder` that no process uses (1.key, 2.key, …) and that is not to be avoided."""
+        folder = path_of(folder, "folder")
         for number in range(1, MAX_LOCAL_PEERS + 1):
             path = folder / f"{number}.key"
             lock = _lock(path)

@@ -85,6 +85,7 @@ class Node:
         """Start p2pd and connect to the swarm.
 
         Raises:
+            UsageError: an address to listen at is no multiaddr.
             NetworkError: can't listen at an address, p2pd does not start, or nobody answers.
         """
         for address in config.binds:
@@ -106,7 +107,7 @@ class Node:
             raise NetworkError(
                 "the libp2p daemon did not start",
                 str(error).rpartition("Daemon failed to start: ")[2],
-                "check the address in --listen",
+                "check the addresses in --listen and --announce",
             ) from None
         except BaseException:
             sockets.remove()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from p2ptrain.errors import NetworkError
+from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm.addresses import address_parts
 
 
@@ -54,12 +54,19 @@ class SocketFolder:
 
 
 def check_port(address: str) -> None:
-    """Raises NetworkError if this machine can't listen there. libp2p listens with SO_REUSEPORT, so a second process on
-    a port would silently take half its connections."""
+    """Refuse an address at which this machine can't listen. libp2p listens with SO_REUSEPORT, so a second process on a
+    port would silently take half its connections.
+
+    Raises:
+        UsageError: it is no multiaddr.
+        NetworkError: it is another machine's, or its port is taken.
+    """
     parts = address_parts(address)
     if parts is None:
-        raise NetworkError(
-            f"can't listen at {address!r}", "it is no /ip4 or /ip6 multiaddr", "e.g. --listen /ip4/0.0.0.0/tcp/31337"
+        raise UsageError(
+            f"can't listen at {address!r}",
+            "it is no /ip4 or /ip6 multiaddr",
+            "write it like --listen /ip4/0.0.0.0/tcp/31337",
         )
     host, transport, port = parts
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -88,6 +88,7 @@ class Swarm:
             door: who may talk with this peer; None: everyone.
 
         Raises:
+            UsageError: an address to listen at is no multiaddr.
             NetworkError: this machine can't listen, nobody answers, or who answers speaks another protocol.
             AccessError: the swarm is private, and this peer is not let in.
         """

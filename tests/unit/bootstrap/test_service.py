@@ -17,7 +17,7 @@ from p2ptrain.bootstrap import service as bootstrap
 from p2ptrain.bootstrap.health import STALE_SECONDS, Look
 from p2ptrain.bootstrap.metrics import MetricsServer, NodeCollector, parse_address
 from p2ptrain.bootstrap.service import ADDRESSES_OF_ONE, Regulars
-from p2ptrain.errors import NetworkError, StorageError
+from p2ptrain.errors import NetworkError, StorageError, UsageError
 from p2ptrain.run import PeerId, SigningKey
 from p2ptrain.state.contact import REMEMBERED_ADDRESSES, Contact
 from p2ptrain.swarm import monotonic
@@ -177,7 +177,7 @@ def test_addresses_of_metrics() -> None:
     assert parse_address("127.0.0.1:9090") == ("127.0.0.1", 9090)
     assert parse_address("[::1]:0") == ("::1", 0)
     for wrong in ("9090", ":9090", "127.0.0.1", "127.0.0.1:", "localhost:http", "::1:9090", "127.0.0.1:65536"):
-        with pytest.raises(NetworkError, match="can't serve metrics"):
+        with pytest.raises(UsageError, match="can't serve metrics"):
             parse_address(wrong)
 
 

@@ -19,11 +19,11 @@ import p2ptrain.peer
 from p2ptrain.bootstrap import BootstrapOptions
 from p2ptrain.monitor import Reporter
 from p2ptrain.monitor.report import JsonReporter, PlainReporter
-from p2ptrain.peer import PeerOptions
+from p2ptrain.peer import Volunteer
 from p2ptrain.peer.hours import Hours
+from p2ptrain.peer.volunteer import PauseCause
 from p2ptrain.run import load_spec
 from p2ptrain.state import Limits
-from p2ptrain.state.home import default_home
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Invite, NodeConfig
 from p2ptrain.tasks import LocalOptions
@@ -50,9 +50,11 @@ class Handed:
     def take(self, *arguments: Any) -> None:
         self.arguments = arguments
 
-    def run_peer(self, begin: Callable[[], Run], options: PeerOptions, reporter: Reporter) -> None:
+    def run_peer(
+        self, begin: Callable[[], Run], volunteer: Volunteer, reporter: Reporter, again: tuple[str, ...]
+    ) -> None:
         begin()
-        self.take(options, reporter)
+        self.take(volunteer, reporter, again)
 
     def beginning(self, way: str) -> Callable[..., None]:
         def begin(subject: Any, **given: Any) -> None:
@@ -61,18 +63,21 @@ class Handed:
         return begin
 
     @property
-    def options(self) -> PeerOptions:
-        """What they mean, however they were given."""
-        return replace(self._options, again=())
+    def volunteer(self) -> Volunteer:
+        """What was decided, however it was said."""
+        given: Volunteer = self.arguments[0]
+        return given
+
+    @property
+    def config(self) -> NodeConfig:
+        """The network part of how the run began."""
+        given: NodeConfig = self.began[-1][2]["config"]
+        return given
 
     @property
     def again(self) -> str:
         """What is typed once more to resume."""
-        return shlex.join(self._options.again)
-
-    @property
-    def _options(self) -> PeerOptions:
-        return next(part for part in self.arguments if isinstance(part, PeerOptions))
+        return shlex.join(self.arguments[2])
 
 
 @pytest.fixture
@@ -99,15 +104,24 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "pause-when": ("gpu-busy", "cpu-busy"),
 }
 LIMITS: dict[str, tuple[str, ...]] = {"max-disk": ("2.5",), "max-up": ("300kB",), "max-down": ("32Mbit",)}
-EXPECTED = PeerOptions(
-    Path("/a/home"),
-    Path("/a/me.key"),
-    NodeConfig(("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"), ("/ip4/1.2.3.4/tcp/3", "/dns4/example.org/tcp/3")),
-    LocalOptions("cuda:1", 3, True, True, "/a/model", ("/texts/*.txt", "/more/texts")),
-    2,
-    7_500_000_000,
-    Hours.parse("22-07,12-13"),
-    ("gpu-busy", "cpu-busy"),
+EXPECTED = Volunteer(
+    home=Path("/a/home"),
+    identity=Path("/a/me.key"),
+    listen=("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"),
+    announce=("/ip4/1.2.3.4/tcp/3", "/dns4/example.org/tcp/3"),
+    device="cuda:1",
+    batch_size=3,
+    threads=2,
+    autocast=True,
+    compile=True,
+    model="/a/model",
+    data=("/texts/*.txt", "/more/texts"),
+    max_memory=7_500_000_000,
+    hours=Hours.parse("22-07,12-13"),
+    pause_when=(PauseCause.GPU_BUSY, PauseCause.CPU_BUSY),
+    max_disk=2_500_000_000,
+    max_up=300_000.0,
+    max_down=4_000_000.0,
 )
 ALL = GIVEN | LIMITS | {"archive": ()}
 
@@ -130,10 +144,10 @@ def test_what_the_volunteer_decides_arrives(
     if by == "variable":
         set_variables(names, monkeypatch)
     assert program(*command, *(flags(names) if by == "flag" else ())).code == 0
-    assert handed.options == EXPECTED
+    assert handed.volunteer == EXPECTED
     [(_, _, given)] = handed.began
     assert given == {
-        "config": EXPECTED.network,
+        "config": NodeConfig(EXPECTED.listen, EXPECTED.announce),
         "home": EXPECTED.home,
         "identity": EXPECTED.identity,
         "limits": Limits(disk=2_500_000_000, up=300_000.0, down=4_000_000.0),
@@ -177,10 +191,21 @@ def test_each_limit_arrives_alone_however_a_run_begins(
 
 
 @pytest.mark.parametrize("command", [("peer", "demo"), ("join", INVITE)], ids=["peer", "join"])
-def test_an_archive_has_no_disk_limit(program: Program, handed: Handed, command: tuple[str, ...]) -> None:
-    ended = program(*command, "--archive", "--max-disk", "10")
-    assert ended.code == 8
-    assert "contradict each other" in ended.errors
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--archive --max-disk 10", "--archive and --max-disk contradict each other"),
+        ("--no-listen --listen /ip4/0.0.0.0/tcp/1", "--no-listen contradicts --listen and --announce"),
+        ("--no-listen --announce /ip4/1.2.3.4/tcp/1", "--no-listen contradicts --listen and --announce"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    program: Program, handed: Handed, command: tuple[str, ...], flags: str, told: str
+) -> None:
+    ended = program(*command, *flags.split())
+    assert ended.code == 2
+    assert f"error: {told}\n  why:  " in ended.errors
+    assert "  next: " in ended.errors
     assert not handed.began
 
 
@@ -212,7 +237,7 @@ def test_a_batch_size_can_be_found_out_and_a_name_given(
 ) -> None:
     monkeypatch.setenv("P2PTRAIN_NAME", " Otto's laptop ")
     program("join", INVITE, "--batch-size", "auto")
-    assert handed.options.local.batch_size is None
+    assert handed.volunteer.batch_size is None
     assert [given["name"] for _, _, given in handed.began] == ["Otto's laptop"]
 
 
@@ -230,20 +255,20 @@ def test_each_variable_does_what_its_flag_does_alone(
     program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     program("join", INVITE)
-    untouched = handed.options
+    untouched = handed.volunteer
     program("join", INVITE, *flags([name]))
-    by_flag = handed.options
+    by_flag = handed.volunteer
     set_variables([name], monkeypatch)
     program("join", INVITE)
-    assert handed.options == by_flag != untouched
+    assert handed.volunteer == by_flag != untouched
 
 
 def test_a_flag_wins_over_its_variable(program: Program, handed: Handed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2PTRAIN_BATCH_SIZE", "5")
     monkeypatch.setenv("P2PTRAIN_LISTEN", "/ip4/0.0.0.0/tcp/5")
     program("join", INVITE, "--batch-size", "6", "--listen", "/ip4/0.0.0.0/tcp/6")
-    assert handed.options.local.batch_size == 6
-    assert handed.options.network.listen == ("/ip4/0.0.0.0/tcp/6",)
+    assert handed.volunteer.batch_size == 6
+    assert handed.config.listen == ("/ip4/0.0.0.0/tcp/6",)
 
 
 def test_a_variable_is_checked_like_its_flag(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,26 +280,38 @@ def test_a_variable_is_checked_like_its_flag(program: Program, monkeypatch: pyte
 
 def test_without_any_the_defaults_are_the_documented_ones(program: Program, handed: Handed) -> None:
     program("join", INVITE)
-    assert handed.options == PeerOptions()
+    assert handed.volunteer == Volunteer()
     assert handed.again == ""
-    assert handed.options.home == default_home()
+    assert handed.config == NodeConfig()
 
 
 @pytest.mark.parametrize(
     ("given", "again"),
     [
         (f"join {INVITE} --no-listen --max-up 5Mbit", "--no-listen --max-up 5Mbit"),
-        (f"join --name x {INVITE} --hours=22-07 --pause-when cpu-busy", "--name x --hours=22-07 --pause-when cpu-busy"),
+        (f"join --name x {INVITE} --hours=22-07 --pause-when cpu-busy", "--name x --hours 22-07 --pause-when cpu-busy"),
         (f"peer demo --home /a/home --bootstrap {BOOTSTRAP} --threads 2 --json", "--threads 2 --json"),
         (f"peer --name demo demo --bootstrap={BOOTSTRAP}", "--name demo"),
         ("peer demo --name demo", "--name demo"),
         (f"join {INVITE} --bootstrap {BOOTSTRAP} --nodes nodes.toml --max-up 5Mbit", "--max-up 5Mbit"),
+        ("peer --data=demo --data other demo --data=demo", "--data demo --data other --data demo"),
+        ("peer --name --json demo", "--name --json"),
+        ("peer --name=--private --no-lan -- demo", "--name --private --no-lan"),
+        ("peer demo --threads 2 --threads=3", "--threads 3"),
+        ("peer demo --private --home=/a/home --name 'my peer' --name ''", "--name ''"),
+        ("peer demo --model=a=b --identity -", "--model a=b --identity -"),
     ],
 )
 def test_what_was_typed_is_kept_for_the_command_that_resumes(
-    program: Program, handed: Handed, given: str, again: str
+    program: Program, handed: Handed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, again: str
 ) -> None:
-    assert program(*given.split()).code == 0
+    monkeypatch.setenv("P2PTRAIN_DEVICE", "cpu")
+    monkeypatch.setenv("P2PTRAIN_NO_LISTEN", "1")
+    assert program(*shlex.split(given)).code == 0
+    assert handed.again == again
+    decided = handed.volunteer
+    assert program("peer", str(tmp_path), *shlex.split(again)).code == 0
+    assert handed.volunteer == replace(decided, home=None), "it means the same again"
     assert handed.again == again
 
 
@@ -285,7 +322,7 @@ def test_a_run_can_be_started_in_a_swarm_that_is_there(
     if by == "variable":
         monkeypatch.setenv("P2PTRAIN_BOOTSTRAP", BOOTSTRAP)
     program("peer", "demo", *(("--bootstrap", BOOTSTRAP) if by == "flag" else ()))
-    assert handed.options.network.bootstrap == (ADDRESS,)
+    assert handed.config.bootstrap == (ADDRESS,)
 
 
 @pytest.mark.parametrize(("flag", "kind"), [((), PlainReporter), (("--json",), JsonReporter)])
@@ -353,13 +390,14 @@ def test_each_method_has_its_demo(program: Program, handed: Handed, given: tuple
 def test_speed_measures_a_run_with_the_volunteers_options(program: Program, handed: Handed) -> None:
     names = ["device", "batch-size", "threads", "autocast", "compile", "model", "data"]
     assert program("speed", "demo", "--seconds", "3.5", "--json", *flags(names)).code == 0
-    assert handed.arguments == (load_spec("demo"), EXPECTED.local, 2, 3.5, True)
+    local = LocalOptions("cuda:1", 3, True, True, "/a/model", ("/texts/*.txt", "/more/texts"))
+    assert handed.arguments == (load_spec("demo"), local, 2, 3.5, True)
 
 
 @pytest.mark.parametrize("invite", [None, INVITE])
 def test_a_bootstrap_node_starts_a_swarm_or_helps_one(program: Program, handed: Handed, invite: str | None) -> None:
     program("bootstrap", *([invite] if invite else []), *flags(["home", "identity", "listen", "announce"]))
-    network = NodeConfig(EXPECTED.network.listen, EXPECTED.network.announce, (ADDRESS,) if invite else ())
+    network = NodeConfig(EXPECTED.listen, EXPECTED.announce, (ADDRESS,) if invite else ())
     assert handed.arguments == (BootstrapOptions(Path("/a/home"), EXPECTED.identity, network),)
 
 

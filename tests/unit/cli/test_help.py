@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from p2ptrain.cli.app import app
+from p2ptrain.cli.app import GROUPS, app
+from p2ptrain.peer import Volunteer
 from p2ptrain.state import RunFolder
 from p2ptrain.state.members import MembersFile
 from tests.unit.cli.conftest import Program
@@ -79,6 +84,57 @@ def test_the_program_lists_its_commands(program: Program, arguments: tuple[str, 
     assert all(re.search(rf"^  {command} ", told, re.MULTILINE) for command in COMMANDS)
 
 
+def test_the_commands_are_listed_in_groups(program: Program) -> None:
+    told = program("--help").out
+    sections = re.findall(r"^([A-Z][a-z ]+):\n((?:  .+\n)+)", told + "\n", re.MULTILINE)
+    listed = {title: re.findall(r"^  (\w+)", rows, re.MULTILINE) for title, rows in sections if title != "Options"}
+    assert listed == {title: [each.__name__ for each in commands] for title, commands in GROUPS.items()}
+    assert "..." not in told.partition("Train:")[2], "each fits on its line"
+
+
+@pytest.mark.parametrize("command", ["peer", "join"])
+def test_each_decision_of_a_volunteer_is_an_option(program: Program, command: str) -> None:
+    told = program(command, "--help").flowing
+    for name, field in inspect.signature(Volunteer, eval_str=True).parameters.items():
+        option = get_args(field.annotation)[1]
+        flag = " ".join(filter(None, ("--" + name.replace("_", "-"), option.value)))
+        assert f" {flag} {option.help} [env var: P2PTRAIN_{name.upper()}" in told
+        if option.otherwise:
+            assert f"P2PTRAIN_{name.upper()}; default: ({option.otherwise})]" in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_value_of_an_option_is_named(program: Program, command: str) -> None:
+    """By what it is, not by a type of Python's."""
+    assert not re.findall(r"^  --[\w-]+ <.*", program(command, "--help").out, re.MULTILINE)
+
+
+def test_the_version_is_printed(program: Program) -> None:
+    assert program("--version").out == importlib.metadata.version("p2ptrain") + "\n"
+
+
+def completions(*words: str) -> list[str]:
+    """What bash is offered for the last of the words, by a process of its own."""
+    environment = {
+        "_P2PTRAIN_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": f"{len(words) - 1}",
+    }
+    script = "import sys; sys.argv = ['p2ptrain']; from p2ptrain.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=os.environ | environment
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.split()
+
+
+def test_a_shell_can_complete_commands_options_and_choices(program: Program) -> None:
+    assert sorted(completions("p2ptrain", "re")) == ["replay", "revoke"]
+    assert completions("p2ptrain", "join", "--max-m") == ["--max-memory"]
+    assert completions("p2ptrain", "join", "--pause-when", "g") == ["gpu-busy"]
+    assert "--install-completion" in program("--help").out
+
+
 @pytest.mark.parametrize(
     ("command", "variables"),
     [
@@ -110,6 +166,7 @@ def run(*arguments):
         pass
 
 run("--help")
+run("--version")
 for command in {COMMANDS!r}:
     run(command, "--help")
     run(command, "--no-such-flag")

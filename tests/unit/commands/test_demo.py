@@ -16,7 +16,7 @@ from rich.console import Console
 from p2ptrain.commands import demo
 from p2ptrain.commands.children import Children, Line
 from p2ptrain.commands.demo import Outcome, measure_alone
-from p2ptrain.errors import LedgerError, SpecError, StorageError
+from p2ptrain.errors import LedgerError, StorageError, UsageError
 from p2ptrain.tasks import Evaluation
 from tests.unit.monitor.samples import PEERS
 from tests.unit.run.specs import spec_with
@@ -169,7 +169,7 @@ def test_the_summary_of_one_peer_compares_it_with_nobody(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(("peers", "told"), [(1, "1 peer is too few"), (2, "2 peers are too few")])
 def test_a_run_that_would_wait_for_more_peers_is_refused_at_once(tmp_path: Path, peers: int, told: str) -> None:
-    with pytest.raises(SpecError, match=f"{told} for the run 'demo'") as refused:
+    with pytest.raises(UsageError, match=f"{told} for the run 'demo'") as refused:
         demo.run_demo(tmp_path / "demo", "demo", peers, json_lines=False)
     assert "--peers 3" in refused.value.next_step
     assert not (tmp_path / "demo").exists()

@@ -21,7 +21,7 @@ from p2ptrain.commands.verify import verify
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import Replica, StartingPoint
 from p2ptrain.diloco.state import GlobalState
-from p2ptrain.errors import LedgerError, P2PTrainError, StorageError
+from p2ptrain.errors import LedgerError, P2PTrainError, StorageError, UsageError
 from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, digest_of
 from p2ptrain.run.spec import LoraSection
@@ -261,7 +261,7 @@ def test_an_export_is_held_against_a_ledger(
     with pytest.raises(LedgerError, match="does not agree"):
         verify(exported, None, other.path, json_lines=False)
     assert "of another run" in capsys.readouterr().out.splitlines()[-1]
-    with pytest.raises(StorageError, match="is no export"):
+    with pytest.raises(UsageError, match="--run means nothing"):
         verify(trained.folder.path, None, trained.folder.path, json_lines=False)
 
 

@@ -86,7 +86,7 @@ def test_an_invite_can_be_for_one_peer(folder: RunFolder, owners: Path) -> None:
     ticket = make_invite(folder.path, "", 1.0, STRANGER.peer_id, owners).ticket
     assert ticket is not None
     assert ticket.invitation.peer == STRANGER.peer_id
-    with pytest.raises(AccessError, match="can't be invited"):
+    with pytest.raises(UsageError, match="can't be invited"):
         make_invite(folder.path, "", 1.0, "12D3KooWnobody", owners)
 
 

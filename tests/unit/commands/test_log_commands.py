@@ -17,7 +17,7 @@ from p2ptrain.commands.provenance import check_export
 from p2ptrain.commands.replay import replay
 from p2ptrain.commands.revoke import revoke
 from p2ptrain.commands.verify import verify
-from p2ptrain.errors import AccessError, LedgerError, P2PTrainError, SpecError, StorageError
+from p2ptrain.errors import AccessError, LedgerError, P2PTrainError, SpecError, StorageError, UsageError
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import RunSpec, SPSAMethod
 from p2ptrain.spsa.audit import Past
@@ -115,13 +115,18 @@ def test_authors_are_named_by_their_endings_and_their_records_in_the_order_they_
     assert replayed(unharmed, capsys, *to) == expected
 
 
-@pytest.mark.parametrize(
-    "to", ["nobody:3", f"{PEERS[3]}:1", ":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"]
-)
+@pytest.mark.parametrize("to", ["nobody:3", f"{PEERS[3]}:1"])
 def test_who_is_not_in_the_run_is_refused_with_those_who_are(unharmed: Written, to: str) -> None:
-    with pytest.raises(StorageError, match="names no author and number of records of this run") as refusal:
+    with pytest.raises(StorageError, match="names no author of this run") as refusal:
         replay(unharmed.folder.path, (to,), None, None, None)
-    assert refusal.value.why == f"there are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
+    assert refusal.value.why == f"the authors and their records are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
+
+
+@pytest.mark.parametrize("to", [":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"])
+def test_a_position_that_is_malformed_is_a_usage_error(unharmed: Written, to: str) -> None:
+    with pytest.raises(UsageError, match="is not AUTHOR:COUNT") as refusal:
+        replay(unharmed.folder.path, (to,), None, None, None)
+    assert "--to abc123:5000" in refusal.value.next_step
 
 
 def test_more_records_than_an_author_s_that_count_are_refused(written: Written) -> None:
@@ -143,7 +148,7 @@ def test_a_replay_to_a_time_takes_what_had_arrived(written: Written, capsys: Out
 
 @pytest.mark.parametrize("at", ["", "yesterday", "2026-13-01", "12:00"])
 def test_what_is_no_time_is_refused(unharmed: Written, at: str) -> None:
-    with pytest.raises(StorageError, match="is no time"):
+    with pytest.raises(UsageError, match="is no time"):
         replay(unharmed.folder.path, (), at, None, None)
 
 

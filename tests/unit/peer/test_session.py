@@ -22,7 +22,7 @@ from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.errors import DataError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
-from p2ptrain.peer import PeerOptions, loop, run_peer
+from p2ptrain.peer import Volunteer, loop, run_peer
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.pausing import Pauses
@@ -31,13 +31,13 @@ from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import LoraSection
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Identity, NodeConfig
-from p2ptrain.tasks import LocalOptions
 from p2ptrain.text import one_line
 from tests.unit.peer.samples import spec_of
 from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
 from tests.unit.tasks.samples import COMPLETION, example_spec
 
 LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
+VOLUNTEER = Volunteer(device="cpu", batch_size=2, threads=1)
 
 
 class Notebook:
@@ -69,10 +69,6 @@ def logger_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "level", logger.level)
 
 
-def options_in(home: Path, **local: Any) -> PeerOptions:
-    return PeerOptions(home, None, LOOPBACK, LocalOptions(device="cpu", batch_size=2, **local), 1)
-
-
 def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, corpus: Path) -> None:
     """Here it would be code, which is refused, too."""
     folder, notes = tmp_path / "model", Notebook()
@@ -82,7 +78,7 @@ def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, cor
     fields = spec_of(corpus).model_dump() | {"model": {"pretrained": str(folder)}}
     spec = RunSpec.model_validate(fields)
     with pytest.raises(DataError, match="wants code of its own to be run"):
-        run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)
+        run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
     [told] = notes.all(events.Loading)
     assert (told.model.what, told.model.place, told.code) == (
         one_line(str(folder), 80),
@@ -93,9 +89,9 @@ def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, cor
 
 
 def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus: Path) -> None:
-    options, notes = options_in(tmp_path), Notebook()
+    notes = Notebook()
     spec = spec_of(corpus, total_steps=12, warmup_steps=0, snapshot_every=4)
-    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
+    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
     assert [event.text for event in notes.all(events.Preparing)] == ["connecting", "founding the run"]
     assert [type(event) for event in notes.events[1:5]] == [
         events.Loading,
@@ -118,7 +114,7 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     assert (folder / "log.txt").exists()
 
     again = Notebook()
-    run_peer(lambda: Run.resume(folder, config=LOOPBACK), options, again)
+    run_peer(lambda: Run.resume(folder, config=LOOPBACK), VOLUNTEER, again)
     resumed, training = again.all(events.Started)[0], again.all(events.Training)[0]
     assert (again.all(events.Loading)[0].run, again.all(events.Loading)[0].founder) == (started.run, started.peer)
     assert (resumed.peer, resumed.run, resumed.folder) == (started.peer, started.run, started.folder)
@@ -138,21 +134,21 @@ class Leaver(Notebook):
 
 def test_who_leaves_is_told_the_command_that_goes_on_in_the_same_way(tmp_path: Path, corpus: Path) -> None:
     notes = Leaver()
-    options = replace(options_in(tmp_path), again=("--no-listen", "--name", "Otto's laptop"))
-    run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options, notes)
+    typed = ("--no-listen", "--name", "Otto's laptop")
+    run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), VOLUNTEER, notes, typed)
     stopped = notes.all(events.Stopped)[0]
     assert stopped.reason == "stopped"
-    assert shlex.split(stopped.resume) == ["p2ptrain", "peer", stopped.folder, *options.again]
+    assert shlex.split(stopped.resume) == ["p2ptrain", "peer", stopped.folder, *typed]
 
 
 @pytest.mark.usefixtures("own_dataset_cache")
 def test_adapters_are_trained_to_complete_prompts_and_exported(tmp_path: Path, corpus: Path) -> None:
-    options, notes = options_in(tmp_path), Notebook()
+    notes = Notebook()
     spec = spec_of(corpus, total_steps=8, warmup_steps=0)
     examples = example_spec(tmp_path, COMPLETION)
     model = spec.model.model_copy(update={"lora": LoraSection(rank=2)})
     spec = spec.model_copy(update={"data": examples.data, "task": examples.task, "model": model})
-    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), options, notes)
+    run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
     started, stopped = notes.all(events.Started)[0], notes.all(events.Stopped)[0]
     assert (started.parameters, stopped.height) == (128, 4)
     assert all(0 <= event.accuracy <= 1 for event in notes.all(events.Evaluated))
@@ -164,16 +160,16 @@ def test_adapters_are_trained_to_complete_prompts_and_exported(tmp_path: Path, c
 def test_a_damaged_checkpoint_is_named_and_left_aside(
     harm: Callable[[Path], None], tmp_path: Path, corpus: Path
 ) -> None:
-    options, notes = options_in(tmp_path), Notebook()
+    notes = Notebook()
     run_peer(
         lambda: Run.found(spec_of(corpus, total_steps=8, warmup_steps=0), config=LOOPBACK, home=tmp_path),
-        options,
+        VOLUNTEER,
         notes,
     )
     folder = Path(notes.all(events.Started)[0].folder)
     harm(folder / "checkpoint.pt")
     again = Notebook()
-    run_peer(lambda: Run.resume(folder, config=LOOPBACK), options, again)
+    run_peer(lambda: Run.resume(folder, config=LOOPBACK), VOLUNTEER, again)
     assert any("checkpoint.pt is damaged" in event.text for event in again.all(events.Warned))
     assert again.all(events.Stopped)[0].state == notes.all(events.Stopped)[0].state
 
@@ -188,16 +184,16 @@ def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     monkeypatch.setattr(Loop, "train", fails)
     notes = Notebook()
     with pytest.raises(TrainingError, match="the loss is nan"):
-        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options_in(tmp_path), notes)
+        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
     folder = Path(notes.all(events.Started)[0].folder)
     assert not (folder / "checkpoint.pt").exists()
     assert "training can't go on" in (folder / "log.txt").read_text()
 
 
 def test_what_ends_a_peer_before_it_trains_leaves_nothing_open(tmp_path: Path, corpus: Path) -> None:
-    options = options_in(tmp_path, data=(str(tmp_path / "nowhere"),))
+    elsewhere = replace(VOLUNTEER, data=(str(tmp_path / "nowhere"),))
     with pytest.raises(DataError, match="no file matches"):
-        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), options, Notebook())
+        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), elsewhere, Notebook())
     Identity.open(tmp_path / "identities" / "1.key").close()
 
 
@@ -292,9 +288,9 @@ def test_a_peer_trains_in_its_hours_alone_and_finishes_its_run(
         spec = RunSpec.model_validate({**spec.model_dump(), "method": method})
     run_peer(
         lambda: Run.found(spec, config=LOOPBACK, home=tmp_path, name="night owl"),
-        options_in(tmp_path),
+        VOLUNTEER,
         notes,
-        notes.pauses,
+        pauses=notes.pauses,
     )
     [paused], [went_on] = notes.all(events.Paused), notes.all(events.WentOn)
     assert (paused.reason, paused.until) == ("outside its hours", "2026-11-21T22:00")

@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.errors import NetworkError
+from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm.addresses import address_parts, is_loopback
 from p2ptrain.swarm.node import _dial_failure
 from p2ptrain.swarm.sockets import SocketFolder, check_port
@@ -48,7 +48,7 @@ JUNK = [
 
 @pytest.mark.parametrize("address", JUNK)
 def test_what_is_no_listen_address_is_refused_with_an_example(address: str) -> None:
-    with pytest.raises(NetworkError) as refusal:
+    with pytest.raises(UsageError) as refusal:
         check_port(address)
     assert repr(address) in refusal.value.what
     assert "multiaddr" in refusal.value.why
