@@ -20,8 +20,8 @@ from report import report
 from p2ptrain.diloco import events, pace, round
 from p2ptrain.diloco.chain import Chain, Commit, Contribution
 from p2ptrain.diloco.round import Rounds, Rules
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, SigningKey, digest_of
+from p2ptrain.run.head import Head
 
 STEP_SECONDS = (0.1, 0.1, 0.1, 0.2, 0.4)
 STEPS_PER_ROUND = 25

@@ -21,8 +21,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
+from p2ptrain.run.head import Head
 from p2ptrain.run.record import Count, DigestField, SignedRecord
 
 MAX_CONTRIBUTIONS = 128

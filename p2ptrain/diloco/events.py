@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2ptrain.diloco.chain import Commit, Contribution
-from p2ptrain.method.head import Head
 from p2ptrain.run import Digest, PeerId
+from p2ptrain.run.head import Head
 
 # Events
 

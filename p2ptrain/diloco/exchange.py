@@ -12,8 +12,9 @@ from p2ptrain.diloco.shell import Shell
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.method import Exchange as SharedExchange
-from p2ptrain.method import Head, Tell
+from p2ptrain.method import Tell
 from p2ptrain.run import Digest, digest_of
+from p2ptrain.run.head import Head
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Vitals
 

@@ -28,10 +28,11 @@ from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
 from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
-from p2ptrain.method import Head, Tell
+from p2ptrain.method import Tell
 from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
+from p2ptrain.run.head import Head
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
 

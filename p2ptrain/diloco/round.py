@@ -53,8 +53,8 @@ from p2ptrain.diloco.events import (
 )
 from p2ptrain.diloco.pace import Pace
 from p2ptrain.diloco.payloads import Payloads
-from p2ptrain.method.head import Head
 from p2ptrain.run import Digest, PeerId
+from p2ptrain.run.head import Head
 
 RECENT_COMMITS = 4
 LONELY_AFTER = 30.0

@@ -24,8 +24,9 @@ from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.method import Background, Head, Tell, trainers_of
+from p2ptrain.method import Background, Tell, trainers_of
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
+from p2ptrain.run.head import Head
 from p2ptrain.state import Fetcher
 from p2ptrain.state import serve as serve_blobs
 from p2ptrain.state.run import Run

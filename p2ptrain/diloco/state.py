@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import Field
 
 from p2ptrain.diloco.codecs import Vector
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, Record
 from p2ptrain.run.digest import Manifest
+from p2ptrain.run.head import Head
 from p2ptrain.run.record import Count, DigestField
 
 

@@ -10,10 +10,11 @@ from blake3 import blake3
 
 from p2ptrain.diloco.chain import Commit
 from p2ptrain.diloco.optimizer import StreamingDiLoCo
-from p2ptrain.method import Head, Tell
+from p2ptrain.method import Tell
 from p2ptrain.method.trainer import Fits
 from p2ptrain.monitor import events
 from p2ptrain.run import DiLoCoMethod
+from p2ptrain.run.head import Head
 from p2ptrain.state.run import Run
 from p2ptrain.tasks import Task
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from p2ptrain.diloco.chain import Commit
 from p2ptrain.diloco.state import GlobalState
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
+from p2ptrain.run.head import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """The seam: what any method gives (`contract`, `trainer`), and what both methods share: where a peer's two threads meet
-(`exchange`, `background`), how a newcomer finds a state (`joining`), the life of snapshots (`shelf`), the head.
+(`exchange`, `background`), how a newcomer finds a state (`joining`), the life of snapshots (`shelf`).
 
 A third method is a package beside `diloco` and `spsa` that keeps this contract, and one line in `peer/methods.py`.
 """
@@ -7,7 +7,6 @@ A third method is a package beside `diloco` and `spsa` that keeps this contract,
 from p2ptrain.method.background import Background
 from p2ptrain.method.contract import Claim, Credit, History, Method, PastState, Table, Tell
 from p2ptrain.method.exchange import Exchange, trainers_of
-from p2ptrain.method.head import Head
 from p2ptrain.method.joining import AnotherModel, Offer, find_snapshot, hear_peers
 from p2ptrain.method.shelf import Shelf
 from p2ptrain.method.trainer import SharedOptimizer, Trainer
@@ -18,7 +17,6 @@ __all__ = [
     "Claim",
     "Credit",
     "Exchange",
-    "Head",
     "History",
     "Method",
     "Offer",

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
-from p2ptrain.method.head import Head
 from p2ptrain.method.trainer import Trainer
 from p2ptrain.monitor import events
 from p2ptrain.run import Digest, Record, RunSpec
+from p2ptrain.run.head import Head
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 from p2ptrain.state.run import Run

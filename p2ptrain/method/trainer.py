@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from p2ptrain.method.exchange import Exchange
-from p2ptrain.method.head import Head
 from p2ptrain.monitor import events
+from p2ptrain.run.head import Head
 from p2ptrain.swarm import Vitals
 
 Fits = Callable[[Callable[[], object]], bool]

@@ -5,6 +5,7 @@ Everything else in p2ptrain stands on this package; it imports none of it and to
 
 from p2ptrain.run.digest import CHUNK_BYTES, NO_DIGEST, Digest, Manifest, digest_of, short
 from p2ptrain.run.genesis import Genesis
+from p2ptrain.run.head import Head
 from p2ptrain.run.keys import PeerId, SigningKey, short_peer
 from p2ptrain.run.load import load_spec, parse_spec, recipes, spec_from_canonical
 from p2ptrain.run.method import DiLoCoMethod, SPSAMethod
@@ -18,6 +19,7 @@ __all__ = [
     "DiLoCoMethod",
     "Digest",
     "Genesis",
+    "Head",
     "Manifest",
     "PeerId",
     "Record",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.method import Claim, Credit, Head, History, PastState, Tell, Trainer
+from p2ptrain.method import Claim, Credit, History, PastState, Tell, Trainer
 from p2ptrain.monitor import events
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, RunSpec, SigningKey, digest_of
+from p2ptrain.run.head import Head
 from p2ptrain.spsa.audit import Past, audit, check_against
 from p2ptrain.spsa.estimator import Alone, Estimator
 from p2ptrain.spsa.history import history

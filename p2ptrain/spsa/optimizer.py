@@ -25,10 +25,11 @@ from typing import Any, Self
 import torch
 
 from p2ptrain.errors import TrainingError
-from p2ptrain.method import Head, Tell
+from p2ptrain.method import Tell
 from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
+from p2ptrain.run.head import Head
 from p2ptrain.spsa.byte import encode
 from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Estimator
 from p2ptrain.spsa.exchange import Exchange

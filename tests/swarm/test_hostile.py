@@ -10,8 +10,8 @@ import pytest
 
 from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.news import HoldingNews, News
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, SigningKey, digest_of
+from p2ptrain.run.head import Head
 from p2ptrain.state import Blobs, serve
 from p2ptrain.swarm import Identity, Invite, Membership, NodeConfig, Presence, Swarm, Vitals
 from tests.swarm.lab import LOOPBACK, Lab, Peer, assert_agreement, write_spec

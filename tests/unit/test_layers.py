@@ -26,7 +26,15 @@ LEVELS = (
     {"cli"},
 )
 """The rooms from the bottom to the top. A room imports rooms of lower levels only, and none of its own level."""
-BESIDE = {"errors": set(), "exit_codes": set(), "text": set(), "units": set(), "lean": set(), "parameters": {"run"}}
+BESIDE = {
+    "errors": set(),
+    "exit_codes": set(),
+    "text": set(),
+    "units": set(),
+    "lean": set(),
+    "paths": set(),
+    "parameters": {"run"},
+}
 """Modules beside the rooms, which every room may import; the set names the rooms that the module itself may import."""
 EXEMPT = {"__init__", "__main__"}
 """`p2ptrain/__init__.py` hands on public names of several rooms, `__main__.py` starts `cli`. Nobody imports either."""

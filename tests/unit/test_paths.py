@@ -42,7 +42,7 @@ def test_a_path_is_a_string_or_path_like() -> None:
     assert [path_of(form(Path("a/b")), "home") for form in FORMS] == [Path("a/b")] * 3
 
 
-@pytest.mark.parametrize("given", [*NO_PATHS, None], ids=repr)
+@pytest.mark.parametrize("given", [*NO_PATHS, None], ids=lambda given: type(given).__name__)
 def test_what_is_no_path_is_refused_by_its_argument_s_name(given: Any) -> None:
     with pytest.raises(UsageError, match="the argument 'home' must be a path") as refusal:
         path_of(given, "home")
@@ -77,7 +77,7 @@ def test_a_run_begins_with_paths_in_any_form(tmp_path: Path, opened: list[Any], 
     assert load_spec(form(spec)) == SPEC
 
 
-@pytest.mark.parametrize("given", NO_PATHS, ids=repr)
+@pytest.mark.parametrize("given", NO_PATHS, ids=lambda given: type(given).__name__)
 def test_a_run_does_not_begin_with_anything_else(opened: list[Any], given: Any) -> None:
     invite = Invite.parse(INVITE)
     for begin in (

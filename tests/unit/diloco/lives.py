@@ -20,8 +20,8 @@ from p2ptrain.diloco.replica import Replica, StartingPoint
 from p2ptrain.diloco.round import RECENT_COMMITS
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
+from p2ptrain.run.head import Head
 from p2ptrain.state import Blobs, RunFolder
 from tests.unit.diloco.crashes import Crash, Disk, Machine
 from tests.unit.diloco.peers import BASE, DEPTH, LAYOUT, SPEC, same_bits

@@ -8,8 +8,8 @@ import torch
 
 from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.codecs import CODECS, Vector
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, digest_of
+from p2ptrain.run.head import Head
 from p2ptrain.run.spec import LimitsSection
 from tests.unit.diloco.swarm_in_memory import KEYS, RUN
 

@@ -22,8 +22,8 @@ from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, SigningKey, digest_of, parse_spec
+from p2ptrain.run.head import Head
 
 RUN = digest_of(b"a run")
 KEYS = [SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)) for n in range(6)]

@@ -12,8 +12,8 @@ import pytest
 from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.join import COMMITS_PER_CALL, CommitsRequest, Joiner, parts_below
 from p2ptrain.diloco.replica import StartingPoint
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
+from p2ptrain.run.head import Head
 from p2ptrain.swarm import RpcError
 from tests.unit.diloco.samples import PEERS, commit_on
 from tests.unit.diloco.swarm_in_memory import KEYS, RUN, initial_state, spec_with

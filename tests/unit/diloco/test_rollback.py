@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.diloco.rollback import rollback
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of
+from p2ptrain.run.head import Head
 from p2ptrain.state import Rollback
 from tests.unit.diloco.peers import BASE, GENESIS, open_peer
 from tests.unit.diloco.samples import PEERS, commit_on, offer

@@ -24,8 +24,8 @@ from p2ptrain.diloco.round import (
     Rules,
     leader,
 )
-from p2ptrain.method.head import Head
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of
+from p2ptrain.run.head import Head
 from tests.unit.diloco.samples import PEERS, commit_on, encoded, offer
 from tests.unit.diloco.swarm_in_memory import World, initial_state, spec_with
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2ptrain.run import Digest
+from p2ptrain.run.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
