@@ -5,36 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
 
 @o.takes_volunteer("home", "identity", "listen", "announce")
 def bootstrap(
-    invite: Annotated[
-        str | None,
-        typer.Argument(metavar="INVITE", help="Invite of the swarm to help.", show_default="start a new swarm"),
-    ] = None,
+    invite: Annotated[str | None, o.argument("INVITE", "Invite of the swarm to help.", "start a new swarm")] = None,
     *,
     volunteer: Volunteer,
     metrics: Annotated[
         str | None,
-        typer.Option(
-            envvar="P2PTRAIN_METRICS",
-            metavar="HOST:PORT",
-            help="Address at which to serve /metrics (Prometheus) and /healthz.",
+        o.option(
+            "--metrics", "HOST:PORT", "Where to serve /metrics (Prometheus) and /healthz.", envvar="P2PTRAIN_METRICS"
         ),
     ] = None,
     log: Annotated[
         Path | None,
-        typer.Option(
-            envvar="P2PTRAIN_LOG",
-            metavar="FILE",
-            help="File for the log; a new one is begun every 10 MB.",
-            show_default="standard output",
-        ),
+        o.option("--log", "FILE", "Log file; a new one begins every 10 MB.", "standard output", envvar="P2PTRAIN_LOG"),
     ] = None,
     json_lines: o.Json = False,
 ) -> None:

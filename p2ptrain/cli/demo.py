@@ -6,8 +6,6 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 
 
@@ -21,17 +19,13 @@ _RECIPES = {Method.DILOCO: "demo", Method.ONE_BYTE: "demo-one-byte"}
 
 def demo(
     folder: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder for the demo's runs and the exported model; the demo empties it first."
-        ),
+        Path, o.option("--folder", "FOLDER", "Folder for its runs and the exported model; it is emptied first.")
     ] = Path("demo"),
-    method: Annotated[Method, typer.Option(metavar="diloco|one-byte", help="Training method to show.")] = Method.DILOCO,
+    method: Annotated[Method, o.option("--method", "diloco|one-byte", "Training method to show.")] = Method.DILOCO,
     run: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Recipe or TOML file to train.", show_default="the method's own demo"),
+        str | None, o.option("--run", "RUN", "Recipe or TOML file to train.", "the method's own demo")
     ] = None,
-    peers: Annotated[int, typer.Option(metavar="N", min=1, max=16, help="Number of peers to start.")] = 3,
+    peers: Annotated[int, o.option("--peers", "N", "Number of peers to start.", min=1, max=16)] = 3,
     json_lines: o.Json = False,
 ) -> None:
     """Train a small model with several peers on this machine.

@@ -14,10 +14,7 @@ from p2ptrain.peer import Volunteer
 def doctor(
     invite: Annotated[
         str | None,
-        typer.Argument(
-            metavar="INVITE",
-            help="Invite to check as well: does its swarm answer, and does this machine suffice for its run?",
-        ),
+        o.argument("INVITE", "Invite to check: does its swarm answer, and does this machine suffice for its run?"),
     ] = None,
     *,
     volunteer: Volunteer,
@@ -30,11 +27,6 @@ def doctor(
     from p2ptrain.doctor import DoctorOptions, run_doctor
 
     given = DoctorOptions(
-        invite,
-        volunteer.home,
-        volunteer.identity,
-        volunteer.listen or None,
-        volunteer.announce,
-        volunteer.device,
+        invite, volunteer.home, volunteer.identity, volunteer.listen or None, volunteer.announce, volunteer.device
     )
     raise typer.Exit(run_doctor(given, json_lines))

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 
 
-def explain(
-    code: Annotated[
-        int | None, typer.Argument(metavar="CODE", help="Exit code to explain.", show_default="list all codes")
-    ] = None,
-) -> None:
+def explain(code: Annotated[int | None, o.argument("CODE", "Exit code to explain.", "list all codes")] = None) -> None:
     """Explain an exit code.
 
     Says what it means, what usually causes it, and what to do.

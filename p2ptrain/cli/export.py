@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
@@ -14,18 +12,10 @@ from p2ptrain.peer import Volunteer
 @o.takes_volunteer("model")
 def export(
     run_dir: o.RunDir,
-    out: Annotated[
-        Path,
-        typer.Argument(metavar="OUT", help="New folder for the model; transformers' from_pretrained loads it."),
-    ],
+    out: Annotated[Path, o.argument("OUT", "New folder for the model; transformers' from_pretrained loads it.")],
     at: Annotated[
         int | None,
-        typer.Option(
-            metavar="HEIGHT",
-            min=0,
-            help="Height to export; in a one-byte run, the number of records.",
-            show_default="newest",
-        ),
+        o.option("--at", "HEIGHT", "Height to export; in a one-byte run, the number of records.", "newest", min=0),
     ] = None,
     *,
     volunteer: Volunteer,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 from p2ptrain.text import check_name
@@ -16,28 +14,27 @@ def invite(
     run_dir: o.RunDir,
     label: Annotated[
         str,
-        typer.Option(
+        o.option(
+            "--label",
+            "NAME",
+            "Name shown in `members` for a peer that comes by this invite.",
             parser=o.parser(check_name),
-            metavar="NAME",
-            help="Name shown in `members` for a peer that comes by this invite.",
         ),
     ] = "",
     days: Annotated[
-        float | None,
-        typer.Option(metavar="DAYS", min=0.01, max=36_500, help="Length of the membership in days.", show_default="90"),
+        float | None, o.option("--days", "DAYS", "Length of the membership in days.", "90", min=0.01, max=36_500)
     ] = None,
     peer: Annotated[
-        str | None, typer.Option(metavar="ID", help="Id of the only peer that can use the invite.", show_default="any")
+        str | None, o.option("--peer", "ID", "Id of the only peer that can use the invite.", "any peer")
     ] = None,
-    qr: Annotated[bool, typer.Option("--qr", help="Show the link as a QR code, too.")] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="List the invites that were made in this folder.")] = False,
+    qr: Annotated[bool, o.option("--qr", None, "Show the link as a QR code, too.")] = False,
+    list_all: Annotated[bool, o.option("--list", None, "List the invites that were made in this folder.")] = False,
     revoke: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="Close an invite: peers that came by it stay, but no others can use it."),
+        o.option("--revoke", "LABEL", "Close an invite: peers that came by it stay, but no others can use it."),
     ] = None,
     renew: Annotated[
-        str | None,
-        typer.Option(metavar="PEER", help="Extend a membership; give the peer's id, the id's ending, or the label."),
+        str | None, o.option("--renew", "PEER", "Extend a membership; give the peer's id, its ending, or the label.")
     ] = None,
     owner_key: o.OwnerKey = None,
     json_lines: o.Json = False,

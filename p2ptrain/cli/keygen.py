@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from p2ptrain.cli import options as o
 
 
-def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the key; it must not exist yet.")],
-) -> None:
+def keygen(file: Annotated[Path, o.argument("FILE", "New file for the key; it must not exist yet.")]) -> None:
     """Make a key file and print its peer id.
 
     It can be the key of a peer, or of an owner who keeps it away from the machines that train.

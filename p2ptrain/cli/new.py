@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from p2ptrain.cli import options as o
 
 
 def new(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="New file for the spec.", show_default="standard output")
-    ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the run.")] = "my-run",
+    path: Annotated[Path | None, o.argument("FILE", "New file for the spec.", "standard output")] = None,
+    name: Annotated[str, o.option("--name", "NAME", "Name of the run.")] = "my-run",
 ) -> None:
     """Write a run spec to start from.
 

@@ -17,46 +17,58 @@ from p2ptrain.peer import Volunteer
 BEFORE_THERE_IS_A_FOLDER = ("home", "bootstrap", "nodes", "private")
 """Options that mean nothing to a run that is resumed."""
 
-RunDir = Annotated[
-    Path, typer.Argument(metavar="RUN_DIR", help="Name of the run, or the folder that its peer printed at its start.")
-]
+
+def option(flag: str, value: str | None, help: str, otherwise: str | None = None, **more: Any) -> Any:
+    """An option for typer.
+
+    Args:
+        value: what stands for the value in the help; None for a switch.
+        otherwise: the default in words, where the default itself does not say it.
+    """
+    return typer.Option(flag, metavar=value, help=help, show_default=otherwise or True, **more)
+
+
+def argument(value: str, help: str, otherwise: str | None = None) -> Any:
+    """An argument for typer; see `option`."""
+    return typer.Argument(metavar=value, help=help, show_default=otherwise or True)
+
+
+RunDir = Annotated[Path, argument("RUN_DIR", "Name of the run, or the folder that its peer printed at its start.")]
 InviteOrName = Annotated[
     str,
-    typer.Argument(
-        metavar="INVITE|NAME",
-        help="Invite link (p2ptrain://…), or the run's name from `p2ptrain runs`, or the first characters of its id.",
-    ),
+    argument("INVITE|NAME", "Invite link (p2ptrain://…), or a run's name from `p2ptrain runs`, or how its id begins."),
 ]
 Swarms = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--bootstrap",
+        "INVITE",
+        "Invite whose swarm to search for runs; repeatable.",
+        "the listed bootstrap nodes",
         envvar="P2PTRAIN_BOOTSTRAP",
-        metavar="INVITE",
-        help="Invite whose swarm to search for runs; repeatable.",
-        show_default="the listed bootstrap nodes",
     ),
 ]
 Nodes = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        "--nodes",
+        "FILE",
+        "List of bootstrap nodes to ask for runs.",
+        "the list that came with p2ptrain",
         envvar="P2PTRAIN_NODES",
-        metavar="FILE",
-        help="List of bootstrap nodes to ask for runs.",
-        show_default="the list that came with p2ptrain",
     ),
 ]
 OwnerKey = Annotated[
     Path | None,
-    typer.Option(
+    option(
         "--owner-key",
+        "FILE",
+        "Key file of an owner of the run.",
+        "the key of the folder's own peer",
         envvar="P2PTRAIN_OWNER_KEY",
-        metavar="FILE",
-        help="Key file of an owner of the run.",
-        show_default="the key of the folder's own peer",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for programs.")]
+Json = Annotated[bool, option("--json", None, "Print one JSON object per line, for programs.")]
 
 
 def parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -98,12 +110,12 @@ def takes_volunteer(*names: str) -> Callable[[Callable[..., None]], Callable[...
 def _typer_option(field: inspect.Parameter) -> inspect.Parameter:
     """A field of `Volunteer` as typer takes it."""
     kind, told = get_args(field.annotation)
-    info = typer.Option(
+    info = option(
         f"--{field.name.replace('_', '-')}",
+        told.value,
+        told.help,
+        told.otherwise,
         envvar=f"P2PTRAIN_{field.name.upper()}",
-        metavar=told.value,
-        help=told.help,
-        show_default=told.otherwise or True,
         parser=parser(told.parse) if told.parse else None,
     )
     if get_origin(kind) is tuple:  # typer knows what can be repeated as a list

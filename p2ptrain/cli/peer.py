@@ -14,20 +14,19 @@ from p2ptrain.peer import Volunteer
 @o.takes_volunteer()
 def peer(
     context: typer.Context,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Recipe or TOML file of a new run, or the folder of a run to resume.")
-    ],
+    run: Annotated[str, o.argument("RUN", "Recipe or TOML file of a new run, or the folder of a run to resume.")],
     bootstrap: Annotated[
         str | None,
-        typer.Option(
+        o.option(
+            "--bootstrap",
+            "INVITE",
+            "Invite of the swarm to start the run in.",
+            "a new swarm",
             envvar="P2PTRAIN_BOOTSTRAP",
-            metavar="INVITE",
-            help="Invite of the swarm to start the run in.",
-            show_default="a new swarm",
         ),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Start a private run: only people whom you invite can join.")
+        bool, o.option("--private", None, "Start a private run: only people whom you invite can join.")
     ] = False,
     *,
     volunteer: Volunteer,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 from p2ptrain.peer import Volunteer
@@ -17,20 +15,18 @@ def replay(
     run_dir: o.RunDir,
     to: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="AUTHOR:COUNT",
-            help="Apply the first COUNT records of this author (the ending of a peer id), and no records of authors "
-            "that are not named; repeatable.",
-            show_default="all records",
+        o.option(
+            "--to",
+            "PEER:RECORDS",
+            "Apply only so many first records of this peer (the ending of its id), and none of peers that are not "
+            "named; repeatable.",
+            "all records",
         ),
     ] = None,
     at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Apply the records that had arrived by this local time, e.g. 2026-11-21T18:30."
-        ),
+        str | None, o.option("--at", "TIME", "Apply what had arrived here by this local time, e.g. 2026-11-21T18:30.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder to export the state to.")] = None,
+    out: Annotated[Path | None, o.option("--out", "FOLDER", "New folder to export the state to.")] = None,
     *,
     volunteer: Volunteer,
 ) -> None:

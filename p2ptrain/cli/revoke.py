@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 
 
 def revoke(
     run_dir: o.RunDir,
-    peer: Annotated[
-        str, typer.Argument(metavar="PEER", help="Peer id, or its ending, or the label of the peer's invite.")
-    ],
+    peer: Annotated[str, o.argument("PEER", "Peer id, or its ending, or the label of the peer's invite.")],
     keep: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="In a one-byte run, take back all of the peer's records but its first N.",
-            show_default="take back none",
+        o.option(
+            "--keep", "N", "In a one-byte run, take back all of its records but the first N.", "take back none", min=0
         ),
     ] = None,
     everyone: Annotated[
-        bool, typer.Option("--everyone", help="Also shut out every peer that came by the same invite.")
+        bool, o.option("--everyone", None, "Also shut out every peer that came by the same invite.")
     ] = False,
     owner_key: o.OwnerKey = None,
 ) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
 
 @o.takes_volunteer("device", "batch_size", "threads", "autocast", "compile", "model", "data")
 def speed(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Recipe or TOML file of the run.")],
-    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long to measure.")] = 20.0,
+    run: Annotated[str, o.argument("RUN", "Recipe or TOML file of the run.")],
+    seconds: Annotated[float, o.option("--seconds", "SECONDS", "Time to measure.", min=1.0)] = 20.0,
     *,
     volunteer: Volunteer,
     json_lines: o.Json = False,

@@ -5,33 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from p2ptrain.cli import options as o
 
 
 def verify(
-    target: Annotated[
-        Path,
-        typer.Argument(metavar="RUN_DIR|EXPORT", help="Name or folder of a run, or a folder that `export` wrote."),
-    ],
+    target: Annotated[Path, o.argument("RUN_DIR|EXPORT", "Name or folder of a run, or a folder that `export` wrote.")],
     base: Annotated[
         int | None,
-        typer.Option(
-            "--from",
-            metavar="HEIGHT",
-            min=0,
-            help="Height of the snapshot at which the replay begins.",
-            show_default="the oldest snapshot",
-        ),
+        o.option("--from", "HEIGHT", "Height of the snapshot at which the replay begins.", "the oldest one", min=0),
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--run",
-            metavar="RUN_DIR",
-            help="Name or folder of the run whose ledger must hold the export's state.",
-        ),
+        o.option("--run", "RUN_DIR", "Name or folder of the run whose ledger must hold the export's state."),
     ] = None,
     json_lines: o.Json = False,
 ) -> None:

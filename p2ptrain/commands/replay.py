@@ -23,7 +23,7 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
     """Rebuild a state and print its digest; works beside a running peer.
 
     Args:
-        to: AUTHOR:COUNT each, the author as the ending of a peer id: so many of its records, in the order in which it
+        to: PEER:RECORDS each, the author as the ending of a peer id: so many of its records, in the order in which it
             said them; of authors that are not named, none.
         at: ISO time; what had arrived in this folder by then.
         out: a folder to export the state to.
@@ -54,14 +54,14 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
-    """The position that AUTHOR:COUNT… stand for."""
+    """The position that PEER:RECORDS… stand for."""
     standing, position = past.book.standing(), dict[Log, int]()
     for text in to:
         author, _, count = text.rpartition(":")
         if not author or not count.isdecimal():
             raise UsageError(
-                f"--to {text} is not AUTHOR:COUNT",
-                "AUTHOR is the ending of a peer id, and COUNT is a number of its records",
+                f"--to {text} is not PEER:RECORDS",
+                "PEER is the ending of a peer id, and RECORDS is a number of its records",
                 "write it like --to abc123:5000",
             )
         logs = [log for log in past.in_order(standing) if log.author.endswith(author)]

@@ -112,8 +112,7 @@ class Volunteer:
         str | None, Option("FOLDER", "Folder with the pretrained model and its tokenizer.", "what the run names")
     ] = None
     data: Annotated[
-        tuple[str, ...],
-        Option("FILES", "File or glob pattern of the training data; repeatable.", "what the run names"),
+        tuple[str, ...], Option("FILES", "File or glob pattern of the training data; repeatable.", "what the run names")
     ] = ()
     max_disk: Annotated[
         int | None,

@@ -124,7 +124,7 @@ def test_who_is_not_in_the_run_is_refused_with_those_who_are(unharmed: Written, 
 
 @pytest.mark.parametrize("to", [":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"])
 def test_a_position_that_is_malformed_is_a_usage_error(unharmed: Written, to: str) -> None:
-    with pytest.raises(UsageError, match="is not AUTHOR:COUNT") as refusal:
+    with pytest.raises(UsageError, match="is not PEER:RECORDS") as refusal:
         replay(unharmed.folder.path, (to,), None, None, None)
     assert "--to abc123:5000" in refusal.value.next_step
 
