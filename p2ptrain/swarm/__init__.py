@@ -1,7 +1,7 @@
 """Everything that touches the network, on one asyncio thread: the node (p2pd), typed calls, gossip, the directory of
-who is there, heartbeats, identities and invites.
+peers and runs, heartbeats, identities and invites, and who may take part in a private run.
 
-Above it nobody imports hivemind; below it is only `run`.
+No room above this one imports hivemind, and this one imports only `run`.
 """
 
 from p2ptrain.swarm.config import NodeConfig, RelayLimits

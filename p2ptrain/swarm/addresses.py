@@ -1,7 +1,7 @@
-"""libp2p addresses as text: what they say, and the bytes that p2pd reads. Pure.
+"""libp2p addresses (multiaddrs) as text, and what they say. No function here reads files or the network.
 
-/ip4/203.0.113.7/tcp/31337/p2p/<peer>                       a peer that can be dialled
-/ip4/203.0.113.7/tcp/31337/p2p/<relay>/p2p-circuit/p2p/<peer>   one that is reached through a relay
+/ip4/203.0.113.7/tcp/31337/p2p/<peer>                       a peer that others can dial
+/ip4/203.0.113.7/tcp/31337/p2p/<relay>/p2p-circuit/p2p/<peer>   a peer behind a relay
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MAX_KNOWN = 4096
 
 
 def peer_of(address: str) -> PeerId:
-    """Whom the address leads to."""
+    """The peer that an address leads to."""
     return PeerId(address.rpartition("/p2p/")[2])
 
 
 def by_peer(addresses: Iterable[str]) -> dict[PeerId, list[str]]:
-    """Addresses by whom they lead to."""
+    """The addresses, sorted by the peer that they lead to."""
     found: dict[PeerId, list[str]] = defaultdict(list)
     for address in addresses:
         found[peer_of(address)].append(address)
@@ -30,21 +30,22 @@ def by_peer(addresses: Iterable[str]) -> dict[PeerId, list[str]]:
 
 
 def is_relayed(address: str) -> bool:
+    """Whether the address leads through a relay."""
     return CIRCUIT in address
 
 
 def relay_of(address: str) -> str:
-    """Where the relay of a relayed address is."""
+    """The address of the relay in a relayed address."""
     return address.partition(CIRCUIT)[0]
 
 
 def through(relay: str, peer: PeerId) -> str:
-    """The address of a peer that is reached through `relay`."""
+    """The relayed address of `peer`; `relay` is the relay's own address."""
     return f"{relay}{CIRCUIT}/p2p/{peer}"
 
 
 def address_parts(address: str) -> tuple[str, str, int] | None:
-    """(host, 'tcp' or 'udp', port) of an /ip4 or /ip6 multiaddr."""
+    """(host, 'tcp' or 'udp', port) of an /ip4 or /ip6 multiaddr; None for every other one."""
     parts = address.strip("/").split("/")
     if len(parts) >= 4 and parts[0] in ("ip4", "ip6") and parts[2] in ("tcp", "udp") and parts[3].isdigit():
         return parts[1], parts[2], int(parts[3])
@@ -52,7 +53,7 @@ def address_parts(address: str) -> tuple[str, str, int] | None:
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address of a direct address; None of names and relayed ones."""
+    """The IP address in an address; None if the address has a host name or leads through a relay."""
     parts = None if is_relayed(address) else address_parts(address)
     try:
         return ipaddress.ip_address(parts[0]) if parts else None
@@ -61,12 +62,13 @@ def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_loopback(address: str) -> bool:
+    """Whether only this machine itself can use the address."""
     host = host_of(address)
     return host is not None and host.is_loopback
 
 
 def likeliest_first(addresses: Iterable[str]) -> list[str]:
-    """In the order in which they are worth telling: public ones, relayed ones, private ones, this machine's own."""
+    """Each address once, the most useful for others first: public, relayed, private, this machine's own."""
 
     def rank(address: str) -> int:
         host = host_of(address)
@@ -80,10 +82,10 @@ def likeliest_first(addresses: Iterable[str]) -> list[str]:
 
 
 class AddressBook:
-    """Where peers say that they are reached; forgets what is oldest.
+    """Remembers where peers say that others can reach them; forgets the oldest entries.
 
     Args:
-        of_all: remember also those that use no relays.
+        of_all: remember every peer; otherwise only peers that use relays.
     """
 
     def __init__(self, of_all: bool = False) -> None:
@@ -91,7 +93,7 @@ class AddressBook:
         self._known: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """The peer's addresses of now."""
+        """Remember the addresses that a peer has now; they replace its earlier ones."""
         self._known.pop(peer, None)
         if any(map(is_relayed, addresses)) or (self._of_all and addresses):
             self._known[peer] = tuple(addresses)
@@ -105,7 +107,7 @@ class AddressBook:
         return self._known[peer]
 
     def relays(self) -> dict[PeerId, list[str]]:
-        """Relays that are used, and where those are, the latest first."""
+        """The relays that peers use and the addresses of those, the latest first."""
         told = (address for addresses in reversed(self._known.values()) for address in addresses)
         return {
             peer: list(dict.fromkeys(places))

@@ -1,8 +1,8 @@
-"""What is told of a run to those who look for one: its genesis and its spec, which prove themselves.
+"""The announcement of a run, for people who look for one: its genesis and its spec.
 
-The run's id is the genesis' digest, the founder has signed the genesis, and the genesis names the spec. So nobody can
-list a run under another name or with another model, and it does not matter which of its peers, or who else, hands the
-announcement on. What it says nothing of, how the run does, is in its peers' presence records.
+An announcement proves itself. The run's id is the digest of the genesis, the founder has signed the genesis, and the
+genesis names the spec. So nobody can list a run under another name or with another model, and anybody may pass the
+announcement on. How far the run is, is not part of it: the peers' presence records say that.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, Genesis, Record, RunSpec, digest_of, short
 
 MAX_ANNOUNCED = 16 * 1024
-"""Of a spec that is announced. The recipes' have a thousand bytes; a run may have four times as many as this."""
+"""Bytes of the largest spec that is announced. The recipes' specs have about 1,000; a run's spec may be four times as
+large as this limit, but then the run is not listed."""
 
 log = logging.getLogger(__name__)
 
 
 def is_announced(spec: RunSpec) -> bool:
-    """Whether a run of this spec is for everybody to find."""
+    """Whether a run with this spec is listed: it is public, and its spec is small enough."""
     return not spec.is_private and len(spec.canonical()) <= MAX_ANNOUNCED
 
 
@@ -35,17 +36,18 @@ class Announcement(Record):
 
     genesis: Genesis
     spec: Annotated[bytes, Field(max_length=MAX_ANNOUNCED)]
-    """The spec's canonical bytes. Who stores the entry does not read them: they may be a newer version's."""
+    """The canonical bytes of the spec. Nodes that store the entry do not read them, so a newer version may have written
+    them."""
 
     @classmethod
     def of(cls, genesis: Genesis, spec: RunSpec) -> Self | None:
-        """The announcement of a run; None if it is not announced."""
+        """The announcement of a run; None if the run is not listed."""
         canonical = spec.canonical()
         if is_announced(spec):
             return cls(genesis=genesis, spec=canonical)
         if not spec.is_private:
             log.info(
-                "the run %s is not announced: its spec has %d bytes, at most %d are",
+                "the run %s is not announced: its spec has %d bytes, and at most %d are allowed for that",
                 short(genesis.digest),
                 len(canonical),
                 MAX_ANNOUNCED,
@@ -57,18 +59,18 @@ class Announcement(Record):
         return self.genesis.digest
 
     def check(self) -> Self:
-        """Raises MalformedError unless the founder has signed this run into being with this spec."""
+        """Returns itself; raises MalformedError unless the founder has signed this run with this spec."""
         self.genesis.check_signature()
         if digest_of(self.spec) != self.genesis.spec:
-            raise MalformedError("an announcement's spec is not its run's", short(self.run))
+            raise MalformedError("an announcement has another spec than its run", short(self.run))
         return self
 
 
 @lru_cache(maxsize=256)
 def announced_run(data: bytes) -> Digest:
-    """The run that these bytes announce. An entry stays the same however often it is announced: it is checked once.
+    """The run that these bytes announce. The result is kept, because the same entry comes again and again.
 
     Raises:
-        MalformedError: they are no announcement, or a forged one.
+        MalformedError: the bytes are no announcement, or a forged one.
     """
     return Announcement.decode(data).check().run

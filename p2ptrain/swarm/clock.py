@@ -1,8 +1,9 @@
-"""The swarm's clock, for the DHT alone: hivemind's records expire by wall time, and some machines' clocks are wrong.
+"""The swarm's clock, which only the DHT uses: hivemind's records expire by wall time, and some machines' clocks are
+wrong.
 
-A newcomer takes over the time of the peers it first speaks to, so a swarm has one time, its founder's, whatever the
-machines think. Nothing else in p2ptrain depends on it: liveness is measured on the local monotonic clock, and what is
-correct never depends on time.
+A newcomer adopts the time of the peers that it first talks with. So all peers of a swarm share the time of its founder,
+whatever their own clocks say. Nothing else in p2ptrain depends on it: who is alive is measured with the local monotonic
+clock, and no result of training depends on time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ _offset = 0.0
 
 
 def swarm_time() -> float:
-    """Seconds since 1970 as the swarm counts them."""
+    """The swarm's time in seconds since 1970."""
     return time.time() + _offset
 
 
 def adopt(times: Sequence[tuple[float, float]]) -> float:
-    """Set this process's swarm time from (peer's swarm time, local wall time at that moment) pairs.
+    """Set the swarm's time of this process.
+
+    Args:
+        times: for each peer that was asked: its swarm time, and the local wall time at that moment, in seconds.
+
 
     Returns:
         The offset in seconds that was adopted: positive if this machine's clock is behind.
@@ -33,8 +38,8 @@ def adopt(times: Sequence[tuple[float, float]]) -> float:
 
 
 def _install() -> None:
-    """Give swarm time to every module of hivemind that asks for the time: they import the function by its name."""
-    # copy() is one step; a list of items is not: it allocates, and meanwhile another thread may import something.
+    """Replace the time function in every module of hivemind that has imported it by its name."""
+    # copy() is one step. list(items()) is not: another thread may import a module meanwhile.
     for name, module in sys.modules.copy().items():
         if name.startswith("hivemind") and getattr(module, "get_dht_time", None) not in (None, swarm_time):
             module.get_dht_time = swarm_time  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How this machine takes part in the network, as its operator says."""
+"""How this machine takes part in the network: what its operator has set."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ NOWHERE = "/ip4/127.0.0.1/tcp/0"
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """What a relay does for others."""
+    """How much a relay carries for others."""
 
     tunnels: int = 128
-    """At once, in all."""
+    """Tunnels that are open at the same time."""
     per_peer: int = 16
-    """At once, of one peer, whether it opened them or they lead to it."""
+    """Of these, tunnels that one peer has opened or that lead to it."""
     seconds: int = 30 * 60
-    """After so many a tunnel is ended; its opener replaces it before."""
+    """The relay ends a tunnel after this time; the peer that opened it opens a new one before."""
     bytes: int = 4 * 2**30
-    """After so many, both directions together, as well."""
+    """The relay also ends a tunnel after this many bytes, both directions together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +29,32 @@ class NodeConfig:
 
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     announce: tuple[str, ...] = ()
-    """Addresses to tell others instead of those that are seen here, e.g. of a forwarded port."""
+    """Addresses to tell others instead of the ones that this machine sees, e.g. of a forwarded port."""
     bootstrap: tuple[str, ...] = ()
-    """Where to find the swarm, each ending in /p2p/<peer id>; empty: this node starts one."""
+    """Addresses of peers of the swarm, each ending in /p2p/<peer id>; if empty, this node starts a new swarm."""
     no_listen: bool = False
-    """Take no connections from outside: this peer opens all its connections, to others and to relays, itself."""
+    """Accept no connections from outside; this peer opens all its connections itself, to others and to relays."""
     relay: RelayLimits | None = None
-    """What this node carries between peers that can't reach each other; None: nothing."""
+    """How much this node carries between peers that can't reach each other; None: it is no relay."""
     lan: bool = True
-    """Look for peers of the run in the local network, and be found there."""
+    """Look for peers of the run in the local network, and let them find this one."""
     passing: bool = False
-    """This node only looks and is gone soon: others keep nothing of the DHT with it."""
+    """This node leaves again soon, so others store no DHT records with it."""
     daemon_flags: tuple[tuple[str, str], ...] = ()
-    """Further flags of p2pd, e.g. the limits of its relay; they win over those that follow from the rest."""
+    """More flags of p2pd; they replace the flags that follow from the other fields."""
 
     @property
     def binds(self) -> tuple[str, ...]:
-        """Where p2pd listens: for a peer that does not, at a port that only this machine sees, where tunnels end."""
+        """Where p2pd listens. With `no_listen`, that is a port that only this machine can reach; tunnels end there."""
         return (NOWHERE,) if self.no_listen else self.listen
 
     @property
     def local(self) -> bool:
-        """Nobody but this machine is meant: no NAT, no relays."""
+        """Whether this node listens on this machine only, so that it needs neither NAT nor relays."""
         return not self.no_listen and all(at.is_loopback(address) for address in self.listen)
 
     @property
     def searches_lan(self) -> bool:
-        """Whether to speak in the local network: not if all that this node knows of is on this machine."""
+        """Whether to use the local network: not if every address that this node knows is on this machine."""
         known = self.bootstrap if self.no_listen else self.listen
         return self.lan and not all(at.is_loopback(address) for address in known)

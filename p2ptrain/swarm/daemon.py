@@ -1,4 +1,4 @@
-"""hivemind's daemon process (p2pd), started in our way."""
+"""How we start hivemind's daemon process, p2pd, and who may use its calls."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Gate(Protocol):
 
 
 class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
-    """hivemind's P2P with gossip, a session of its own (so that Ctrl-C in a terminal reaches only us), and the door
-    before the calls of its DHT."""
+    """hivemind's P2P with three changes: gossip is on, the process has its own session (so that Ctrl-C in a terminal
+    reaches only us), and the gate is asked before each call of the DHT."""
 
     _more_flags: tuple[tuple[str, str], ...] = ()
     _gate: Gate
 
     @classmethod
     def _make_process_args(cls, *args: Any, **kwargs: Any) -> list[str]:
-        # Python makes the session and then becomes p2pd, so the process id stays the child's.
+        # Python makes the session and then becomes p2pd, so the child keeps its process id.
         own_session = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
         flags: list[str] = P2P._make_process_args(*args, **{**kwargs, "pubsub": 1, **dict(cls._more_flags)})
         return [sys.executable, "-S", "-E", "-c", own_session, *flags]
@@ -71,6 +71,6 @@ class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed
 
 
 def daemon_type(sockets: SocketFolder, gate: Gate, flags: tuple[tuple[str, str], ...]) -> Any:
-    """A class of its own for each node: hivemind reads these from the class."""
+    """A new class for each node, because hivemind reads these settings from the class."""
     own = {"_UNIX_SOCKET_PREFIX": f"/unix{sockets.path}/", "_more_flags": flags, "_gate": gate}
     return type("OwnDaemon", (Daemon,), own)

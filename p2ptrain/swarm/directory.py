@@ -1,10 +1,10 @@
-"""The directory: what hivemind's DHT holds for us.
+"""The directory: the records that we keep in hivemind's DHT.
 
     the run's key    one subkey per peer    its `Presence`, signed by the peer
     RUNS             one subkey per run     its `Announcement`, whose genesis the founder has signed
 
-Every node that stores or returns a record checks it first: it must be what its key and subkey say. So nobody can list
-or overwrite somebody else there.
+Every node checks a record before it stores or returns it: the record must be signed, and must belong to its key and its
+subkey. So nobody can add or overwrite the record of somebody else.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ log = logging.getLogger(__name__)
 
 
 class Directory:
-    """This node's part of the DHT."""
+    """This peer's access to the DHT, and the part of the DHT that it keeps."""
 
     def __init__(self, dht: DHTNode, door: Door) -> None:
         self._dht, self._door = dht, door
 
     @classmethod
     async def join(cls, node: Node, first: set[PeerId], door: Door, hidden: bool = False) -> Directory:
-        """Join the DHT of these peers, or start one. A hidden node, one that others can't reach, asks and stores there,
-        but nothing is kept with it.
+        """Join the DHT of the `first` peers, or start a new one if there are none.
+
+        Args:
+            hidden: others can't reach this node, so it uses the DHT, but keeps no records for others.
 
         Raises:
-            NetworkError: none of them answers as a DHT node.
+            NetworkError: none of the peers answers as a DHT node.
         """
         addresses = [f"/p2p/{peer}" for peer in first]
         try:
@@ -71,7 +73,7 @@ class Directory:
         return cls(dht, door)
 
     async def announce(self, presence: Presence) -> bool:
-        """Store this peer's record; False if no node took it."""
+        """Store this peer's record in the DHT; False if no node took it."""
         stored = await self._dht.store(
             _key(presence.run),
             presence.encoded,
@@ -81,11 +83,11 @@ class Directory:
         return bool(stored)
 
     async def meet(self, peer: PeerId) -> None:
-        """Make this part of the DHT and a connected peer's one, where they were apart."""
+        """Join this peer's part of the DHT with that of a connected peer, if the two were separate."""
         await self._dht.protocol.call_ping(PeerID.from_base58(peer))
 
     async def peers(self, run: Digest) -> dict[PeerId, Presence]:
-        """Everyone who has announced themselves in the run within the last minute, and is not out of it."""
+        """The peers that have announced themselves in the run within the last minute and are not revoked."""
         found = await self._dht.get(_key(run), latest=True)
         if found is None or not isinstance(found.value, dict):
             return {}
@@ -102,11 +104,10 @@ class Directory:
         return presences
 
     async def announce_run(self, announcement: Announcement) -> int:
-        """Put a run into the list of runs, or keep it there; returns how many nodes took it.
+        """Put a run into the list of runs, or renew its entry; returns how many nodes took it.
 
-        hivemind's own `store` looks for the nodes that keep a key by asking for the key, and whoever has it answers
-        with all that is under it: the whole list, from each of them. So the key beside it is asked for, which nobody
-        has, and which the same nodes would keep.
+        hivemind's own `store` asks for a key in order to find the nodes that keep it. Each node that has the key would
+        answer with the whole list. So we ask for the neighbouring key: nobody has it, and the same nodes would keep it.
         """
         beside = DHTID(_RUNS_ID ^ 1)
         nearest = (await self._dht.find_nearest_nodes([beside], k_nearest=self._dht.num_replicas))[beside]
@@ -131,24 +132,24 @@ class Directory:
 
     @property
     def neighbours(self) -> int:
-        """How many nodes of the DHT this one knows."""
+        """How many other nodes of the DHT this node knows."""
         return len(self._dht.protocol.routing_table.uid_to_peer_id)
 
     @property
     def records(self) -> int:
-        """How many records of peers and runs this node keeps for the DHT, its copies of others' answers not counted."""
+        """How many records of peers and runs this node keeps for the DHT. Cached answers of others do not count."""
         stored = (item.value for _, item in self._dht.protocol.storage.items())
         return sum(len(value) if isinstance(value, DictionaryDHTValue) else 1 for value in stored)
 
     async def close(self) -> None:
-        """Leave. hivemind asks p2pd to take its calls back and waits for the answer, which never comes if p2pd has
-        ended."""
+        """Leave the DHT. hivemind waits for an answer of p2pd here, which never comes if p2pd has ended: hence the
+        timeout."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._dht.shutdown(), CLOSE_TIMEOUT)
 
 
 class _OnlySelfCertifying(RecordValidatorBase):  # type: ignore[misc]  # hivemind is not typed
-    """hivemind asks this before it stores or returns anything."""
+    """hivemind asks this validator before it stores or returns a record."""
 
     def validate(self, record: DHTRecord) -> bool:
         try:
@@ -164,12 +165,12 @@ class _OnlySelfCertifying(RecordValidatorBase):  # type: ignore[misc]  # hivemin
 
 
 def _announces(value: Any, subkey: Any) -> bool:
-    """Whether this is the announcement of the run that the subkey names."""
+    """Whether the value is the announcement of the run that the subkey names."""
     return bool(subkey == announced_run(value))
 
 
 def _is_there(value: Any, subkey: Any, key: bytes) -> bool:
-    """Whether this is the presence, of the peer that the subkey names, in the run that the key names."""
+    """Whether the value is the presence of the peer that the subkey names, in the run that the key names."""
     presence = Presence.decode(value).check_signature()
     expected = DHTID.generate(source=_key(presence.run)).to_bytes()
     return bool(subkey == presence.author and key == expected)

@@ -1,8 +1,8 @@
-"""Who may talk with this peer: everyone in a public run, members in a private one.
+"""The door decides who may talk with this peer: everyone in a public run, only members in a private one.
 
-`Door` is the open one. Calls, the directory's calls, gossip and what others say there pass through its three questions:
-`refusal` (may this peer ask anything of us?), `meet` (may we ask that one?) and `seal`/`unseal`. `PrivateDoor`
-(`private_door.py`) answers them by certificates.
+`Door` is open to everyone; `PrivateDoor` (`private_door.py`) decides by certificates. Calls, the directory's calls and
+gossip ask the door three things: `refusal` (may this peer ask us?), `meet` (may we ask that peer?), and `seal` with
+`unseal` (how gossip is encrypted). Nodes and calls know a door only as a `Gate` (`daemon.py`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Door:
 
     is_private = False
     expelled: AccessError | None = None
-    """Why this peer is no member any more."""
+    """Why this peer is not a member any more; None while it is one."""
 
     async def attach(self, node: Node, rpc: Rpc) -> None:
-        """Begin to serve; called once the node runs, before anything else is served."""
+        """Serve the calls of the door. Called once the node runs, before it serves any other call."""
 
     async def enter(self, peers: set[PeerId]) -> set[PeerId]:
-        """Make oneself known to the first peers; returns those that belong to the swarm.
+        """Introduce this peer to the first peers; returns those of them that belong to the swarm.
 
         Raises:
             AccessError: they refuse this peer.
@@ -34,56 +34,56 @@ class Door:
         return peers
 
     async def keep(self) -> None:
-        """What has to be done for as long as the node runs."""
+        """The door's regular work; runs for as long as the node runs."""
 
     def save(self) -> None:
-        """Write down what was learned."""
+        """Write to disk what the door has learned."""
 
     def refusal(self, peer: PeerId) -> str:
-        """Why nothing is answered to a peer; empty if it is."""
+        """Why this peer gets no answer; empty if it gets one."""
         return ""
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
-        """Before anything is asked of a peer: see that both sides belong to the run.
+        """Make sure, before a call to a peer, that both sides belong to the run.
 
         Args:
-            again: it did not know this one after all.
+            again: introduce this peer once more, since the other one has answered that it does not know it.
 
         Raises:
-            RpcError: one of them does not.
+            RpcError: one of the two does not belong to the run.
         """
 
     def knows(self, peer: PeerId) -> bool:
-        """Whether what this peer has signed may be part of the run's past."""
+        """Whether the run may keep what this peer has signed: it is a member, or was one."""
         return True
 
     def is_out(self, peer: PeerId) -> bool:
-        """Whether a peer is known to have no place in the run any more, whatever it shows."""
+        """Whether a peer was a member and is not any more, whatever certificate it shows now."""
         return False
 
     # Gossip ----------------------------------------------------------------------------------------------------------
 
     kinds: frozenset[str] = frozenset()
-    """Kinds of records in the run's gossip that are the door's."""
+    """The kinds of gossip records that the door itself reads (`hear`)."""
 
     def seal(self, topic: str, message: bytes) -> bytes | None:
-        """What goes over the wire; None: it can't be said just now."""
+        """The bytes that are sent for this message; None if it can't be sent now."""
         return message
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
-        """What was said; raises MalformedError if it is nothing that a member can have said."""
+        """The message in these bytes; raises MalformedError if no member can have sent it."""
         return data
 
     def hear(self, data: bytes) -> None:
-        """One of `kinds`; raises MalformedError."""
+        """Read a record of one of `kinds`; raises MalformedError."""
 
     def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        """How to say something on the run's topic."""
+        """Hand over the function that sends to the run's topic."""
 
     @property
     def summary(self) -> bytes:
-        """A few bytes that differ from another peer's if one of the two has something to learn here."""
+        """A few bytes. Two peers' summaries differ when one of them knows something that the other does not."""
         return b""
 
     def compare(self, peer: PeerId, summary: bytes) -> None:
-        """What `peer` has said of its own."""
+        """Compare this peer's summary with the one that `peer` has sent."""

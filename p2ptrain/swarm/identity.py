@@ -1,7 +1,7 @@
-"""A peer's name: one Ed25519 key file that only one process may use at a time.
+"""A peer's identity: one file with an Ed25519 key, which only one process may use at a time.
 
-The file is libp2p's own format, mode 0400, made on first use. While a process uses it, it holds a lock on
-`<file>.lock`; the lock is the operating system's, so it is gone with the process however that ends.
+The file has libp2p's own format and mode 0400, and is written on first use. The process that uses it holds a lock on
+`<file>.lock`. The operating system removes the lock when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LOCAL_PEERS = 1000
 
 
 class Identity:
-    """A locked key file. Close it (or end the process) to let another process use it."""
+    """A locked key file. Close it, or end the process, so that another process can use it."""
 
     def __init__(self, path: Path, key: SigningKey, lock: FileLock) -> None:
         self.path, self.key, self._lock = path, key, lock
@@ -33,19 +33,19 @@ class Identity:
 
     @classmethod
     def open(cls, path: PathLike) -> Self:
-        """Take the identity in `path`; make one if there is none.
+        """Lock and read the identity in `path`; write a new one if there is no file.
 
         Raises:
             UsageError: `path` is no path.
-            IdentityError: another process uses it, or the file is no Ed25519 key.
-            StorageError: the folder can't be written.
+            IdentityError: another process uses it, or the file holds no Ed25519 key.
+            StorageError: this process can't write to the folder.
         """
         path = path_of(path, "path")
         lock = _lock(path)
         if lock is None:
             raise IdentityError(
                 f"the identity {path} is in use",
-                "another process on this machine is that peer, and two peers can't have one name",
+                "another process on this machine uses it, and two peers can't have one identity",
                 "stop the other process, or start this one with another --identity",
             )
         try:
@@ -56,7 +56,13 @@ class Identity:
 
     @classmethod
     def open_next_free(cls, folder: PathLike, avoid: Container[PeerId] = ()) -> Self:
-        """Take the first identity in `folder` that no process uses (1.key, 2.key, …) and that is not to be avoided."""
+        """Lock the first identity in `folder` (1.key, 2.key, …) that no process uses and that is not in `avoid`.
+
+        Raises:
+            UsageError: `folder` is no path.
+            IdentityError: there is none, or a file can't be used.
+            StorageError: this process can't write to the folder.
+        """
         folder = path_of(folder, "folder")
         for number in range(1, MAX_LOCAL_PEERS + 1):
             path = folder / f"{number}.key"
@@ -71,30 +77,31 @@ class Identity:
 
     @classmethod
     def find(cls, folder: Path, ending: str) -> Path:
-        """The file in `folder` of the peer whose id ends so.
+        """The key file in `folder` of the peer whose id ends with `ending`.
 
         Raises:
             IdentityError: there is none.
         """
         for path in sorted(folder.glob("*.key")):
-            with contextlib.suppress(IdentityError):  # another one's trouble
+            with contextlib.suppress(IdentityError):  # this file is not the one that was asked for
                 if _read_or_make(path).peer_id.endswith(ending):
                     return path
         raise IdentityError(
-            f"no identity in {folder} is the peer …{ending}'s",
+            f"no identity in {folder} belongs to the peer …{ending}",
             "",
             "give its key file with --identity, or join the run with an invite",
         )
 
     @staticmethod
     def is_in_use(path: Path) -> bool:
-        """Whether a process uses the identity in this file."""
+        """Whether a process uses the identity in this file now."""
         lock = _lock(path)
         if lock is not None:
             lock.release()
         return lock is None
 
     def close(self) -> None:
+        """Release the lock."""
         self._lock.release()
 
 
@@ -113,10 +120,10 @@ def _lock(path: Path) -> FileLock | None:
 
 
 def read_key(path: Path) -> SigningKey:
-    """The key in a file, without taking it: the process that is this peer may run meanwhile.
+    """Read a key file without locking it, so another process may use that identity at the same time.
 
     Raises:
-        IdentityError: the file can't be read, or is no Ed25519 key.
+        IdentityError: the file can't be read, or holds no Ed25519 key.
     """
     try:
         return SigningKey.from_file_bytes(path.read_bytes())

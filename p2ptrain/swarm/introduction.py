@@ -1,8 +1,8 @@
-"""What peers of a private run say to each other before anything else, and how they tell each other who is in it.
+"""The calls with which peers of a private run introduce themselves and tell each other who is a member.
 
 introduce   open to anybody: run, certificate  →  welcome (the other's certificate) or a refusal
-papers      members only: all certificates, orders and secrets that are known
-give-paper  members only: one that is new, with its secret
+papers      members only: all certificates, orders and secrets that the other knows
+give-paper  members only: brings one new certificate or order, an order with its secret
 """
 
 from __future__ import annotations
@@ -25,40 +25,41 @@ Summary = Annotated[bytes, Field(max_length=SUMMARY_BYTES)]
 
 
 class Introduction(Record):
-    """I am a member of this run. (The transport has proven who I am.)"""
+    """The caller says: I am a member of this run. The transport has proven its peer id already."""
 
     kind: ClassVar[str] = "introduction/1"
     max_bytes: ClassVar[int] = 2048
 
     run: DigestField
     certificate: CertificateBytes
-    """Empty: an owner, or the founder."""
+    """Empty if the caller is an owner or the founder."""
     passing: bool
-    """Here to look or to give an order: nobody needs to remember me, or to tell others."""
+    """The caller only looks, or brings an order, and leaves soon: nobody has to remember it or tell others."""
     new: bool
-    """I have no genesis yet."""
+    """The caller does not have the run's genesis yet."""
 
 
 class Welcome(Record):
-    """So am I; or why you are not let in."""
+    """The answer to an introduction: the other side is a member, too, or it says why the caller is not let in."""
 
     kind: ClassVar[str] = "welcome/1"
     max_bytes: ClassVar[int] = MAX_SPEC_BYTES + MAX_ORDER + MAX_GENESIS + 4096
 
     refusal: Text = ""
+    """Why the caller is not let in; empty if it is."""
     order: Annotated[bytes, Field(max_length=MAX_ORDER)] = b""
-    """The owner's order that shuts you out, as a proof."""
+    """The owner's order that revokes the caller, as a proof."""
     certificate: CertificateBytes = b""
     passing: bool = False
     genesis: Annotated[bytes, Field(max_length=MAX_GENESIS)] = b""
     spec: Annotated[bytes, Field(max_length=MAX_SPEC_BYTES)] = b""
     summary: Summary = b""
     yours: CertificateBytes = b""
-    """One that lets you in for longer than what you have shown."""
+    """A certificate of the caller that is valid for longer than the one that it has shown."""
 
 
 class PapersRequest(Record):
-    """All certificates, orders and secrets of the run, please."""
+    """Asks for all certificates, orders and secrets of the run."""
 
     kind: ClassVar[str] = "papers-request/1"
     max_bytes: ClassVar[int] = 128
@@ -67,7 +68,7 @@ class PapersRequest(Record):
 
 
 class Secret(Record):
-    """What an order, or the genesis, commits to."""
+    """The secret to which an order, or the genesis, commits. The key of the gossip is made from it."""
 
     kind: ClassVar[str] = "access-secret/1"
     max_bytes: ClassVar[int] = 128
@@ -76,7 +77,7 @@ class Secret(Record):
 
 
 class GivenPaper(Record):
-    """An order with its secret, or a certificate."""
+    """Brings an order with its secret, or a certificate."""
 
     kind: ClassVar[str] = "given-paper/1"
     max_bytes: ClassVar[int] = MAX_ORDER + 256
@@ -87,5 +88,7 @@ class GivenPaper(Record):
 
 
 class PaperTaken(Record):
+    """The paper is accepted and on disk."""
+
     kind: ClassVar[str] = "paper-taken/1"
-    max_bytes: ClassVar[int] = 512  # of a refusal, too, which has to say why
+    max_bytes: ClassVar[int] = 512  # the text of a refusal must fit in, too

@@ -1,10 +1,11 @@
-"""Invites: one link that is all a newcomer needs.
+"""Invites: one link with everything that a newcomer needs.
 
     p2ptrain://<version>.<base64url of: payload ‖ first 4 bytes of BLAKE3(payload)>
 
-The payload is msgpack. Version 1, of a public run: the run id (empty for a bootstrap node that trains nothing) and, for
-each peer that gives a first address, its public key and its libp2p addresses. Version 2, of a private run, has a third
-part: the owner's invitation and its private key. Whoever has such a link can join, so it is sent like a password.
+The payload is msgpack. Version 1 is for a public run. It holds the run id (empty for a bootstrap node, which trains
+nothing) and, for each peer to contact first, the public key and the libp2p addresses. Version 2 is for a private run.
+It has a third part: the owner's invitation and its private key. Anybody who has such a link can join, so treat it like
+a password.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PUBLIC, PRIVATE = "1", "2"
 MAX_LINK = 4096
 MAX_ADDRESSES = 16
 MAX_INVITED = 4
-"""Addresses in the links that are made here: more would make them long."""
+"""Addresses in the links that this program makes: more would make them too long."""
 _NEXT = "copy the whole link again, or ask for a new one"
 
 
@@ -42,38 +43,42 @@ class Ticket:
     """The private half of the invitation's key."""
 
     def certificate(self, peer: PeerId) -> Certificate:
-        """Raises InviteError if the invite is for another peer."""
+        """The certificate with which `peer` joins the run.
+
+        Raises:
+            InviteError: the invite is for another peer.
+        """
         if self.invitation.peer not in ("", peer):
             raise InviteError(
                 "this invite is for another peer",
-                f"it is for {self.invitation.peer}, this one is {peer}",
-                "join with that peer's key (--identity ITS_KEY_FILE), or ask for an invite of your own",
+                f"it is for {self.invitation.peer}, and this peer is {peer}",
+                "join with the key of that peer (--identity ITS_KEY_FILE), or ask for an invite of your own",
             )
         return Certificate.of(self.invitation, self.seed, peer)
 
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """Where to find a swarm, and which run to join there."""
+    """Where to find a swarm, and which run to join there; `run` is None for a bootstrap node."""
 
     run: Digest | None
     addresses: tuple[str, ...]
     """libp2p multiaddrs that end in /p2p/<peer id>."""
     ticket: Ticket | None = None
-    """Of a private run."""
+    """What lets a newcomer into a private run; None for a public one."""
 
     def swarm(self) -> tuple[str, ...]:
-        """The addresses, for who looks into the swarm or starts something in it.
+        """The addresses, for a command that looks into the swarm or starts something new in it.
 
         Raises:
-            InviteError: it leads into a private run, whose swarm is its own.
+            InviteError: the invite leads into a private run, which has a swarm of its own.
         """
         if self.ticket is not None:
             raise InviteError(
                 "this is an invite into a private run, not the address of a swarm",
-                "what is not that run itself stays outside of it, bootstrap nodes too",
-                "take part with p2ptrain join INVITE; a bootstrap node starts without an invite, and members reach it "
-                "with p2ptrain peer RUN --bootstrap ITS_INVITE",
+                "the swarm of a private run has no other runs in it and no bootstrap nodes",
+                "to join the run: p2ptrain join INVITE. A bootstrap node starts without an invite, and members reach "
+                "it with p2ptrain peer RUN --bootstrap ITS_INVITE",
             )
         return self.addresses
 
@@ -94,7 +99,7 @@ class Invite:
         """Read a link.
 
         Raises:
-            InviteError: it is no invite, damaged, or of another version.
+            InviteError: the link is no invite, is damaged, or has a version that this program can't read.
         """
         link = link.strip()
         if not link.startswith(SCHEME) or len(link) > MAX_LINK:
@@ -116,7 +121,7 @@ class Invite:
                 raise ValueError("its run id is malformed")
             addresses = tuple(f"{place}/p2p/{peer_id_from_bytes(peer)}" for peer, places in peers for place in places)
             if len(more) != (version == PRIVATE):
-                raise ValueError("it has another number of parts than its version")
+                raise ValueError("its number of parts does not fit its version")
             ticket = _unpacked(run, more[0]) if more else None
         except (ValueError, TypeError, binascii.Error, msgpack.UnpackException, MalformedError) as error:
             raise InviteError("the invite is damaged", str(error)[:200], _NEXT) from None
@@ -126,7 +131,7 @@ class Invite:
 
 
 def _packed(ticket: Ticket) -> tuple[bytes, bytes, str, int, bytes, bytes]:
-    """Without what the link says elsewhere, or what follows from the rest."""
+    """The ticket's fields; what the link says elsewhere, or what follows from the rest, is left out."""
     invitation = ticket.invitation
     peer = public_bytes_of(invitation.peer) if invitation.peer else b""
     owner = public_bytes_of(invitation.author)
@@ -134,7 +139,7 @@ def _packed(ticket: Ticket) -> tuple[bytes, bytes, str, int, bytes, bytes]:
 
 
 def _unpacked(run: bytes, packed: Any) -> Ticket:
-    """Raises ValueError, TypeError or MalformedError."""
+    """The ticket in these fields; raises ValueError, TypeError or MalformedError."""
     owner, seed, label, expires, peer, signature = packed
     if not all(isinstance(part, bytes) for part in (owner, seed, peer)) or len(owner) != KEY_BYTES:
         raise ValueError("its key is malformed")

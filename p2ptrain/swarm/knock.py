@@ -1,8 +1,8 @@
-"""Does this very peer answer at this IP and TCP port?
+"""Finds out whether a certain peer answers at an IP address and a TCP port.
 
-p2pd can't be asked that: it opens no second connection to a peer that it is connected to. So this speaks the first
-lines of libp2p by hand: multistream-select, then TLS 1.3, in which the other side shows a certificate that carries the
-signature of its peer's key (libp2p's TLS spec). With that it is proven who listens there, and nothing more is said.
+p2pd can't do this, because it opens no second connection to a peer that it is connected to. So this module speaks the
+first lines of libp2p itself: multistream-select, then TLS 1.3. There the other side shows a certificate that its peer's
+key has signed (libp2p's TLS spec). That proves who listens there, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from p2ptrain.run.keys import SIGNATURE_BYTES, is_signed_by, public_bytes_of
 
 _EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 _SIGNED_KEY_HEAD = bytes.fromhex("3068042408011220")
-"""DER of SEQUENCE(OCTET STRING key, OCTET STRING signature), with an Ed25519 key as libp2p encodes it."""
+"""The beginning of the DER of SEQUENCE(OCTET STRING key, OCTET STRING signature), for an Ed25519 key in libp2p's
+form."""
 _SIGNATURE_HEAD = bytes([0x04, SIGNATURE_BYTES])
 
 _UNUSABLE = (UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
-"""What x509 says of certificates besides ValueError."""
+"""The errors that x509 raises for bad certificates, besides ValueError."""
 
 
 async def answers(host: str, port: int, peer: PeerId, timeout: float) -> bool:
-    """Whether `peer` proves within `timeout` seconds that it listens there. Nobody learns why not."""
+    """Whether `peer` proves within `timeout` seconds that it listens there. The reason for a no is not told to
+    anybody."""
     try:
         async with asyncio.timeout(timeout):
             certificate = await _certificate(host, port)
@@ -42,7 +44,7 @@ async def _certificate(host: str, port: int) -> bytes | None:
     reader, writer = await asyncio.open_connection(host, port, limit=len(greeting))
     try:
         writer.write(greeting)
-        if await reader.readexactly(len(greeting)) != greeting:  # who agrees echoes it
+        if await reader.readexactly(len(greeting)) != greeting:  # the other side agrees by sending the same
             return None
         await writer.start_tls(_context())
         certificate: bytes | None = writer.get_extra_info("ssl_object").getpeercert(True)
@@ -50,14 +52,14 @@ async def _certificate(host: str, port: int) -> bytes | None:
     finally:
         writer.close()
         with contextlib.suppress(OSError):
-            writer.transport.abort()  # no goodbye: the other side misses our certificate and hangs up anyway
+            writer.transport.abort()  # the other side gets no certificate of ours and closes anyway
 
 
 def belongs_to(certificate: bytes, peer: PeerId) -> bool:
-    """Whether the peer's key has signed the certificate's.
+    """Whether the peer's key has signed the key of this certificate (DER).
 
     Raises:
-        ValueError: it can't be read.
+        ValueError: the certificate can't be read.
     """
     parsed = x509.load_der_x509_certificate(certificate)
     try:
@@ -71,7 +73,7 @@ def belongs_to(certificate: bytes, peer: PeerId) -> bool:
 
 
 def _context() -> ssl.SSLContext:
-    """TLS as libp2p speaks it: no authority vouches for a certificate, the signature in it does."""
+    """TLS as libp2p uses it: no authority signs the certificate; the peer's own signature is inside it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,7 +1,7 @@
 """Peers of one run in one local network find each other by multicast DNS, without any bootstrap node.
 
-A peer advertises its id, where it listens and a hash of the run, from which the run's id can't be told. Nothing that
-comes back is trusted: addresses of this network are dialled, and who answers has to prove to be that peer, as always.
+A peer advertises its id, its port and a hash of the run id; the hash does not reveal the id. Nothing that is heard here
+is trusted: this peer only dials addresses of the local network, and the peer that answers has to prove its id.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from p2ptrain.swarm.addresses import address_parts, host_of
 
 SERVICE = "_p2ptrain._tcp.local."
 MAX_WAITING = 32
-"""Advertisements that wait to be looked at; more are dropped until there is room."""
+"""Advertisements that may wait to be read; more are dropped."""
 MAX_HOSTS = 4
 ASK_MILLISECONDS = 3000
 FIND_SECONDS = 4.0
 LINGER_SECONDS = 0.5
-"""How long `find` waits for more after the first."""
+"""How long `find` waits for more peers after the first one."""
 
 log = logging.getLogger(__name__)
 
 
 class Lan:
-    """The local network, heard and spoken to from the loop that enters this context.
+    """Finds peers in the local network, on the event loop that enters this context.
 
     Raises:
-        OSError: there is no network here in which one could ask.
+        OSError: this machine has no local network to ask in.
     """
 
     def __init__(self, run: Digest) -> None:
@@ -57,7 +57,7 @@ class Lan:
         await self._dns.async_close()  # says goodbye
 
     async def advertise(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Tell, until this context is left, that `peer` listens at those of the addresses that are local."""
+        """Announce until this context ends that `peer` listens at these addresses; only the local ones are told."""
         places = [parts for address in addresses if is_local(address) and (parts := address_parts(address))]
         ports = [port for _, transport, port in places if transport == "tcp"]
         if not ports:
@@ -73,7 +73,7 @@ class Lan:
         await (await self._dns.async_register_service(service))
 
     async def found(self) -> AsyncIterator[tuple[PeerId, list[str]]]:
-        """Peers of the run and where they say that they listen, as they are heard; for as long as the caller asks."""
+        """Yields each peer of the run that is heard and its addresses, for as long as the caller asks."""
         while True:
             info = AsyncServiceInfo(SERVICE, await self._heard.get())
             if await info.async_request(self._dns.zeroconf, ASK_MILLISECONDS) and (peer := self._peer_of(info)):
@@ -87,7 +87,7 @@ class Lan:
             self._heard.put_nowait(name)
 
     def _peer_of(self, info: ServiceInfo) -> PeerId | None:
-        """Who advertises this run; None if it is another one, or nonsense."""
+        """The peer that advertises this run; None if the advertisement is for another run or malformed."""
         if info.properties.get(b"run") != self._run:
             return None
         try:
@@ -97,7 +97,7 @@ class Lan:
 
 
 def find(run: Digest, seconds: float = FIND_SECONDS) -> tuple[str, ...]:
-    """Addresses of the run's peers in the local network, for who has no other; blocks for so long at most."""
+    """Addresses of the run's peers in the local network. Blocks for `seconds` at most; returns () if there are none."""
     return asyncio.run(_find(run, seconds))
 
 
@@ -116,7 +116,8 @@ async def _find(run: Digest, seconds: float) -> tuple[str, ...]:
 
 
 def is_local(address: str) -> bool:
-    """Whether this is an IPv4 address of a local network: nobody there is to make peers dial the world."""
+    """Whether this is an IPv4 address of a local network. Others are refused: nobody in the network shall be able to
+    make peers dial machines outside of it."""
     host = host_of(address)
     return (
         isinstance(host, ipaddress.IPv4Address) and host.is_private and not host.is_loopback and not host.is_unspecified

@@ -1,7 +1,7 @@
-"""Membership of one run: heartbeats out and in, the table of live peers, and the run's gossip for the method.
+"""Membership of one run: sends and receives heartbeats, knows which peers are alive, and carries the method's gossip.
 
-The method (DiLoCo's exchange) is a `Listener`: it hears what its peers say and is told who is alive; what it wants to
-say regularly travels in the heartbeat as `news`, so that nobody misses it for longer than two seconds.
+The method (DiLoCo or one-byte SPSA) is a `Listener`: it gets the peers' messages and learns who is alive. What it has
+to say regularly goes with each heartbeat as `news`, so nobody misses it for longer than two seconds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ANNOUNCE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 LIST_SECONDS = 120.0
 LISTERS = 2.0
-"""Peers of a run, on the average, that announce it within that time; an entry lives five times as long."""
+"""How many peers of a run, on average, announce it within that time. An entry lives five times as long."""
 NEIGHBOURS = 12
-"""Peers that this one keeps a connection to by itself; libp2p's gossip reaches the rest through them."""
+"""Peers that this one connects to by itself. libp2p's gossip reaches all others through them."""
 ACQUAINTANCES = 4
-"""Peers of former times that are tried at a time while others are there."""
+"""Former peers that are tried at the same time, while others are there."""
 GOSSIP_RATE, GOSSIP_BURST = 50.0, 300.0
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a peer says of itself in each heartbeat; the fields are `Presence`'s."""
+    """What a peer says about itself in each heartbeat; `Presence` explains the fields."""
 
     phase: Phase
     device: str = ""
@@ -66,30 +66,35 @@ class Vitals:
 
 
 class Message(Protocol):
-    """What can be said to all peers of a run: a record, or bytes that a method has packed more tightly."""
+    """A message to all peers of a run: a record, or bytes that a method has packed more tightly."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The name of the message's format."""
 
     @property
     def encoded(self) -> bytes:
-        """msgpack of an array that begins with the kind."""
+        """The bytes to send: msgpack of an array whose first item is the kind."""
 
 
 class Listener(Protocol):
-    """What a method wants to hear. Called on the network thread; must not block."""
+    """What a method hears from its run. All functions are called on the network thread and must not block."""
 
-    def heard(self, presence: Presence, news: bytes) -> None: ...
+    def heard(self, presence: Presence, news: bytes) -> None:
+        """A peer has sent a heartbeat with this news."""
 
-    def message(self, origin: PeerId, kind: str, data: bytes) -> None: ...
+    def message(self, origin: PeerId, kind: str, data: bytes) -> None:
+        """A peer has sent a message of a kind that is not a heartbeat."""
 
-    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None: ...
+    def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
+        """Another set of peers is alive now, or a peer has another phase."""
 
-    def resumed(self) -> None: ...
+    def resumed(self) -> None:
+        """This process was stopped for a while and goes on now."""
 
 
 class Membership:
-    """This peer among the peers of a run."""
+    """This peer's membership of a run."""
 
     def __init__(
         self,
@@ -100,8 +105,15 @@ class Membership:
         acquaintances: Callable[[], Sequence[str]] = tuple,
         announcement: Announcement | None = None,
     ) -> None:
-        """`acquaintances`: addresses of peers that were there once, to try while nobody is. `announcement`: what the
-        list of runs says of this one; None: it is not in there."""
+        """
+        Args:
+            swarm: the network to use.
+            run: the run's id.
+            describe: returns what this peer says about itself in its next heartbeat.
+            news: returns the method's part of the next heartbeat.
+            acquaintances: returns addresses of former peers of the run, to try while others are missing.
+            announcement: the run's entry in the list of runs; None if the run is not listed.
+        """
         self._swarm, self._door, self.run, self._announcement = swarm, swarm.door, run, announcement
         self._describe, self._news, self._acquaintances = describe, news, acquaintances
         self._topic = f"p2ptrain/{PROTOCOL}/{run.hex()}"
@@ -111,19 +123,19 @@ class Membership:
         self._addresses: tuple[str, ...] = ()
         self._announced: Phase | None = None
         self._double: Presence | None = None
-        """What the directory said last of this peer, and not by this process."""
+        """The last record of this peer in the directory that this process has not written."""
         self._has_double = False
         self._is_due = asyncio.Event()
-        """The next announcement."""
+        """Set when the next announcement to the directory shall not wait."""
         self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
         self._tasks: list[asyncio.Task[None]] = []
         self._live: dict[PeerId, Presence] = {}
         self.listener: Listener | None = None
         self.dropped: Counter[str] = Counter()
-        """Messages that were not used, by reason."""
+        """How many messages were dropped, by reason."""
 
     async def start(self) -> None:
-        """Begin to listen and to speak."""
+        """Begin to send heartbeats and to listen."""
         self._addresses = tuple(await self._swarm.node.addresses())
         self._door.publish_with(self._publish)
         for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
@@ -134,7 +146,7 @@ class Membership:
             self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))
 
     async def close(self) -> None:
-        """Say goodbye and stop."""
+        """Tell the others that this peer leaves, and stop."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -145,20 +157,21 @@ class Membership:
 
     @property
     def live(self) -> Mapping[PeerId, Presence]:
-        """The other peers that are alive."""
+        """The other peers that are alive, and the last presence of each."""
         return self._live
 
     def knows(self, author: PeerId) -> bool:
-        """Whether what somebody has signed may be part of the run: in a private one a member's, of now or before."""
+        """Whether the run may keep what `author` has signed. In a private run the author must be a member, or have been
+        one."""
         return author == self._swarm.peer_id or self._door.knows(author)
 
     async def directory(self) -> dict[PeerId, Presence]:
-        """The run's peers as the DHT knows them, without this one."""
+        """The run's other peers, as the DHT knows them."""
         peers = await self._swarm.directory.peers(self.run)
         return {peer: presence for peer, presence in peers.items() if peer != self._swarm.peer_id}
 
     async def publish(self, record: Message) -> None:
-        """Say something to all peers of the run; it may get lost, so the news should repeat what matters."""
+        """Send a message to all peers of the run. It may get lost, so important things are repeated in the news."""
         try:
             await self._publish(record.encoded)
         except (OSError, ControlError, asyncio.IncompleteReadError) as error:
@@ -172,7 +185,7 @@ class Membership:
         await self.publish(Heartbeat(presence=presence, news=self._news(), papers=self._door.summary))
 
     def presence(self) -> Presence:
-        """What this peer would say of itself now."""
+        """What this peer says about itself now."""
         return self._presence()
 
     # On the network thread -----------------------------------------------------------------------------------------
@@ -204,8 +217,8 @@ class Membership:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _announce_regularly(self) -> None:
-        """Put the presence into the DHT (at once when its phase is another one: observers see nothing else), and open
-        connections to peers found there."""
+        """Store the presence in the DHT again and again, and connect to peers that are found there. A new phase is
+        stored at once, because observers see only the DHT."""
         while True:
             self._is_due.clear()
             try:
@@ -223,22 +236,22 @@ class Membership:
                 await asyncio.wait_for(self._is_due.wait(), ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
 
     def _look_for_a_double(self, found: Presence | None) -> None:
-        """Who has a copy of this peer's key overwrites in the directory what this process has said there, again and
-        again. A record that an earlier start has left is always the same one."""
+        """Warn if another process uses a copy of this peer's key. Such a process replaces this peer's record in the
+        directory again and again; a record that an earlier start has left behind never changes."""
         if found is None or found.session == self._session or self._has_double:
             return
         before, self._double = self._double, found
         if before is not None and before.session == found.session and before.beat < found.beat:
             self._has_double = True
             log.warning(
-                "another process takes part as this peer, %s: its key file has been copied. Others can't tell the two "
-                "apart; stop one and start it again with a key of its own (--identity FILE)",
+                "another process takes part as this peer, %s, with a copy of its key file. Others can't tell the two "
+                "apart. Stop one of them and start it again with a key of its own (--identity FILE)",
                 self._swarm.peer_id,
             )
 
     async def _list_regularly(self, announcement: Announcement) -> None:
-        """Keep the run in the list of runs, together with its other peers: each does it as seldom as they are many."""
-        await asyncio.sleep(2 * HEARTBEAT_SECONDS)  # until the others have been heard
+        """Keep the run in the list of runs. All its peers share this work: the more there are, the less each does."""
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)  # until this peer has heard the others
         while True:
             if random.random() * (1 + len(self._live)) < LISTERS:
                 try:
@@ -252,12 +265,12 @@ class Membership:
         connected = await self._swarm.node.connected()
         strangers = [presence for peer, presence in found.items() if peer not in connected]
         places = max(0, NEIGHBOURS - len(connected & set(found)))
-        # At once: some of them may be unreachable, and the next announcement is due.
+        # All at the same time: some may be unreachable, and the next announcement must not wait for them.
         await asyncio.gather(*(self._meet(seen.author, seen.addresses) for seen in strangers[:places]))
 
     async def _meet_acquaintances(self) -> None:
-        """Try those who are not there, all of them while nobody is. A few even then: parts of a swarm that were torn
-        apart for longer than a record lives in the DHT have no other way to find each other."""
+        """Try to connect to former peers that are missing: to all of them while nobody is there, otherwise to a few. A
+        swarm can be split for longer than a record lives in the DHT. Its parts find each other in this way only."""
         known = by_peer(self._acquaintances())
         missed = list(known.keys() - self._live.keys() - {self._swarm.peer_id})
         if self._live:
@@ -268,8 +281,8 @@ class Membership:
                 await self._swarm.directory.meet(peer)
 
     async def _meet_in_lan(self) -> None:
-        """Be found in the local network, and connect to whoever is found there."""
-        from zeroconf import Error as ZeroconfError  # a bootstrap node, which does not search, spares the memory
+        """Announce this peer in the local network, and connect to peers that are found there."""
+        from zeroconf import Error as ZeroconfError  # a bootstrap node does not search and saves the memory
 
         from p2ptrain.swarm.lan import Lan
 
@@ -283,7 +296,7 @@ class Membership:
             log.info("the local network can't be searched: %s", error)
 
     async def _meet(self, peer: PeerId, addresses: Sequence[str]) -> bool:
-        if not addresses:  # it opens all its connections itself
+        if not addresses:  # such a peer opens all its connections itself
             return False
         try:
             await self._swarm.node.connect(peer, addresses)
@@ -324,7 +337,7 @@ class Membership:
         heartbeat = Heartbeat.decode(data)
         presence = heartbeat.presence
         if presence.author != origin or presence.run != self.run:
-            raise MalformedError("a heartbeat speaks for somebody else")
+            raise MalformedError("a heartbeat names another peer or run than its own")
         self._table.hear(presence, monotonic())
         self._swarm.node.book.learn(origin, presence.addresses)
         self._door.compare(origin, heartbeat.papers)

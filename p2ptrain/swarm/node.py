@@ -1,8 +1,8 @@
 """One libp2p node: hivemind's daemon process (p2pd), streams and gossip, on the caller's asyncio loop.
 
-What is added to hivemind's `P2P`: gossipsub (its bindings have the messages but no call), sockets in a folder that is
-swept after a crash, and errors that say what, why and what next. Everything that crosses a stream or the gossip is
-counted where it enters.
+This adds to hivemind's `P2P`: gossipsub (hivemind has its messages, but no call for it), a folder for sockets that is
+cleaned after a crash, and errors that say what, why and what next. All bytes that enter a stream or the gossip are
+counted there.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from p2ptrain.swarm.sockets import SocketFolder, check_port
 MAX_GOSSIP_BYTES = MAX_RECORD_BYTES + OVERHEAD
 DIAL_TIMEOUT = 15.0
 DIAL_SECONDS = 40.0
-"""For the peers of an invite: directly, then through two relays."""
+"""For the peers of an invite, tried directly and then through two relays."""
 HEAD_START = 4.0
-"""Seconds that a direct connection has before a relay is asked."""
+"""Seconds that a direct connection gets before a relay is tried."""
 TOLD_RELAYED = 3
-"""Relayed addresses of this peer that others are told."""
+"""How many relayed addresses of this peer others are told."""
 RELAYS_TRIED = 2
 CLOSE_TIMEOUT = 5.0
 FIND_SECONDS = 2
@@ -48,11 +48,12 @@ FIND_SECONDS = 2
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 1024 * 1024
-"""Bytes of a stream that wait to be read, at least: asyncio's 64 KiB would stop p2pd several times in each chunk."""
+"""Bytes of a stream that asyncio keeps until they are read. With its default, 64 KiB, p2pd would have to stop several
+times in each chunk."""
 
 
 class ControlError(RuntimeError):
-    """p2pd could not do what was asked, e.g. reach a peer; the text is its own."""
+    """p2pd could not do what it was asked, e.g. reach a peer. The text is p2pd's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,21 @@ class Gossip:
 
 
 class Node:
-    """A running node. Make it with `start`, on the loop that will use it."""
+    """A running node. Create it with `start`, on the event loop that will use it."""
 
     def __init__(
         self, daemon: P2P, peer_id: PeerId, sockets: SocketFolder, config: NodeConfig, book: at.AddressBook
     ) -> None:
         self._daemon, self.peer_id, self._sockets, self._config = daemon, peer_id, sockets, config
         self.sent: Counter[str] = Counter()
-        """Bytes that entered streams and gossip, by what they were for."""
+        """Bytes that this node has sent into streams and gossip, by what they were for."""
         self.relays: dict[PeerId, list[str]] = {}
-        """Relays through which others reach this peer, and where these are."""
+        """The relays through which others reach this peer, and their addresses."""
         self.relay: Relay | None = None
+        """What carries tunnels for others; None if this node is no relay."""
         self._tunnels = Tunnels(self)
         self.book = book
-        """Peers that p2pd can't find by itself: `open_stream` connects to them."""
+        """Addresses of peers that p2pd can't find by itself; `open_stream` connects to them."""
         self._dialling: dict[PeerId, asyncio.Task[None]] = {}
 
     @classmethod
@@ -86,7 +88,7 @@ class Node:
 
         Raises:
             UsageError: an address to listen at is no multiaddr.
-            NetworkError: can't listen at an address, p2pd does not start, or nobody answers.
+            NetworkError: this machine can't listen at an address, p2pd does not start, or no bootstrap peer answers.
         """
         for address in config.binds:
             check_port(address)
@@ -98,7 +100,7 @@ class Node:
                 identity_path=str(identity.path),
                 check_if_identity_free=False,  # our lock does that; hivemind's check knows RSA keys only
                 use_relay=False,  # `relay.py` says why
-                # Of p2pd's own, which answers whoever asks where peers are; a client's addresses are not told.
+                # p2pd has a DHT of its own, which tells anybody where peers are. It does not tell a client's addresses.
                 dht_mode="client" if config.no_listen or gate.is_private else "server",
                 nat_port_map=not config.local and not config.no_listen,
             )
@@ -137,7 +139,7 @@ class Node:
         self._sockets.remove()
 
     async def ended(self) -> str:
-        """Wait until p2pd ends by itself; says how."""
+        """Wait until p2pd ends by itself; returns how it ended, as text."""
         code = await self._daemon._child.wait()
         return f"the libp2p daemon (p2pd) ended with status {code}"
 
@@ -148,19 +150,19 @@ class Node:
 
     @property
     def dht_transport(self) -> P2P:
-        """What hivemind's DHT talks through."""
+        """The object through which hivemind's DHT sends its calls."""
         return self._daemon
 
     # Addresses -----------------------------------------------------------------------------------------------------
 
     async def addresses(self) -> list[str]:
-        """Where others can reach this node, each ending in /p2p/<peer id>, the likeliest first."""
+        """Where others can reach this node, each ending in /p2p/<peer id>; the most useful first."""
         direct = [] if self._config.no_listen else [f"{place}/p2p/{self.peer_id}" for place in await self._places()]
         relayed = [at.through(place, self.peer_id) for places in self.relays.values() for place in places]
         return at.likeliest_first((*direct, *relayed[:TOLD_RELAYED]))
 
     async def own_place(self) -> tuple[str, int]:
-        """Host and port at which this machine itself reaches its p2pd."""
+        """The host and the TCP port at which this process reaches its own p2pd."""
         parts = map(at.address_parts, await self._places())
         host, _, port = next(found for found in parts if found and found[1] == "tcp")
         return host, port
@@ -170,6 +172,7 @@ class Node:
             return [str(Multiaddr(address)) for address in answer.identify.addrs]
 
     async def connected(self) -> set[PeerId]:
+        """The peers that this node has a connection with."""
         return {peer for peer, _ in await self._connections()}
 
     async def remote_addresses(self, peer: PeerId) -> list[bytes]:
@@ -177,16 +180,16 @@ class Node:
         return [place for found, place in await self._connections() if found == peer]
 
     async def _connections(self) -> list[tuple[PeerId, bytes]]:
-        """Each connection's peer and its other end."""
+        """For each connection: the peer, and the binary multiaddr of its end."""
         found: list[tuple[PeerId, bytes]] = []
         async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
             for info in answer.peers:
-                with contextlib.suppress(ValueError):  # peers of other software may have other keys
+                with contextlib.suppress(ValueError):  # other software may use other kinds of keys
                     found += [(peer_id_from_bytes(info.id), address) for address in info.addrs]
         return found
 
     async def addresses_of(self, peer: PeerId) -> list[str]:
-        """Where a connected peer says that it listens, each ending in /p2p/<peer id>; it may say anything.
+        """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie.
 
         Raises:
             ControlError: p2pd knows no address of that peer.
@@ -197,15 +200,15 @@ class Node:
         found = []
         async with self._control(type=p2pd_pb2.Request.DHT, dht=asked) as (_, _, answer):
             for address in answer.dht.peer.addrs:
-                with contextlib.suppress(ValueError):  # of a transport that is not known here
+                with contextlib.suppress(ValueError):  # a transport that this version does not know
                     found.append(f"{Multiaddr(address)}/p2p/{peer}")
         return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Open a connection if there is none.
+        """Open a connection with a peer, if there is none.
 
         Raises:
-            NetworkError: none of the addresses leads to that peer; `why` has the reason for each.
+            NetworkError: none of the addresses leads to that peer; `why` says the reason for each.
         """
         if not any(map(at.is_relayed, addresses)):
             await self._connect_directly(peer, addresses, DIAL_TIMEOUT)
@@ -220,7 +223,7 @@ class Node:
     def _dialled(self, peer: PeerId, done: asyncio.Task[None]) -> None:
         del self._dialling[peer]
         if not done.cancelled():
-            done.exception()  # taken note of: who waited for it may have gone
+            done.exception()  # asyncio complains if nobody reads it, and the caller may have been cancelled
 
     async def _connect_somehow(self, peer: PeerId, addresses: Sequence[str]) -> None:
         if peer in await self.connected():
@@ -258,7 +261,7 @@ class Node:
             raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
 
     async def disconnect(self, peer: PeerId) -> None:
-        """Close all connections with a peer, if there are any. It may open others."""
+        """Close all connections with a peer, if there are any. The peer may open new ones."""
         request = p2pd_pb2.DisconnectRequest(peer=PeerID.from_base58(peer).to_bytes())
         async with self._control(type=p2pd_pb2.Request.DISCONNECT, disconnect=request):
             pass
@@ -267,8 +270,8 @@ class Node:
         peers = at.by_peer(bootstrap)
         if self.peer_id in peers:
             raise NetworkError(
-                "the swarm's address is this peer's own",
-                f"{self.peer_id} is the identity that this process uses",
+                "the swarm's address is the address of this peer itself",
+                f"this process uses the identity {self.peer_id}",
                 "use another --identity, or run the command on another machine",
             )
         attempts = {peer: self.connect(peer, addresses) for peer, addresses in peers.items()}
@@ -287,7 +290,8 @@ class Node:
     # Streams -------------------------------------------------------------------------------------------------------
 
     async def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Serve streams that other peers open with this protocol name."""
+        """Call `handler` for each stream that another peer opens with this protocol name; the stream is closed
+        after."""
 
         async def serve(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
@@ -303,10 +307,10 @@ class Node:
     async def open_stream(
         self, peer: PeerId, protocol: str
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Open a stream to a peer, dialling it if needed.
+        """Open a stream to a peer; connects to it first if needed.
 
         Raises:
-            ControlError: no connection, or the peer does not speak this protocol.
+            ControlError: there is no connection, or the peer does not speak this protocol.
         """
         if peer in self.book and peer not in await self.connected():
             try:
@@ -321,8 +325,8 @@ class Node:
     async def _control(
         self, **request: Any
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, p2pd_pb2.Response]]:
-        """A control connection to p2pd on which `request` has been accepted, and the answer to it. Unlike those of
-        hivemind's own client it is closed, too, when the caller is cancelled."""
+        """A control connection to p2pd that has accepted `request`, with its answer. It is closed when the caller is
+        cancelled; hivemind's own client leaves it open."""
         path = self._daemon._client.control.daemon_connector.control_maddr.value_for_protocol("unix")
         reader, writer = await asyncio.open_unix_connection(path, limit=READ_AHEAD)
         try:
@@ -351,7 +355,7 @@ class Node:
             self.sent["gossip"] += len(data)
 
     async def subscribe(self, topic: str) -> AsyncIterator[Gossip]:
-        """The topic's messages, for as long as the caller listens or p2pd lives. Own messages come back, too."""
+        """The messages of a topic, until the caller stops or p2pd ends. This peer's own messages come back, too."""
         request = p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.SUBSCRIBE, topic=topic)
         async with self._control(type=p2pd_pb2.Request.PUBSUB, pubsub=request) as (reader, _, _):
             while True:
@@ -368,7 +372,7 @@ class Node:
 
 
 def _dial_failure(message: str) -> str:
-    """p2pd's account of a failed dial, one line per address, without its own ceremony."""
+    """The reasons in p2pd's report of a failed dial, which has one line for each address."""
     lines = [line.strip(" *") for line in message.splitlines()]
     reasons = [line for line in lines if line.startswith("[")]
     return "; ".join(dict.fromkeys(reasons)) or lines[0]

@@ -1,13 +1,13 @@
-"""The signed list of bootstrap nodes: where `p2ptrain runs` and `p2ptrain join NAME` look if nobody says where.
+"""The signed list of bootstrap nodes: where `p2ptrain runs` and `p2ptrain join NAME` search by default.
 
     [[node]]
-    invite = "p2ptrain://1.…"                    # that the node prints at its start
+    invite = "p2ptrain://1.…"                    # the node prints it when it starts
     operator = "Ada Example, ada@example.org"    # who runs it
-    until = 2027-06-30                           # the entry ends with that day
-    signature = "…"                              # base64, by the node's own key
+    until = 2027-06-30                           # the last day on which the entry is valid
+    signature = "…"                              # base64, made with the node's own key
 
-The node's key signs the other three fields, so an entry is its operator's word: nobody can list, move or prolong
-somebody else's node, whoever edits or hands on the file. A node has no authority over any run.
+The node's key signs the other three fields, so only its operator can make an entry. Somebody who edits or passes on the
+file can't add, move or prolong the node of somebody else. A node has no authority over any run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from p2ptrain.swarm.invite import MAX_LINK, Invite
 MAX_FILE_BYTES = 256 * 1024
 MAX_NODES = 64
 LONGEST_DAYS = 2 * 366
-"""That an entry may still last: operators come and go."""
+"""The longest time that an entry may still be valid, since operators come and go."""
 
 
 def _check_date(text: str) -> str:
@@ -52,11 +52,11 @@ class NodeEntry(SignedRecord):
 
     @classmethod
     def sign(cls, invite: str, operator: str, until: date, key: SigningKey, today: date) -> Self:
-        """The entry of the node whose key this is.
+        """Make and sign the entry of the node that this key belongs to.
 
         Raises:
-            InviteError: the invite is damaged, or a run's.
-            MalformedError: it leads to another node, or a field breaks its bounds.
+            InviteError: the invite is damaged, or leads to a run.
+            MalformedError: the invite leads to another node, or a field is outside its bounds.
         """
         try:
             entry = cls(author=key.peer_id, invite=invite, operator=operator, until=until.isoformat()).signed(key)
@@ -67,7 +67,7 @@ class NodeEntry(SignedRecord):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where the node is."""
+        """The addresses of the node."""
         return Invite.parse(self.invite).addresses
 
     @property
@@ -75,19 +75,20 @@ class NodeEntry(SignedRecord):
         return date.fromisoformat(self.until)
 
     def check(self, today: date) -> Self:
-        """Raises InviteError or MalformedError unless the entry is the node's own word and holds today."""
+        """Returns itself; raises InviteError or MalformedError unless the node itself has signed the entry and the
+        entry is valid today."""
         self.check_signature()
         left = (self.ends - today).days
         if left < 0:
-            raise MalformedError("it has ended", f"with {self.until}")
+            raise MalformedError("it is not valid any more", f"its last day was {self.until}")
         if left > LONGEST_DAYS:
-            raise MalformedError("it would last too long", f"until {self.until}; at most two years are taken")
+            raise MalformedError("it is valid for too long", f"until {self.until}; at most two years are allowed")
         if node_of(self.invite) != self.author:
-            raise MalformedError("the invite leads to another node than the one that signed", self.author)
+            raise MalformedError("the invite leads to another node than the one that has signed", self.author)
         return self
 
     def to_toml(self) -> str:
-        """As it stands in the file."""
+        """The entry as text for the file."""
         return (
             f'[[node]]\ninvite = "{self.invite}"\noperator = {json.dumps(self.operator, ensure_ascii=False)}\n'
             f'until = {self.until}\nsignature = "{base64.b64encode(self.signature).decode()}"\n'
@@ -95,7 +96,7 @@ class NodeEntry(SignedRecord):
 
 
 class _Row(BaseModel):
-    """What the file says of a node."""
+    """The fields of a node in the file."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -107,14 +108,14 @@ class _Row(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a file has at one place."""
+    """One entry of a file, usable or not."""
 
     number: int
-    """From 1 on, in the order of the file."""
+    """The place in the file, counted from 1."""
     entry: NodeEntry | None
-    """None if it can't be used."""
+    """None if the entry can't be used."""
     problem: str = ""
-    """Why not."""
+    """Why the entry can't be used."""
 
     def __str__(self) -> str:
         if self.entry is None:
@@ -123,17 +124,17 @@ class Listed:
 
 
 def shipped_list() -> Path:
-    """The list that came with this installation."""
+    """The path of the list that came with this installation."""
     package = Path(str(importlib.resources.files("p2ptrain")))
     installed = package / "nodes.toml"
     return installed if installed.is_file() else package.parent / "bootstrap" / "nodes.toml"
 
 
 def read_nodes(path: Path, today: date) -> list[Listed]:
-    """Every entry of a file, checked.
+    """Read and check every entry of a file.
 
     Raises:
-        InviteError: there is no such file, or it is no list of nodes as a whole.
+        InviteError: there is no such file, or the file as a whole is no list of nodes.
     """
     try:
         with path.open("rb") as file:
@@ -148,7 +149,7 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
         raise _unusable(path, str(error)[:200]) from None
     rows = fields.pop("node", [])
     if fields:
-        raise _unusable(path, f"it has a key that is not known: {next(iter(fields))!r}")
+        raise _unusable(path, f"it has an unknown key: {next(iter(fields))!r}")
     if not isinstance(rows, list) or len(rows) > MAX_NODES:
         raise _unusable(path, f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
     listed: list[Listed] = []
@@ -157,7 +158,7 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
         try:
             entry = _read(row).check(today)
             if entry.author in seen:
-                raise MalformedError("this node is listed before", entry.author)
+                raise MalformedError("this node is in the list already", entry.author)
             seen.add(entry.author)
             listed.append(Listed(number, entry))
         except P2PTrainError as error:
@@ -169,14 +170,14 @@ def node_of(invite: str) -> PeerId:
     """The node that a bootstrap node's invite leads to.
 
     Raises:
-        InviteError: it is no invite, or damaged.
-        MalformedError: it is a run's, leads to several peers, or to one behind a relay.
+        InviteError: the text is no invite, or is damaged.
+        MalformedError: it leads to a run, to several peers, or to a peer behind a relay.
     """
     parsed = Invite.parse(invite)
     if parsed.run is not None:
-        raise MalformedError("the invite is a run's", "the list is of bootstrap nodes")
+        raise MalformedError("the invite leads to a run", "this list holds bootstrap nodes only")
     if any(map(is_relayed, parsed.addresses)):
-        raise MalformedError("the node is reached through a relay", "it must be one that others can dial")
+        raise MalformedError("the invite leads through a relay", "others must be able to dial the node directly")
     peers = {peer_of(address) for address in parsed.addresses}
     if len(peers) > 1:
         raise MalformedError("the invite leads to several peers", "each node has an entry of its own")
@@ -196,7 +197,7 @@ def _read(row: Any) -> NodeEntry:
     except ValidationError as error:
         raise _malformed(error) from None
     except ValueError as error:  # of base64
-        raise MalformedError("its signature is not in base64", str(error)) from None
+        raise MalformedError("its signature is not base64", str(error)) from None
 
 
 def _malformed(error: ValidationError) -> MalformedError:

@@ -1,8 +1,8 @@
-"""What members of a private run know of each other and tell on: certificates, orders and secrets; and the seal of what
-they say to all, whose key follows from those.
+"""The papers that members of a private run collect and pass on: certificates, orders and secrets. The key that seals
+the gossip follows from them.
 
-A new paper goes to everybody by gossip. Who has missed one notices by the summary in others' heartbeats, or by a seal
-that it can't open, and asks for everything: there is not much of it.
+A new paper goes to everybody by gossip. A peer that has missed one notices it: the summary in other peers' heartbeats
+differs from its own, or it can't open a seal. Then it asks another peer for all papers; there are not many.
 """
 
 from __future__ import annotations
@@ -34,23 +34,26 @@ from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 from p2ptrain.swarm.seal import Seal, UnknownEpochError
 
 DIFFERENT_SECONDS, PATIENCE = 3.0, 60.0
-"""How long another peer may know something else before it is asked for it: news are on their way. Twice as long after
-each time that it still does then, up to a minute: the two may have taken others of too many."""
+"""Seconds before this peer asks another one whose summary differs, since new papers may be on their way by gossip. The
+delay doubles after each time that did not help, up to a minute: when there are too many papers, the two peers may have
+kept different ones."""
 PULL_SECONDS = 30.0
 PULLS_AT_ONCE = 3
 MOST_PAPERS = MOST_CERTIFICATES + 2 * MOST_ORDERS + 1
 GIVEN_RATE, GIVEN_BURST = 2.0, 256.0
-"""Papers a second that one member may bring, and at once."""
+"""Papers that one member may bring: per second in the long run, and at once."""
 
 log = logging.getLogger(__name__)
 Save = Callable[[tuple[bytes, ...], tuple[bytes, ...]], None]
 
 
 class Papers:
-    """Of one peer; used on the network thread alone.
+    """The papers that this peer knows. Use it on the network thread only.
 
     Args:
-        learned: called with each paper that is new here.
+        me: this peer.
+        access: the run's rules, and the papers that are known so far.
+        learned: called with each new paper.
     """
 
     def __init__(self, me: PeerId, access: Access, learned: Callable[[Paper], None]) -> None:
@@ -61,30 +64,32 @@ class Papers:
         self._unsaved = False
         self._publish: Callable[[bytes], Awaitable[None]] | None = None
         self._differs: dict[PeerId, tuple[float, float]] = {}
-        """Others who say something else: when they are asked, and how long after that again."""
+        """Peers whose summary differs: when to ask them, and the delay in seconds after that."""
         self._pulling: set[PeerId] = set()
         self._given = RateLimit(GIVEN_RATE, GIVEN_BURST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._use_newest_key()
 
     def ask_with(self, rpc: Rpc) -> None:
+        """Hand over the calls with which other peers are asked."""
         self._rpc = rpc
 
     def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hand over the function that sends to all peers of the run."""
         self._publish = publish
 
     def remember_with(self, boot: int, save: Save) -> None:
-        """From now on what is learned is kept. Comes before anything is said to all peers of the run.
+        """Keep on disk what is learned from now on. Call this before anything is sent to all peers of the run.
 
         Args:
-            boot: larger at each start of this peer.
-            save: gets papers and secrets, encoded.
+            boot: a number that is larger at each start of this peer.
+            save: writes the encoded papers and the secrets to disk.
         """
         self._seal.boot, self._save, self._unsaved = boot, save, True
         self._use_newest_key()
 
     def save(self) -> None:
-        """Write down what was learned, if anything was; raises StorageError. A few kilobytes, and rarely."""
+        """Write to disk if something was learned: a few kilobytes, and rarely. Raises StorageError."""
         if self._unsaved and self._save is not None:
             self._save(tuple(paper.encoded for paper in self.access.papers()), self.access.secrets)
             self._unsaved = False
@@ -92,27 +97,33 @@ class Papers:
     # Learning --------------------------------------------------------------------------------------------------------
 
     def learn(self, paper: Paper, tell: bool, secret: bytes = b"") -> None:
-        """Take in what somebody has brought; `tell`: and tell everybody, if it is new.
+        """Take in a paper that another peer has brought.
+
+        Args:
+            paper: a certificate or an order.
+            tell: send the paper to everybody if it is new.
+            secret: the secret of the order, if the peer has brought it, too.
 
         Raises:
-            MalformedError: it is no paper of this run, the secret not the order's, or there are too many of them.
+            MalformedError: the paper does not belong to this run, the secret does not belong to the order, or there
+                are too many papers.
         """
         if secret and (not isinstance(paper, Order) or commitment(secret) != paper.secret):
             raise MalformedError("a secret belongs to another order")
         is_new = self.access.take(paper)
         brings_secret = bool(secret) and self.access.take_secret(secret)
-        if not (is_new or brings_secret):  # the order alone may have come before, by gossip
+        if not (is_new or brings_secret):  # the order may have come before its secret, by gossip
             return
         self._unsaved = True
         if is_new:
-            self._differs.clear()  # its secret is needed at once
+            self._differs.clear()  # ask for its secret at once
             self._learned(paper)
         self._spawn(self._pass_on(paper if tell and is_new else None))
 
     async def _pass_on(self, paper: Paper | None) -> None:
         if paper is not None and self._publish is not None:
             with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
-                await self._publish(paper.encoded)  # in the key of before: others have no newer one yet
+                await self._publish(paper.encoded)  # with the former key: others do not have a newer one yet
         self._use_newest_key()
 
     def _use_newest_key(self) -> None:
@@ -122,11 +133,11 @@ class Papers:
 
     @property
     def summary(self) -> bytes:
-        """Differs from another peer's if one of the two has something to learn."""
+        """A few bytes. Two peers' summaries differ when one of them knows a paper that the other does not."""
         return self.access.digest[:SUMMARY_BYTES]
 
     def compare(self, peer: PeerId, summary: bytes) -> None:
-        """Ask a peer that has long said something else, or at once where a secret is lacking here."""
+        """Ask a peer for its papers if its summary has differed for a while, or at once if this peer lacks a secret."""
         if summary == self.summary and not self.access.lacks_secrets:
             self._differs.pop(peer, None)
             return
@@ -142,15 +153,15 @@ class Papers:
         try:
             await self.pull(peer)
         except RpcError as error:
-            log.info("%s could not be asked who is in the run: %s", short_peer(peer), error)
+            log.info("can't ask %s for the papers of the run: %s", short_peer(peer), error)
         finally:
             self._pulling.discard(peer)
 
     async def pull(self, peer: PeerId) -> None:
-        """Learn what a peer knows.
+        """Ask a peer for all its papers and learn them.
 
         Raises:
-            RpcError: it does not say, or nonsense.
+            RpcError: the peer does not answer, or its answer is malformed.
         """
         count = 0
         try:
@@ -169,7 +180,7 @@ class Papers:
 
     def _learn_from(self, frame: bytes) -> None:
         if kind_of(frame) != Secret.kind:
-            with contextlib.suppress(TooManyError):  # what follows may be needed
+            with contextlib.suppress(TooManyError):  # this one does not fit, but the next may be needed
                 self.learn(read_paper(frame), tell=False)
         elif self.access.take_secret(Secret.decode(frame).value):
             self._unsaved = True
@@ -178,8 +189,8 @@ class Papers:
     # Telling ---------------------------------------------------------------------------------------------------------
 
     async def answer(self, request: PapersRequest) -> AsyncGenerator[bytes, None]:
-        """Orders, then secrets, then certificates, as they are now: whom an order shuts out that comes meanwhile must
-        not get its secret."""
+        """Yields all orders, then all secrets, then all certificates, as they were when the answer began. An order that
+        comes meanwhile may revoke the asking peer, which must not get the secret of that order."""
         if request.run == self.access.run:
             orders, secrets, certificates = self.access.orders, self.access.secrets, self.access.certificates
             for order in orders:
@@ -190,23 +201,28 @@ class Papers:
                 yield certificate.encoded
 
     async def given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
-        """Somebody brings a paper; it is on disk when it is taken."""
+        """Take a paper that a member brings, and answer when it is on disk.
+
+        Raises:
+            Refused: the paper is for another run, the member brings too many, or the disk is full.
+            MalformedError: the paper is not valid.
+        """
         if request.run != self.access.run:
-            raise Refused("another run's")
+            raise Refused("the paper belongs to another run")
         if not self._given.allows(peer):
             raise Refused("too many papers, wait a second")
         self.learn(read_paper(request.paper), tell=True, secret=request.secret)
         try:
-            self.save()  # who brings an order may be gone in a moment
+            self.save()  # the member that brings an order may be gone in a moment
         except StorageError as error:
-            raise Refused(f"it can't be kept here: {error.what}") from None
+            raise Refused(f"the paper can't be saved here: {error.what}") from None
         return PaperTaken()
 
     async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:
-        """Have a member take a paper and pass it on.
+        """Bring a paper to a member, which passes it on.
 
         Raises:
-            RpcError: it does not.
+            RpcError: the member does not take it.
         """
         given = GivenPaper(run=self.access.run, paper=paper.encoded, secret=secret)
         await self._rpc.call(peer, GIVE, given, PaperTaken)
@@ -214,11 +230,12 @@ class Papers:
     # Gossip ----------------------------------------------------------------------------------------------------------
 
     def seal(self, topic: str, message: bytes) -> bytes | None:
-        """None while the founding secret is not known here."""
+        """The sealed message; None while this peer does not know the run's first secret."""
         return self._seal.seal(topic, message) if self._seal.is_ready else None
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
-        """Raises MalformedError."""
+        """The message that `origin` has sealed; raises MalformedError. If the key is unknown, `origin` is asked for
+        it."""
         try:
             return self._seal.open(topic, origin, data, monotonic())
         except UnknownEpochError:

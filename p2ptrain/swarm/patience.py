@@ -1,4 +1,4 @@
-"""Asking several peers at once without waiting for the slowest, which may be slow on purpose."""
+"""Asks several peers at the same time without waiting for the slowest, which may be slow on purpose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from p2ptrain.run import PeerId, short_peer
 
 GRACE_SECONDS = 3.0
-"""How long the others still have once one peer has answered."""
+"""Seconds that the other peers still get after one peer has answered."""
 
 Answer = TypeVar("Answer")
 
@@ -17,12 +17,15 @@ Answer = TypeVar("Answer")
 async def ask_all(
     questions: Mapping[PeerId, Coroutine[Any, Any, Answer]], seconds: float, grace: float = GRACE_SECONDS
 ) -> dict[PeerId, Answer | BaseException]:
-    """What each peer answers, or what its question raises; TimeoutError of those that took too long.
+    """Ask all peers at the same time.
 
     Args:
-        questions: one for each peer; what is not done in time is cancelled.
-        seconds: for all of them together.
-        grace: and no more than this after the first that succeeds.
+        questions: one coroutine for each peer; those that are not done in time are cancelled.
+        seconds: the time for all of them together.
+        grace: seconds that the others still get after the first question has succeeded.
+
+    Returns:
+        For each peer its answer, or the error that its question raised; TimeoutError if it took too long.
     """
     loop = asyncio.get_running_loop()
     tasks = {peer: loop.create_task(question) for peer, question in questions.items()}

@@ -1,8 +1,8 @@
-"""Who is there: heartbeats on the run's gossip topic, and the same signed record in the DHT for newcomers.
+"""Which peers are there: heartbeats on the run's gossip topic, and the same signed record in the DHT for newcomers.
 
-A peer says every 2 s where it is in the run; whoever has not been heard for 6 s counts as gone. Only the local
-monotonic clock is asked. Every 20 s, and when its phase changes, the record goes to the DHT, too, where it lives for a
-minute: a newcomer or an observer reads there who takes part, without any training process.
+Every 2 s a peer says where it is in the run. A peer that has not been heard for 6 s counts as gone; this is measured
+with the local monotonic clock only. Every 20 s, and when its phase changes, a peer stores the record in the DHT, too,
+where it lives for a minute. There newcomers and observers read who takes part.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ STALLED_AFTER = 3.0
 MAX_NEWS_BYTES = 40 * 1024
 
 Phase = Literal["starting", "joining", "ready", "training", "paused", "complete", "halted", "leaving"]
-"""ready: loaded and waiting for others. paused: its volunteer's hours are over, or others need the machine; it serves
-and applies, and nobody waits for it. complete: the run has reached its end. halted: can't go on, e.g. NaN."""
+"""ready: the model is loaded, and the peer waits for others. paused: the volunteer's hours are over, or others need the
+machine; the peer still serves data and applies commits, but nobody waits for its contributions. complete: the run has
+reached its end. halted: the peer can't go on, e.g. because of NaN."""
 
 Reachability = Literal["unknown", "loopback", "private network", "public", "relayed", "outgoing only"]
-"""What others have found by dialling back. relayed: nobody gets there but through a relay. outgoing only: nobody gets
-there; the peer opens all its connections itself."""
+"""What others have found when they dialled this peer back. relayed: others reach it through a relay only. outgoing
+only: nobody can reach it, and it opens all its connections itself."""
 
 
 class Presence(SignedRecord):
-    """Where a peer is in a run. Everything that `status` and the tables show comes from these."""
+    """What a peer says about itself and its place in the run. All that `status` and the tables show comes from here."""
 
     kind: ClassVar[str] = "presence/1"
     max_bytes: ClassVar[int] = 4096
 
     run: DigestField
-    """All zero for a bootstrap node, which belongs to no run."""
+    """The run's id; all zero for a bootstrap node, which belongs to no run."""
     session: Annotated[bytes, Field(min_length=8, max_length=8)]
-    """Random for every start of the process."""
+    """Random bytes, new at each start of the process."""
     beat: Count
+    """Counts the presences of a session; a higher one is newer."""
     phase: Phase
     name: Name
-    """What its volunteer calls it; says nothing about who it is."""
+    """The name that the volunteer has chosen. It proves nothing: anybody can choose any name."""
     version: Text
     device: Text
     addresses: Annotated[tuple[Text, ...], Field(max_length=8)]
@@ -51,7 +53,7 @@ class Presence(SignedRecord):
     height: Count
     commit: DigestField
     state: DigestField
-    """Digest of the global state at `height`."""
+    """The digest of the global state at `height`."""
     weight: Count
     steps: Count
     """Inner steps since the process started."""
@@ -61,29 +63,30 @@ class Presence(SignedRecord):
     loss: Number | None
     """Smoothed training loss, nats per token."""
     eval_height: Count
-    """Height of this peer's last held-out evaluation; 0 if it has done none."""
+    """The height of this peer's last held-out evaluation; 0 if there was none."""
     eval_loss: Number | None
     held_out: DigestField
-    """Digest of the held-out text here: evaluations of peers that differ in it can't be compared."""
+    """The digest of this peer's held-out text. Evaluations can be compared only between peers with the same text."""
     snapshots: Annotated[tuple[tuple[Count, DigestField], ...], Field(max_length=8)]
     """(height, state digest) of the snapshots that this peer serves."""
     bytes_sent: Count
     max_up: Count
-    """Bytes per second that it sends at most, by its volunteer's limit; 0: no limit."""
+    """The volunteer's limit for sending, in bytes per second; 0: no limit."""
     max_down: Count
+    """The same for receiving."""
     taken_back: Count
-    """Commits that this peer had applied and took back for a heavier branch, since it joined the run."""
+    """Commits that this peer has applied and then taken back for a heavier branch, since it joined the run."""
 
 
 class Heartbeat(Record):
-    """What goes over gossip every 2 s: the presence, and news in the method's own grammar, for who missed them."""
+    """The message that each peer sends every 2 s: its presence, and the method's news, for peers that missed them."""
 
     kind: ClassVar[str] = "heartbeat/1"
 
     presence: Presence
     news: Annotated[bytes, Field(max_length=MAX_NEWS_BYTES)]
     papers: Annotated[bytes, Field(max_length=8)] = Field(b"", exclude_if=lambda papers: not papers)
-    """Of a private run: the door's summary of who is in it."""
+    """In a private run: the door's summary of what it knows about the members."""
 
 
 @dataclass(slots=True)
@@ -93,14 +96,15 @@ class _Seen:
 
 
 class PeerTable:
-    """The peers of a run as this one hears them. Pure: the caller hands in the monotonic time."""
+    """The peers of a run, as this peer hears them. The caller passes the monotonic time, in seconds, to each
+    function."""
 
     def __init__(self, now: float) -> None:
         self._seen: dict[PeerId, _Seen] = {}
         self._looked = now
 
     def hear(self, presence: Presence, now: float) -> None:
-        """Take in a heartbeat; one that is older than what is known of the same session is dropped."""
+        """Take in a presence; it is dropped if a newer one of the same session is known."""
         peer = presence.author
         known = self._seen.get(peer)
         if known and known.presence.session == presence.session and known.presence.beat >= presence.beat:
@@ -108,7 +112,8 @@ class PeerTable:
         self._seen[peer] = _Seen(presence, now)
 
     def look(self, now: float) -> bool:
-        """Call this often. True if this process itself was stopped for a while: then nobody else was silent."""
+        """Call this often. True if this process itself was stopped for a while; then the others do not count as
+        silent."""
         gap = now - self._looked
         self._looked = now
         if gap < STALLED_AFTER:
@@ -118,7 +123,7 @@ class PeerTable:
         return True
 
     def live(self, now: float) -> dict[PeerId, Presence]:
-        """Who has been heard lately and has not said goodbye."""
+        """The peers that have been heard within the last 6 s and have not left."""
         self._seen = {peer: seen for peer, seen in self._seen.items() if now - seen.at < 10 * GONE_AFTER}
         return {
             peer: seen.presence
@@ -128,5 +133,5 @@ class PeerTable:
 
 
 def monotonic() -> float:
-    """The one clock of liveness and patience."""
+    """The clock, in seconds, for who is alive and for all waiting."""
     return time.monotonic()

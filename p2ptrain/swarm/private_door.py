@@ -1,8 +1,8 @@
-"""The door of a private run: members in, everybody else out.
+"""The door of a private run: it lets members in and nobody else.
 
-Whoever wants anything introduces itself first: it shows the certificate that leads from an owner's key to its own peer
-id, which libp2p's handshake has proven to be its own. That is checked offline, so no owner needs to be there. What one
-member learns of another, or of an owner's order, it tells the others.
+A peer introduces itself before it asks for anything. It shows a certificate that leads from an owner's key to its own
+peer id; libp2p's handshake has proven that the id is its own. No owner needs to be there for the check. When a member
+learns about another member, or about an owner's order, it tells the others.
 """
 
 from __future__ import annotations
@@ -38,37 +38,35 @@ from p2ptrain.swarm.rpc import IDLE_TIMEOUT, RateLimit, Refused, Rpc, RpcError
 
 SWEEP_SECONDS = 2.0
 HANG_UP_SECONDS = 10.0
-"""How long a connection with a peer stays open that is not let in."""
+"""Seconds after which a connection with a peer that is not let in is closed."""
 MOST_PASSING = 64
+"""Peers that only look and are remembered at the same time."""
 NO_SUCH_RUN = "this peer knows of no such run"
 
 log = logging.getLogger(__name__)
 
 
 class NotLetIn(RpcError):
-    """A member has looked at this peer's certificate and does not let it in."""
+    """A member has checked this peer's certificate and does not let this peer in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What a peer shows at other peers' doors.
-
-    Owners, and the founder, need no certificate.
-    """
+    """What this peer shows to other members. Owners and the founder need no certificate."""
 
     run: Digest
     certificate: Certificate | None = None
     passing: bool = False
-    """Only to look, or to give an order."""
+    """Whether this peer only looks or brings an order, and leaves soon."""
 
 
 class PrivateDoor(Door):
-    """See `Door`. Made by whoever makes the `Swarm`; used on the network thread alone.
+    """See `Door`. The caller that makes the `Swarm` makes this, too; it is used on the network thread only.
 
     Args:
         me: this peer.
-        own: None for a founder, who lets nobody in before `establish`.
-        access: what is known of the members; None for a newcomer, who gets the genesis from the first member.
+        own: what this peer shows to others; None for a founder, who lets nobody in before `establish`.
+        access: what this peer knows about the members; None for a newcomer, who gets it from the first member.
     """
 
     is_private = True
@@ -79,18 +77,18 @@ class PrivateDoor(Door):
         self._node: Node
         self._rpc: Rpc | None = None
         self._met: set[PeerId] = set()
-        """To whom this peer has introduced itself."""
+        """The peers to which this peer has introduced itself."""
         self._meeting: dict[PeerId, asyncio.Task[None]] = {}
         self._passing: OrderedDict[PeerId, Certificate] = OrderedDict()
         self._helpers: set[PeerId] = set()
-        """Bootstrap nodes outside of the run: they relay and dial back, and know nothing."""
+        """Bootstrap nodes outside of the run: they relay and dial back, and learn nothing about the run."""
         self._refused_since: dict[PeerId, float] = {}
-        self._each, self._total = RateLimit(1.0, 8), RateLimit(20.0, 100)  # two signatures are checked for each
+        self._each, self._total = RateLimit(1.0, 8), RateLimit(20.0, 100)  # each checks two signatures
         if access is not None:
             self._begin(access)
 
     def establish(self, access: Access) -> None:
-        """A founder's run has begun."""
+        """The founder has made the run: let members in from now on."""
         self._own = Pass(access.run)
         self._begin(access)
 
@@ -101,17 +99,18 @@ class PrivateDoor(Door):
 
     @property
     def has_begun(self) -> bool:
-        """Whether this peer knows the run, and so its members."""
+        """Whether this peer knows the run's genesis, and so can tell who is a member."""
         return self._papers is not None
 
     @property
     def papers(self) -> Papers:
-        """What this peer knows of the members, once it `has_begun`."""
+        """What this peer knows about the members; only once `has_begun` is true."""
         assert self._papers is not None
         return self._papers
 
     @property
     def access(self) -> Access:
+        """The run's rules and the papers that are known; only once `has_begun` is true."""
         return self.papers.access
 
     @property
@@ -120,7 +119,7 @@ class PrivateDoor(Door):
 
     @property
     def certificate(self) -> Certificate | None:
-        """This peer's own, the one that holds for longest; None of owners and the founder."""
+        """This peer's own certificate, the one that is valid for longest; None for owners and the founder."""
         shown = self._own.certificate if self._own else None
         known = self.access.certificate_of(self._me, time.time()) if self.has_begun else None
         if shown is None or self._is_passing or known is None or self.access.standing(known, time.time()):
@@ -132,7 +131,7 @@ class PrivateDoor(Door):
     def refusal(self, peer: PeerId) -> str:
         if not self.has_begun:
             return STRANGER
-        now = time.time()  # not the swarm's time, which others may have moved
+        now = time.time()  # not the swarm's time, which others may have changed
         found = self.access.refusal(peer, now)
         if found == STRANGER and peer in self._passing:
             return self.access.standing(self._passing[peer], now)
@@ -146,7 +145,7 @@ class PrivateDoor(Door):
 
     async def attach(self, node: Node, rpc: Rpc) -> None:
         self._node, self._rpc = node, rpc
-        self._met, self._helpers = set(), set()  # of an attempt before, at other addresses
+        self._met, self._helpers = set(), set()  # left from an earlier attempt at other addresses
         if self.has_begun:
             self.papers.ask_with(rpc)
         await rpc.serve(INTRODUCE, Introduction, self._introduced, versioned=False, open_to_all=True)
@@ -179,17 +178,17 @@ class PrivateDoor(Door):
         )
 
     def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
-        """Why the certificate that a peer shows does not let it in, empty if it does; remembers who comes in.
+        """Why a peer is not let in with the certificate that it shows; empty if it is let in, and then remembered.
 
         Raises:
-            MalformedError: it is no certificate, or another peer's.
+            MalformedError: it is no certificate, or the certificate of another peer.
         """
         if shown:
             certificate = Certificate.decode(shown)
             if certificate.peer != peer:
-                raise MalformedError("it is another peer's")
+                raise MalformedError("it is another peer's certificate")
             if refusal := self.access.judge(certificate, time.time()):
-                return self.refusal(peer) and refusal  # it may have another one, of which it has not heard
+                return self.refusal(peer) and refusal  # the peer may have a better one that it does not know of
             if passing:
                 self._passing[peer] = certificate
                 if len(self._passing) > MOST_PASSING:
@@ -214,7 +213,7 @@ class PrivateDoor(Door):
         return welcome
 
     def _explain(self, failures: list[BaseException]) -> None:
-        """Nobody says welcome: raise the reason, unless this peer can wait for others."""
+        """No peer lets this one in: raise the reason, unless this peer can wait for other members."""
         for failure in failures:
             if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
@@ -222,20 +221,21 @@ class PrivateDoor(Door):
                 if not self._may_be_wrong:
                     raise not_let_in(failure.detail)
                 log.warning(
-                    "%s does not let this peer in, and shows no owner's order: %s",
+                    "%s does not let this peer in, but shows no owner's order as a proof: %s",
                     short_peer(failure.peer),
                     failure.detail,
                 )
         if not self.has_begun:
             raise NetworkError(
                 "no member of the run answers",
-                "; ".join(map(str, failures)) or "the invite leads to nobody",
+                "; ".join(map(str, failures)) or "the invite has no address of a member",
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
             )
 
     @property
     def _may_be_wrong(self) -> bool:
-        """A member's word alone ends no peer that has been in the run: an owner's order does, or the time."""
+        """Whether a member that refuses this peer may be wrong. Only an owner's order, or the end of its certificate,
+        shuts out a peer that is in the run; the word of one member is not enough."""
         return self.has_begun and not self._is_passing and not self.refusal(self._me)
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
@@ -250,12 +250,12 @@ class PrivateDoor(Door):
     def _have_met(self, peer: PeerId, done: asyncio.Task[None]) -> None:
         del self._meeting[peer]
         if not done.cancelled():
-            done.exception()  # taken note of: who waited for it may have gone
+            done.exception()  # asyncio complains if nobody reads it, and the caller may have been cancelled
 
     async def _introduce(self, peer: PeerId) -> None:
         if self._own is None or self.expelled is not None:
-            raise RpcError(peer, INTRODUCE, "refused", "this peer is in no run")
-        assert self._rpc is not None  # peers are met once this one can call them
+            raise RpcError(peer, INTRODUCE, "refused", "this peer is not in a run")
+        assert self._rpc is not None  # `attach` comes before this peer meets others
         own = self.certificate
         request = Introduction(
             run=self._own.run,
@@ -277,7 +277,7 @@ class PrivateDoor(Door):
         self.compare(peer, answer.summary)
 
     def _take_welcome(self, peer: PeerId, answer: Welcome) -> None:
-        """Raises MalformedError, or RpcError if one of the two is no member."""
+        """Check and keep what a welcome says; raises MalformedError, or RpcError if one of the two is no member."""
         if answer.refusal:
             if answer.order and self.has_begun:
                 self.papers.learn(Order.decode(answer.order), tell=False)
@@ -286,7 +286,7 @@ class PrivateDoor(Door):
         if not self.has_begun:
             self._take_founding(answer)
         if refusal := self._judge(peer, answer.certificate, answer.passing, tell=False):
-            raise RpcError(peer, INTRODUCE, "refused", f"it is no member itself: {refusal}")
+            raise RpcError(peer, INTRODUCE, "refused", f"it is not a member itself: {refusal}")
         if answer.yours and not self._is_passing:
             yours = Certificate.decode(answer.yours)
             if yours.peer == self._me:
@@ -297,7 +297,7 @@ class PrivateDoor(Door):
         genesis = Genesis.decode(answer.genesis).check_signature()
         spec = spec_from_canonical(answer.spec)
         if genesis.digest != self._own.run or genesis.spec != spec.digest:
-            raise MalformedError("what was handed out is not the run that the invite names")
+            raise MalformedError("what the member has sent is not the run that the invite names")
         access = Access(genesis, spec)
         if self._own.certificate is not None and not self._is_passing:
             access.take(self._own.certificate)
@@ -358,14 +358,14 @@ class PrivateDoor(Door):
                 self.papers.save()
 
     async def _sweep(self) -> None:
-        """Hang up on who has had no business here for a while: until then it may introduce itself, and be told why it
-        is out. It can call again, and gets no further."""
+        """Close connections with peers that were not let in for a while. Until then such a peer can introduce itself
+        and learn why it is refused. It can connect again, but gets no further."""
         with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
             connected = await self._node.connected()
             helpers = self._helpers | self._node.relays.keys() | self._node.book.relays().keys()
             now = monotonic()
             refused = {peer for peer in connected - helpers if self.refusal(peer)}
-            refused |= {peer for peer in connected & helpers if self.is_out(peer)}  # who is out helps nobody any more
+            refused |= {peer for peer in connected & helpers if self.is_out(peer)}  # revoked: a helper no more
             self._refused_since = {peer: self._refused_since.get(peer, now) for peer in refused}
             for peer, since in list(self._refused_since.items()):
                 if now - since > HANG_UP_SECONDS:
@@ -374,7 +374,7 @@ class PrivateDoor(Door):
 
 
 def not_let_in(refusal: str) -> AccessError:
-    """What a peer is told, and tells its user, that is out."""
+    """The error that a peer which is not let in shows to its user."""
     for_good = refusal.startswith(REVOKED)
     return AccessError(
         "the members of this private run do not let this peer in",

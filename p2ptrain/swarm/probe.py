@@ -1,10 +1,10 @@
-"""What a peer does so that another one knows itself: it dials back, and moves a few megabytes for `doctor` to measure.
+"""Three calls by which a peer learns about its own connection: others dial it back, send it bytes, and take bytes.
 
-In a public run anyone may ask, so none of it may be of use against anybody else. A dial-back names ports and no
-address: what is dialled is the IP that the caller's own connection comes from. The caller learns which of its ports
-have proven to be itself (`knock`), and of the others nothing. What is sent for measuring goes to the caller over the
-connection that it opened. All of it is bounded, for each place on the network and for all callers together, since peer
-ids cost nothing.
+In a public run anybody may make these calls, so nobody must be able to use them against somebody else. A dial-back
+names ports only; the IP that is dialled is the one that the caller's own connection comes from. The caller learns at
+which of these ports it has proven to be itself (`knock`), and nothing about the other ports. Bytes for measuring go to
+the caller only, over the connection that it has opened. Peer ids cost nothing, so the limits hold for each place on the
+network and for all callers together.
 """
 
 from __future__ import annotations
@@ -38,32 +38,35 @@ FRAME_BYTES = 64 * 1024
 MEASURING_SECONDS = 4.0
 
 _IP4, _IP6, _TCP = b"\x04", b"\x29", b"\x06"
-"""Codes of binary multiaddrs."""
+"""Protocol codes in binary multiaddrs."""
 
 
 def is_dialled(port: int) -> bool:
+    """Whether peers dial this TCP port for others."""
     return port == 443 or LOWEST_PORT <= port < 2**16
 
 
 def _check_port(port: int) -> int:
     if not is_dialled(port):
-        raise ValueError(f"only port 443 and those from {LOWEST_PORT} on are dialled")
+        raise ValueError(f"only port 443 and ports from {LOWEST_PORT} on are dialled")
     return port
 
 
 def _check_ip(text: str) -> str:
     if str(ipaddress.ip_address(text)) != text:
-        raise ValueError("not an IP address as it is usually written")
+        raise ValueError("not an IP address in its usual form")
     return text
 
 
 Port = Annotated[int, AfterValidator(_check_port)]
-"""Well-known services listen below: a stranger who makes peers knock there would make them look like intruders."""
+"""A port that peers dial for others. Well-known services listen at lower ports; a stranger could make peers knock
+there, and they would look like intruders."""
 Ip = Annotated[Text, AfterValidator(_check_ip)]
 
 
 class DialBack(Record):
-    """Please dial me at these TCP ports, at the IP that you see me come from; none: tell me the rest."""
+    """The caller asks to be dialled at these TCP ports, at the IP that its connection comes from. Without ports it asks
+    only for the rest of the answer."""
 
     kind: ClassVar[str] = "dial-back/1"
     max_bytes: ClassVar[int] = 64
@@ -72,7 +75,8 @@ class DialBack(Record):
 
 
 class DialBackAnswer(Record):
-    """Where you come from, at which of your ports you have answered as yourself, and whether I relay to others."""
+    """The caller's IP, the ports at which the caller has answered and proven to be itself, and whether the answering
+    peer is a relay."""
 
     kind: ClassVar[str] = "dial-back-answer/1"
     max_bytes: ClassVar[int] = 256
@@ -83,7 +87,7 @@ class DialBackAnswer(Record):
 
 
 class SendMe(Record):
-    """Please send me so many bytes: I measure how fast they come."""
+    """The caller asks for `size` bytes and measures how fast they come."""
 
     kind: ClassVar[str] = "send-me/1"
     max_bytes: ClassVar[int] = 64
@@ -92,7 +96,7 @@ class SendMe(Record):
 
 
 class TakeThis(Record):
-    """Please take these bytes: I measure how fast they go."""
+    """The caller sends bytes and measures how fast they go."""
 
     kind: ClassVar[str] = "take-this/1"
     max_bytes: ClassVar[int] = UP_BYTES + 64
@@ -101,7 +105,7 @@ class TakeThis(Record):
 
 
 class Taken(Record):
-    """So many bytes have come."""
+    """`size` bytes have arrived."""
 
     kind: ClassVar[str] = "taken/1"
     max_bytes: ClassVar[int] = 64
@@ -110,14 +114,15 @@ class Taken(Record):
 
 
 class Quota:
-    """Lets callers through: so often from one place, so often in all, and so many at once."""
+    """Limits calls: how often from one place, how often from all places, and how many at once."""
 
     def __init__(self, each: RateLimit, total: RateLimit, at_once: int) -> None:
         self._each, self._total, self._free = each, total, at_once
 
     @contextlib.contextmanager
     def passing(self, ip: str, now: float | None = None) -> Iterator[None]:
-        """Raises Refused if it is too much. Who is stopped at the first bound uses nothing of the second."""
+        """One call from `ip`; raises Refused if it is too much. A call that one place's limit stops does not count for
+        the limit of all. `now`: monotonic seconds."""
         if not self._free:
             raise Refused("busy with others, try again in a few seconds")
         if not self._each.allows(_place(ip), now) or not self._total.allows("", now):
@@ -130,19 +135,19 @@ class Quota:
 
 
 async def _at_once(_count: int) -> None:
-    """No limit on the bytes sent."""
+    """Waits for nothing: there is no limit for sending."""
 
 
 class Probes:
-    """Serves the three calls."""
+    """Answers the three calls."""
 
     def __init__(self, node: Node, config: NodeConfig) -> None:
         self._node, self._config = node, config
         self._dial_quota = Quota(RateLimit(1 / 10, 8), RateLimit(10, 60), at_once=16)  # every newcomer asks once
-        self._down_quota = Quota(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # in the long run 70 kB/s
+        self._down_quota = Quota(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # 70 kB/s in the long run
         self._up_quota = Quota(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
         self.pace: Callable[[int], Awaitable[None]] = _at_once
-        """Waits until so many bytes may be sent: the volunteer's limit, where there is one."""
+        """Waits until this many bytes may be sent, by the volunteer's limit for sending, if there is one."""
 
     async def serve(self, rpc: Rpc) -> None:
         await rpc.serve(DIAL_BACK, DialBack, self._dial_back)
@@ -161,7 +166,7 @@ class Probes:
 
     async def _send(self, peer: PeerId, request: SendMe) -> AsyncGenerator[Buffer, None]:
         with self._down_quota.passing(await self._ip_of(peer)):
-            noise = memoryview(os.urandom(FRAME_BYTES))  # a link that compresses gains nothing
+            noise = memoryview(os.urandom(FRAME_BYTES))  # random bytes, so that a link that compresses gains nothing
             for start in range(0, request.size, FRAME_BYTES):
                 part = noise[: min(FRAME_BYTES, request.size - start)]
                 await self.pace(len(part))
@@ -172,42 +177,43 @@ class Probes:
             return Taken(size=len(request.data))
 
     async def _ip_of(self, peer: PeerId) -> str:
-        """Where the peer's own connection comes from; one through a tunnel seems to come from this machine."""
+        """The IP that the peer's own connection comes from. A connection through a tunnel seems to come from this
+        machine, and does not count."""
         for address in await self._node.remote_addresses(peer):
             ip = direct_ip(address)
             if ip is not None and (self._config.local or not ipaddress.ip_address(ip).is_loopback):
                 return ip
-        raise Refused("you are connected through a relay, so your own address is not seen here")
+        raise Refused("you are connected through a relay, so this peer can't see your own address")
 
 
 # Asking --------------------------------------------------------------------------------------------------------------
 
 
 async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer:
-    """Have a peer dial this one at up to four ports; those that nobody dials are left out.
+    """Ask a peer to dial this one at up to four ports. Ports that no peer dials for others are left out.
 
     Raises:
-        RpcError: it did not, or answers what was not asked.
+        RpcError: the peer did not, or its answer names ports that were not asked for.
     """
     ports = tuple(port for port in dict.fromkeys(ports) if is_dialled(port))[:PORTS_PER_CALL]
-    request = DialBack(ports=ports)  # of a relay, too, which belongs to no run
+    request = DialBack(ports=ports)  # `of_member=False` below: a relay belongs to no run
     answer = await rpc.call(peer, DIAL_BACK, request, DialBackAnswer, 2 * KNOCK_SECONDS, of_member=False)
     if not set(answer.reached) <= set(ports):
-        raise RpcError(peer, DIAL_BACK, "malformed", "it tells of other ports than those that were asked for")
+        raise RpcError(peer, DIAL_BACK, "malformed", "its answer names other ports than those it was asked for")
     return answer
 
 
 async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECONDS) -> float:
-    """Bytes per second from a peer, over 4 MiB or so many seconds, whichever comes first.
+    """Bytes per second from a peer, measured over 4 MiB or `seconds`, whichever ends first.
 
     Raises:
-        RpcError: it sends none, or what was not asked for.
+        RpcError: the peer sends nothing, or more than it was asked for.
     """
     came, began, first, last = 0, time.monotonic(), 0, 0.0
     async with contextlib.aclosing(rpc.stream(peer, PROBE_DOWN, SendMe(size=DOWN_BYTES), FRAME_BYTES)) as frames:
         async for frame in frames:
             last = time.monotonic()
-            if not first:  # how long it took to begin is latency
+            if not first:  # the time until the first bytes is latency
                 first, began = len(frame), last
             came += len(frame)
             if last - began > seconds:
@@ -220,22 +226,23 @@ async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECOND
 
 
 async def measure_up(rpc: Rpc, peer: PeerId, round_trip: float) -> float:
-    """Bytes per second to a peer, over 512 KiB; up to `round_trip` seconds of the time are latency.
+    """Bytes per second to a peer, measured over 512 KiB. `round_trip` is the latency in seconds, which does not count.
 
     Raises:
-        RpcError: it does not take them.
+        RpcError: the peer does not take them.
     """
     request = TakeThis(data=os.urandom(UP_BYTES))
     began = time.monotonic()
     taken = await rpc.call(peer, PROBE_UP, request, Taken)
     if taken.size != UP_BYTES:
-        raise RpcError(peer, PROBE_UP, "malformed", "it has taken another number of bytes than were sent")
+        raise RpcError(peer, PROBE_UP, "malformed", "it says that another number of bytes has arrived")
     took = time.monotonic() - began
     return UP_BYTES / max(took - min(round_trip, took / 2), 1e-6)
 
 
 def direct_ip(address: bytes) -> str | None:
-    """The IP of a binary multiaddr that is /ip4 or /ip6, /tcp and nothing more: after a relay's own, more follows."""
+    """The IP of a binary multiaddr of the form /ip4 or /ip6, then /tcp, and nothing after; otherwise None. A relayed
+    address has more after the relay's own."""
     for code, size in ((_IP4, 4), (_IP6, 16)):
         if address[:1] == code and address[1 + size : 2 + size] == _TCP and len(address) == 4 + size:
             return str(ipaddress.ip_address(address[1 : 1 + size]))
@@ -243,6 +250,6 @@ def direct_ip(address: bytes) -> str | None:
 
 
 def _place(ip: str) -> str:
-    """What counts as one place: an IPv4 address, or the network of an IPv6 one, which a single home has whole."""
+    """What counts as one place: an IPv4 address, or an IPv6 network (/64), since one home has a whole network."""
     address = ipaddress.ip_address(ip)
     return ip if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

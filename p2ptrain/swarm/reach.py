@@ -1,8 +1,8 @@
-"""How far this peer can be reached: others dial it back, and relays are kept at hand for whoever they can't reach.
+"""Finds out how others can reach this peer: they dial it back. If they can't reach it, it stays connected to relays.
 
-A guess from addresses would be wrong behind every home router, so a peer asks those that it is connected to which of
-its addresses answer from where they are. A peer that nobody has reached at a public address is also announced through
-the bootstrap nodes that relay (`relay.py`); for that it has only to stay connected to them.
+A guess from the addresses would be wrong behind every home router. So a peer asks the peers that it is connected to at
+which of its addresses it answers. A peer that nobody has reached at a public address is announced with relayed
+addresses, too (`relay.py`). For that it only has to stay connected to bootstrap nodes that are relays.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from p2ptrain.swarm.rpc import IDLE_TIMEOUT, Rpc, RpcError
 
 LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 600.0
-"""A verdict is asked for anew after so long, and when the relays have changed."""
+"""Seconds after which others are asked again. They are also asked when the relays have changed."""
 DIAL_BACK_GRACE = 10.0
-"""Seconds that others have to dial back once one has said how that went."""
+"""Seconds that the others still get to dial back after one peer has answered."""
 ASKED_AT_ONCE = 3
 MAX_RELAYS = 2
 MAX_CANDIDATES = 8
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Reach:
-    """What others have found of this peer."""
+    """How others can reach this peer, by what they have found."""
 
     def __init__(self, node: Node, rpc: Rpc, config: NodeConfig, door: Door) -> None:
         self._node, self._rpc, self._config, self._door = node, rpc, config, door
@@ -47,11 +47,11 @@ class Reach:
         }
         self._asked_at = -AGAIN_SECONDS
         self._offering: set[PeerId] = set()
-        """Relays that answered the last question."""
+        """The relays among the peers that have answered the last time."""
         self.verdict: Reachability = "loopback" if config.local else "unknown"
 
     async def keep(self) -> None:
-        """For as long as the peer runs: stay connected to relays, and ask when there is something new to learn."""
+        """Runs for as long as the peer does: stays connected to relays, and asks again when something has changed."""
         while not self._config.local:
             await asyncio.sleep(LOOK_SECONDS)
             with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
@@ -63,7 +63,7 @@ class Reach:
                     await self.ask()
 
     async def ask(self) -> None:
-        """Have others dial back, and decide by what they say."""
+        """Ask others to dial back, and set `verdict` by their answers."""
         if self._config.local:
             return
         connected = await self._node.connected()
@@ -81,7 +81,8 @@ class Reach:
         self._decide(bool(given), reached)
 
     def _decide(self, answered: bool, reached: set[str]) -> None:
-        """`reached`: the IPs at which others have reached this peer."""
+        """Set `verdict`. `answered`: whether anybody has answered. `reached`: the IPs at which others reached this
+        peer."""
         public = any(ipaddress.ip_address(ip).is_global for ip in reached)
         where = {**self._node.book.relays(), **self._bootstrap}
         useful = [] if public or self._config.announce else sorted(self._offering & where.keys())
@@ -91,7 +92,7 @@ class Reach:
             self.verdict = "public"
         elif reached:
             self.verdict = "private network"
-        elif answered and not self._config.announce:  # where that is, the asked ones may not have looked
+        elif answered and not self._config.announce:  # others may not have dialled the announced address
             self.verdict = "relayed" if self._node.relays else "outgoing only"
         else:
             self.verdict = "unknown"
@@ -100,12 +101,12 @@ class Reach:
 
     def _candidates(self) -> list[PeerId]:
         known = list(self._bootstrap)
-        if not self._offering & self._bootstrap.keys():  # then those that others use
+        if not self._offering & self._bootstrap.keys():  # then also the relays that other peers use
             known += self._node.book.relays()
         return [peer for peer in dict.fromkeys(known) if peer != self._node.peer_id][:MAX_CANDIDATES]
 
     async def _find_relays(self) -> set[PeerId]:
-        """Connect to relays that have gone out of sight; returns who is connected."""
+        """Connect again to relays whose connection is lost; returns all peers that are connected."""
         connected = await self._node.connected()
         if self.verdict == "public":
             return connected
@@ -117,7 +118,7 @@ class Reach:
         return await self._node.connected() if missed else connected
 
     async def _ask(self, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer | None:
-        for wanted in (ports, ()):  # who will not dial may still relay
+        for wanted in (ports, ()):  # a peer that does not dial back may still be a relay
             try:
                 return await ask_to_dial_back(self._rpc, peer, wanted)
             except RpcError as error:

@@ -1,14 +1,14 @@
-"""A relay for peers that others can't reach, and the tunnels that lead through it.
+"""Relays, and the tunnels through them to peers that others can't reach directly.
 
     caller's p2pd ═ loopback ═ caller ── stream ── relay ── stream ── peer ═ loopback ═ peer's p2pd
 
-A tunnel carries the bytes of one ordinary libp2p connection over two streams that both ends have opened themselves, to
-the relay and from it. The handshake is between the two p2pd at its ends: the relay sees only ciphertext and can play
-neither of them, and to everything above it is a connection like any other, for gossip, calls and bulk, both ways.
+A tunnel carries the bytes of one ordinary libp2p connection. It consists of two streams: from the caller to the relay,
+and from the relay to the peer. The two p2pd at the ends make the handshake, so the relay sees only ciphertext and can
+pretend to be neither of them. Gossip, calls and bulk data use the tunnel like any other connection, in both directions.
 
-p2pd has a relay, too (circuit v2), which is not used: whatever its flags say, it ends a relayed connection after
-128 KiB or two minutes, since it starts a second service with the library's defaults over the configured one; and gossip
-does not run over such connections.
+p2pd has a relay, too (circuit v2). We do not use it for two reasons. It ends a relayed connection after 128 KiB or two
+minutes, whatever its flags say, because it starts a second service with the library's defaults. And gossip does not run
+over such connections.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ RELAY, TUNNEL = "/p2ptrain/relay/1", "/p2ptrain/tunnel/1"
 ANSWER_SECONDS = 10.0
 PIECE = 64 * 1024
 INCOMING = 64
-"""Tunnels that others may have opened to this peer at once."""
+"""Tunnels to this peer that may be open at the same time."""
 RENEW_AT = 0.9
-"""Of a tunnel's limits: its opener replaces it then, at a moment of its own choice."""
+"""The part of a tunnel's limits after which the peer that opened it opens a new one."""
 NOTICE_SECONDS = 4.0
+"""The time that p2pd gets to notice that a connection is lost."""
 WORTH_RENEWING = 5.0
-"""Seconds: a tunnel that broke sooner is not opened again at once."""
+"""Seconds. A tunnel that breaks sooner than this is not opened again at once."""
 
 log = logging.getLogger(__name__)
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -76,7 +77,7 @@ class Streams(Protocol):
 
 
 class RelayRequest(Record):
-    """Lead me to this peer."""
+    """The caller asks the relay: lead me to this peer."""
 
     kind: ClassVar[str] = "relay-request/1"
     max_bytes: ClassVar[int] = 256
@@ -85,24 +86,25 @@ class RelayRequest(Record):
 
 
 class RelayAnswer(Record):
-    """From here on the stream is the tunnel, unless there is a refusal."""
+    """The relay answers. Without a refusal, the stream is the tunnel from here on."""
 
     kind: ClassVar[str] = "relay-answer/1"
     max_bytes: ClassVar[int] = 512
 
     refusal: Text
+    """Why there is no tunnel; empty if there is one."""
     seconds: Count
     bytes: Count
 
 
 class Relay:
-    """The node in the middle."""
+    """The relay's side: leads callers to peers that are connected here."""
 
     def __init__(self, streams: Streams, limits: RelayLimits) -> None:
         self._streams, self._limits = streams, limits
         self._open: Counter[PeerId] = Counter()
         self.tunnels = 0
-        """Open now."""
+        """Tunnels that are open now."""
 
     async def start(self) -> None:
         await self._streams.handle(RELAY, self._serve)
@@ -112,7 +114,7 @@ class Relay:
             async with asyncio.timeout(ANSWER_SECONDS):
                 request = RelayRequest.decode(await _receive(reader, RelayRequest.max_bytes))
         except (MalformedError, TimeoutError) as error:
-            log.debug("a tunnel was asked for in vain: %s", error)
+            log.debug("no tunnel, the request is unusable: %s", error)
             return
         peer = request.to
         refusal = await self._refusal(caller, peer)
@@ -144,12 +146,12 @@ class Relay:
                 waiting.reschedule(None)
                 self._streams.sent["relay"] += await carry(near, far, limits.seconds, limits.bytes)
         except (RuntimeError, TimeoutError) as error:  # ControlError is a RuntimeError
-            refusal = f"that peer does not take it: {error}"[:200]
+            refusal = f"that peer does not take the tunnel: {error}"[:200]
             await _send(near[1], RelayAnswer(refusal=refusal, seconds=0, bytes=0))
 
 
 class Tunnels:
-    """The ends of tunnels: those that this peer opens, and those that relays open to it."""
+    """The two ends of tunnels: those that this peer opens, and those that relays open to it."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -165,10 +167,10 @@ class Tunnels:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def open(self, relay: PeerId, peer: PeerId) -> str:
-        """A tunnel to `peer`: where p2pd can dial it, once and within seconds.
+        """Open a tunnel to `peer`; returns the loopback multiaddr at which p2pd can dial it, once and within seconds.
 
         Raises:
-            NetworkError: the relay does not lead there.
+            NetworkError: the relay does not lead to that peer.
         """
         place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._keep(relay, peer, place))
@@ -183,7 +185,7 @@ class Tunnels:
                 await _send(far[1], RelayRequest(to=peer))
                 limits = RelayAnswer.decode(await _receive(far[0], RelayAnswer.max_bytes))
                 if limits.refusal:
-                    raise NetworkError(f"the relay {short_peer(relay)} does not lead there", limits.refusal)
+                    raise NetworkError(f"the relay {short_peer(relay)} does not lead to that peer", limits.refusal)
                 async with _one_visitor(place) as near:
                     waiting.reschedule(None)
                     await carry(near, far, limits.seconds * RENEW_AT, int(limits.bytes * RENEW_AT))
@@ -192,14 +194,14 @@ class Tunnels:
             if not place.done():
                 place.set_exception(why)
         finally:
-            place.cancel()  # if nothing has been said yet, nobody will
+            place.cancel()  # if it has no result yet, it will never get one
         if time.monotonic() - began > WORTH_RENEWING and await self._is_gone(peer):
             log.info("the tunnel to %s through %s has ended; opening another", short_peer(peer), short_peer(relay))
-            with contextlib.suppress(NetworkError, KeyError):  # KeyError: it is reached otherwise by now
+            with contextlib.suppress(NetworkError, KeyError):  # KeyError: it needs no relay any more
                 await self._streams.connect(peer, self._streams.book[peer])
 
     async def _is_gone(self, peer: PeerId) -> bool:
-        """Whether p2pd has lost its connection: it takes a moment to notice, and it may have another one."""
+        """Whether p2pd has no connection with the peer any more. p2pd needs a moment to notice that one is lost."""
         deadline = time.monotonic() + NOTICE_SECONDS
         while peer in await self._streams.connected():
             if time.monotonic() > deadline:
@@ -221,13 +223,13 @@ class Tunnels:
             self._arrived -= 1
 
     def _is_from_relay(self, peer: PeerId) -> bool:
-        """Whether this peer has chosen that one to lead others here."""
+        """Whether this peer has chosen that one as its relay."""
         return peer in self._streams.relays
 
 
 @contextlib.asynccontextmanager
 async def _one_visitor(place: asyncio.Future[str]) -> AsyncIterator[Stream]:
-    """Listen on loopback for one connection, p2pd's; `place` is where."""
+    """Listen on loopback for one connection, that of p2pd; `place` gets the address."""
     visitor: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
 
     def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -251,7 +253,11 @@ async def _one_visitor(place: asyncio.Future[str]) -> AsyncIterator[Stream]:
 
 
 async def carry(one: Stream, other: Stream, seconds: float | None = None, limit: int | None = None) -> int:
-    """Pass on what comes from either side to the other until one ends or a limit is reached; returns the bytes."""
+    """Copy bytes between two streams, both ways, until one ends or a limit is reached.
+
+    Returns:
+        The number of bytes copied, both directions together.
+    """
     carried = 0
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

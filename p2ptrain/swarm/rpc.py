@@ -3,9 +3,9 @@
     request   u32 length ‖ record
     answer    (u8 kind ‖ u32 length ‖ bytes)…     kind: 0 data, 1 error text, 2 end
 
-hivemind's own calls read whatever length the other side announces and carry protobufs; here every length is bounded
-before it is read, every call has a timeout, and whoever asks too much is told so. `remote_id` comes from the
-transport's handshake, so a handler knows who is asking; the door (`door.py`) says whether it is answered.
+hivemind's own calls carry protobufs and read any length that the other side announces. Here every length is checked
+before it is read, every call has a timeout, and a peer that asks too often is told so. The transport's handshake proves
+who is asking, so a handler knows it; the gate (`daemon.py`) decides whether that peer gets an answer.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
 IDLE_TIMEOUT = 15.0
 OPENING_TIMEOUT = 3.0
-"""For the request of a call that is open to all."""
+"""Seconds in which the request of a call that is open to all must arrive."""
 CALLS_PER_PEER = 8
 CALLS_IN_ALL = 64
 OPENINGS_PER_PEER = 2
 OPENINGS_IN_ALL = 32
-"""Calls that are open to all have places of their own: strangers take none of the others'."""
+"""Calls that are open to all have their own places, so strangers can't take the places of members."""
 LEAVING_PER_PEER = 16
 LEAVING_IN_ALL = 128
-"""Calls that have been answered, or refused, and whose callers are waited for."""
+"""Calls that are answered or refused already, and wait until the caller closes the stream."""
 LEAVING_BYTES = 64 * 1024
-"""What is read meanwhile of a request that was refused, at most."""
+"""At most this much of a refused request is read while waiting."""
 RATE, BURST = 200.0, 400.0
-"""Calls per second that one peer may make in the long run, and at once."""
+"""Calls that one peer may make: per second in the long run, and at once."""
 
 _DATA, _ERROR, _END = 0, 1, 2
 
@@ -53,7 +53,7 @@ Reason = Literal["unreachable", "unknown method", "timeout", "refused", "malform
 
 
 class RpcError(Exception):
-    """A call that did not succeed: which, to whom, and how it failed."""
+    """A call that failed: which method, of which peer, and how it failed."""
 
     def __init__(self, peer: PeerId, method: str, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{method} to {peer[-6:]}: {reason}" + (f" ({detail})" if detail else ""))
@@ -61,17 +61,24 @@ class RpcError(Exception):
 
 
 class Refused(Exception):
-    """Raised by a handler: the caller gets the text."""
+    """Raised by a handler to refuse a call; the caller gets the text."""
 
 
 class RateLimit:
-    """A bucket of calls for each peer, refilled with time; forgets the peers it has not seen for longest."""
+    """Limits how often each peer may call, by a bucket for each that refills with time.
+
+    Args:
+        rate: calls per second in the long run.
+        burst: calls at once, after a long rest.
+        peers: how many peers are remembered; those that called longest ago are forgotten first.
+    """
 
     def __init__(self, rate: float, burst: float, peers: int = 4096) -> None:
         self._rate, self._burst, self._peers = rate, burst, peers
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, peer: str, now: float | None = None) -> bool:
+        """Whether the peer may call now; if so, this counts as a call. `now`: monotonic seconds."""
         now = time.monotonic() if now is None else now
         level, then = self._buckets.pop(peer, (self._burst, now))
         level = min(self._burst, level + (now - then) * self._rate)
@@ -83,20 +90,20 @@ class RateLimit:
 
 
 class Places:
-    """Calls that are being answered at a time: so many of one peer, so many in all."""
+    """Limits how many calls are answered at the same time: of one peer, and of all together."""
 
     def __init__(self, per_peer: int, in_all: int) -> None:
         self.per_peer, self.in_all = per_peer, in_all
         self.running: Counter[PeerId] = Counter()
 
     def refusal(self, peer: PeerId) -> str:
-        """Why there is no place for another one; empty if there is."""
+        """Why this peer gets no place now; empty if it gets one."""
         is_full = self.running[peer] >= self.per_peer or self.running.total() >= self.in_all
         return "too many calls at once" if is_full else ""
 
     @contextlib.contextmanager
     def taken(self, peer: PeerId) -> Iterator[None]:
-        """One place, for as long as the context lasts."""
+        """Takes one place for as long as the context lasts."""
         self.running[peer] += 1
         try:
             yield
@@ -107,7 +114,7 @@ class Places:
 
 
 class Rpc:
-    """Both sides of typed calls over one node."""
+    """Calls over one node: answers those of others, and makes its own."""
 
     def __init__(self, node: Node, gate: Gate) -> None:
         self._node, self._gate = node, gate
@@ -126,8 +133,15 @@ class Rpc:
         versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
-        """Answer calls of `method` with one record each; those of peers that the door refuses, too, if it is open to
-        all."""
+        """Answer each call of `method` with one record.
+
+        Args:
+            method: the name of the call.
+            request_type: the record that a caller sends.
+            handler: gets the caller and its request, returns the answer; may raise Refused.
+            versioned: whether the protocol version is part of the name on the wire.
+            open_to_all: whether peers that the gate refuses get an answer, too.
+        """
 
         async def answer(peer: PeerId, request: Request) -> AsyncGenerator[Buffer, None]:
             yield (await handler(peer, request)).encoded
@@ -142,9 +156,9 @@ class Rpc:
         versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
-        """Answer calls of `method` with any number of frames of at most `MAX_FRAME_BYTES`.
+        """Answer each call of `method` with any number of frames of at most `MAX_FRAME_BYTES`; see `serve`.
 
-        The door is asked again before each frame: an order may come while an answer is on its way.
+        The gate is asked again before each frame, since an owner may revoke the caller while the answer is sent.
         """
 
         places = self._open_places if open_to_all else self._places
@@ -179,14 +193,14 @@ class Rpc:
         self._node.sent[method] += len(header) + len(frame)
         writer.write(header)
         writer.write(frame)
-        async with asyncio.timeout(IDLE_TIMEOUT):  # wait_for would make a task of every frame
+        async with asyncio.timeout(IDLE_TIMEOUT):  # wait_for would create a task for every frame
             await writer.drain()
 
     async def _wait_for_leaving(self, peer: PeerId, reader: asyncio.StreamReader) -> None:
-        """Let the caller close the stream first, if it does so in time and not too many are waited for.
+        """Let the caller close the stream first, if it does so in time and not too many others are waiting.
 
-        p2pd resets a stream that is closed here with something unread, and now and then any other, too (its two
-        directions race): what is on its way to the caller is lost then.
+        If this side closes a stream with unread bytes, p2pd resets it, and the caller loses what is still on its way.
+        Now and then this happens without unread bytes, too, because the two directions race.
         """
         if self._leaving.refusal(peer):
             return
@@ -212,11 +226,13 @@ class Rpc:
         """Call a method that answers with one record.
 
         Args:
-            of_member: only if the door says that the peer belongs to the run; it is introduced to first.
-            tries: how often a call may break off; only for what does no harm when it is asked twice.
+            timeout: seconds for each try.
+            versioned: whether the protocol version is part of the name on the wire.
+            of_member: ask the gate first, which introduces this peer and makes sure that both belong to the run.
+            tries: how often to ask if the call breaks off; more than 1 only where asking twice does no harm.
 
         Raises:
-            RpcError: in every case but success.
+            RpcError: the call did not succeed.
         """
 
         async def first_frame() -> bytes:
@@ -248,10 +264,11 @@ class Rpc:
         versioned: bool = True,
         of_member: bool = True,
     ) -> AsyncGenerator[bytes, None]:
-        """Call a method that answers with frames; leave the iterator early to break the call off.
+        """Call a method that answers with frames of at most `max_frame` bytes. Leave the iterator early to end the
+        call.
 
         Raises:
-            RpcError: if the stream does not come to its regular end.
+            RpcError: the call was refused, or ended before all frames had come.
         """
         if of_member:
             await self._gate.meet(peer)
@@ -264,7 +281,7 @@ class Rpc:
             except RpcError as error:
                 if not of_member or again or error.detail != STRANGER:
                     raise
-                await self._gate.meet(peer, again=True)  # it has forgotten this peer, e.g. by a restart
+                await self._gate.meet(peer, again=True)  # the peer has forgotten this one, e.g. by a restart
 
     async def _ask(
         self, peer: PeerId, method: str, request: Record, max_frame: int, versioned: bool

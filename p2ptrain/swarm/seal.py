@@ -1,10 +1,11 @@
-"""Sealed gossip: what members of a private run say to all others, which any node of libp2p could overhear.
+"""Sealed gossip: the encryption of what members of a private run say to all others. Any libp2p node could overhear it.
 
     epoch 8 ‖ nonce 12 ‖ ChaCha20-Poly1305( boot 8 ‖ count 4 ‖ message )          48 bytes more than the message
 
-`epoch` names the key (`run.access`). Run, topic and the sender's peer id are authenticated with it, so what one member
-has sealed can't be said by another, or elsewhere. `boot` and `count` only ever grow with one sender, so a message that
-is heard again later, when libp2p has forgotten it, is not taken. Pure: the caller hands in the time.
+`epoch` names the key (`run.access`). The run, the topic and the sender's peer id are authenticated as well, so nobody
+can send the sealed message of one member as another member's, or to another topic. The numbers `boot` and `count` of
+one sender only grow. So a message is not accepted again if somebody repeats it after libp2p has forgotten it. The
+caller passes the monotonic time, in seconds.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from p2ptrain.run.access import Epoch
 OVERHEAD = 48
 """Bytes that a seal adds."""
 GRACE = 60.0
-"""Seconds for which what was sealed with the key before is still read: not everyone has heard of a new one at once."""
+"""Seconds for which messages with the former key are still read, since not everybody knows a new key at once."""
 _EPOCH, _NONCE, _BOOT, _COUNT = 8, 12, 8, 4
 _WINDOW = 256
-"""Gossip takes several ways: a message may arrive after so many later ones of its sender."""
+"""Gossip takes several ways. A message may arrive after up to this many later messages of its sender."""
 _MOST_SENDERS = 8192
 
 
 class UnknownEpochError(MalformedError):
-    """Sealed with a key that is not known here: one of the two sides has not heard of an order."""
+    """The message is sealed with a key that this peer does not know: one of the two has missed an order."""
 
 
 @dataclass(slots=True)
 class _Heard:
-    """The numbers of a sender's messages that have been taken."""
+    """The numbers of the messages of one sender that were accepted."""
 
     boot: int = -1
     newest: int = -1
@@ -44,13 +45,13 @@ class _Heard:
 
 
 class Replays:
-    """Lets each message of a sender through once."""
+    """Accepts each message of a sender once."""
 
     def __init__(self) -> None:
         self._heard: OrderedDict[PeerId, _Heard] = OrderedDict()
 
     def is_new(self, sender: PeerId, boot: int, count: int) -> bool:
-        """Whether this number was not heard before, and could not have been forgotten meanwhile."""
+        """Whether the message with this number is new. If it is so old that its number may be forgotten, it is not."""
         heard = self._heard.pop(sender, None) or _Heard()
         self._heard[sender] = heard
         if len(self._heard) > _MOST_SENDERS:
@@ -67,7 +68,7 @@ class Replays:
 
 
 class Seal:
-    """Seals what this process says, and opens what others say.
+    """Seals the messages of this process, and opens those of others.
 
     Args:
         run: the run's id.
@@ -77,14 +78,14 @@ class Seal:
     def __init__(self, run: bytes, me: PeerId) -> None:
         self._run, self._me, self._count = run, me, 0
         self.boot = 0
-        """Larger at each start of this peer."""
+        """A number that is larger at each start of this peer."""
         self._epoch = b""
         self._ciphers: dict[bytes, ChaCha20Poly1305] = {}
         self._ends: dict[bytes, float] = {}
         self._replays = Replays()
 
     def use(self, epoch: Epoch, now: float) -> None:
-        """From now on seal with this key; what is sealed with those before is read for a minute.
+        """Seal with this key from now on. Messages with the former key can still be opened for a minute.
 
         Args:
             now: monotonic seconds.
@@ -98,10 +99,11 @@ class Seal:
 
     @property
     def is_ready(self) -> bool:
+        """Whether there is a key, so that `seal` can be used."""
         return bool(self._epoch)
 
     def seal(self, topic: str, message: bytes) -> bytes:
-        """For everyone who has the newest key. `use` has to come first."""
+        """The sealed message, for everybody who has the newest key. Call `use` first."""
         nonce = secrets.token_bytes(_NONCE)
         numbers = self.boot.to_bytes(_BOOT, "big") + self._count.to_bytes(_COUNT, "big")
         self._count += 1
@@ -109,11 +111,11 @@ class Seal:
         return self._epoch + nonce + sealed
 
     def open(self, topic: str, sender: PeerId, data: bytes, now: float) -> bytes:
-        """What `sender` has sealed.
+        """The message that `sender` has sealed.
 
         Raises:
-            UnknownEpochError: with a key that is not known here, or was given up over a minute ago.
-            MalformedError: nobody has sealed this for this topic as this sender, or it was heard before.
+            UnknownEpochError: the key is not known here, or was replaced over a minute ago.
+            MalformedError: this sender has not sealed it for this topic, or the message was accepted before.
         """
         epoch, nonce, sealed = data[:_EPOCH], data[_EPOCH : _EPOCH + _NONCE], data[_EPOCH + _NONCE :]
         if epoch not in self._ciphers or now > self._ends.get(epoch, now):

@@ -1,4 +1,5 @@
-"""What p2pd needs of this machine: ports that are free, and a folder for its control sockets, swept after a crash."""
+"""What p2pd needs from this machine: free ports, and a folder for its control sockets, which is removed after a
+crash."""
 
 from __future__ import annotations
 
@@ -18,19 +19,24 @@ from p2ptrain.swarm.addresses import address_parts
 
 
 class SocketFolder:
-    """A process's own folder for p2pd's sockets, locked while it lives. Folders of dead processes are removed."""
+    """The folder of this process for p2pd's sockets, locked while the process lives."""
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path, self._lock = path, lock
 
     @classmethod
     def make(cls) -> SocketFolder:
+        """Make a new folder, and remove those that dead processes have left.
+
+        Raises:
+            NetworkError: the folder can't be made.
+        """
         parent = Path(tempfile.gettempdir()) / f"p2ptrain-{os.getuid()}"
         try:
             parent.mkdir(mode=0o700, exist_ok=True)
             if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
-                raise PermissionError(f"{parent} belongs to someone else or is open to others")
-            with FileLock(parent / "lock"):  # nobody sweeps between the making and the locking of a folder
+                raise PermissionError(f"{parent} belongs to another user or is open to others")
+            with FileLock(parent / "lock"):  # so that nobody removes a new folder before it is locked
                 cls._sweep(parent)
                 path = parent / secrets.token_hex(4)
                 path.mkdir(mode=0o700)
@@ -49,23 +55,24 @@ class SocketFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
+        """Remove the folder; call it once p2pd has ended."""
         self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def check_port(address: str) -> None:
-    """Refuse an address at which this machine can't listen. libp2p listens with SO_REUSEPORT, so a second process on a
-    port would silently take half its connections.
+    """Check that this machine can listen at a multiaddr. libp2p itself would not notice: it listens with SO_REUSEPORT,
+    and a second process at the same port would silently take half of the connections.
 
     Raises:
-        UsageError: it is no multiaddr.
-        NetworkError: it is another machine's, or its port is taken.
+        UsageError: it is not a multiaddr that begins with /ip4 or /ip6.
+        NetworkError: this machine does not have the address, or another process uses the port.
     """
     parts = address_parts(address)
     if parts is None:
         raise UsageError(
             f"can't listen at {address!r}",
-            "it is no /ip4 or /ip6 multiaddr",
+            "it is not a multiaddr that begins with /ip4 or /ip6",
             "write it like --listen /ip4/0.0.0.0/tcp/31337",
         )
     host, transport, port = parts
@@ -73,7 +80,7 @@ def check_port(address: str) -> None:
     kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
     with socket.socket(family, kind) as probe:
         if transport == "tcp":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed connection's port is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port of a closed connection is free
         try:
             probe.bind((host, port))
         except OSError as error:

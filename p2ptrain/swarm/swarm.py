@@ -1,7 +1,7 @@
-"""This process's place in a swarm: one node, its calls and its directory, on one asyncio thread.
+"""This process in a swarm: one node, its calls and its directory, on one asyncio thread.
 
-The thread that trains never runs network code; it hands coroutines over with `run` or `submit`. Everything async here
-and in the exchanges belongs to the network thread.
+The training thread never runs network code. It hands coroutines over to the network thread with `run` or `submit`. All
+async functions, here and in the methods, run on the network thread.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from p2ptrain.swarm.rpc import IDLE_TIMEOUT, Rpc, RpcError
 START_TIMEOUT = 60.0
 NOTABLE_CLOCK_ERROR = 300.0
 LAST_YEAR = 253_402_300_800.0
-"""Seconds since 1970 that still have a date in Python."""
+"""Seconds since 1970; later times have no date in Python."""
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 class Hello(Record):
-    """The one question that peers of every version can ask each other."""
+    """The one call that peers of all versions understand."""
 
     kind: ClassVar[str] = "hello/1"
 
 
 class HelloAnswer(Record):
-    """Never changes: newer versions add methods, not fields."""
+    """The answer to `Hello`. It never changes: newer versions add calls, not fields."""
 
     kind: ClassVar[str] = "hello-answer/1"
     max_bytes: ClassVar[int] = 4096
@@ -64,7 +64,7 @@ class HelloAnswer(Record):
 
 
 class Swarm:
-    """A running node and the thread that it lives on. Use `start`, and `close` or a `with` block."""
+    """A running node and its thread. Create it with `start`; end it with `close`, or use a `with` block."""
 
     def __init__(self, identity: Identity, config: NodeConfig, door: Door) -> None:
         self.identity, self.config, self.door = identity, config, door
@@ -85,11 +85,13 @@ class Swarm:
         """Start p2pd and join the swarm at `config.bootstrap`, or start a swarm of one.
 
         Args:
-            door: who may talk with this peer; None: everyone.
+            identity: the key of this peer; `close` releases it.
+            config: how this machine takes part in the network.
+            door: decides who may talk with this peer; None: everyone may.
 
         Raises:
             UsageError: an address to listen at is no multiaddr.
-            NetworkError: this machine can't listen, nobody answers, or who answers speaks another protocol.
+            NetworkError: this machine can't listen, nobody answers, or the peers that answer speak another protocol.
             AccessError: the swarm is private, and this peer is not let in.
         """
         swarm = cls(identity, config or NodeConfig(), door or Door())
@@ -113,7 +115,11 @@ class Swarm:
         return self.identity.key
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-        """Run a coroutine on the network thread and wait for its result."""
+        """Run a coroutine on the network thread and wait for its result.
+
+        Raises:
+            TimeoutError: it was not done after `timeout` seconds, and is cancelled.
+        """
         future = self.submit(work)
         try:
             return future.result(timeout)
@@ -126,7 +132,8 @@ class Swarm:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """On the network thread: start background work that should never fail. If it does, `check` raises."""
+        """Start background work that should never fail; call this on the network thread. If it fails, `check`
+        raises."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._notice_failure)
         return task
@@ -141,17 +148,18 @@ class Swarm:
             self._failure = self._failure or error
 
     def check(self) -> None:
-        """Raise what made background work fail, or why this peer is no member any more; called by whoever trains or
-        waits."""
+        """Raise the error that ended background work, or the reason why this peer is not a member any more. The
+        training thread calls this regularly, and so does everything that waits."""
         if failure := self._failure or self.door.expelled:
             raise failure
 
     def addresses(self) -> list[str]:
-        """Where others can reach this peer."""
+        """The multiaddrs at which others can reach this peer."""
         return self.run(self.node.addresses(), START_TIMEOUT)
 
     def close(self) -> None:
-        """Leave: end p2pd, remove its sockets, end the thread, release the identity. Safe to call twice."""
+        """Leave the swarm: end p2pd, remove its sockets, end the thread, release the identity. A second call does
+        nothing."""
         if self._closed:
             return
         self._closed = True
@@ -193,7 +201,7 @@ class Swarm:
         await self.reach.ask()
         hidden = self.config.passing or self.reach.verdict in ("relayed", "outgoing only")
         if first and not self.door.is_private:
-            first |= await self.node.connected()  # with the relays on the way: hidden peers do not answer
+            first |= await self.node.connected()  # with the relays: hidden peers do not answer in the DHT
         self.directory = await Directory.join(self.node, first, self.door, hidden)
         self._to_close.push_async_callback(self.directory.close)
         self.spawn(self.reach.keep())
@@ -202,10 +210,12 @@ class Swarm:
 
     async def _watch_daemon(self) -> None:
         reason = await self.node.ended()
-        raise NetworkError("the connection to the swarm is lost", reason, "start the peer again: it resumes")
+        raise NetworkError(
+            "the connection to the swarm is lost", reason, "start the peer again; it resumes where it stopped"
+        )
 
     async def _stop(self) -> None:
-        with contextlib.suppress(StorageError):  # full disks are told of by what matters more
+        with contextlib.suppress(StorageError):  # other parts report a full disk
             self.door.save()
         await self._to_close.aclose()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -222,13 +232,13 @@ class Swarm:
         )
 
     async def _ask_hello(self, peer: PeerId) -> tuple[HelloAnswer, float]:
-        """What a peer says, and this machine's time in the middle of that."""
+        """A peer's answer to `Hello`, and this machine's time halfway between question and answer."""
         asked = time.time()
         answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3)
         return answer, (asked + time.time()) / 2
 
     async def _greet(self, peers: set[PeerId]) -> None:
-        """Ask the first peers for their protocol, and take over the swarm's time from them."""
+        """Ask the first peers for their protocol, and adopt the swarm's time from them."""
         if not peers:
             return
         answers = (await ask_all({peer: self._ask_hello(peer) for peer in peers}, IDLE_TIMEOUT)).values()
@@ -239,11 +249,13 @@ class Swarm:
                 raise failure
             if isinstance(failure, RpcError) and failure.detail == STRANGER:
                 raise AccessError(
-                    "this run is private", "the invite holds no key", "ask an owner of the run for an invite of yours"
+                    "this run is private", "the invite holds no key", "ask an owner of the run for an invite for you"
                 )
             foreign = isinstance(failure, RpcError) and failure.reason in ("unknown method", "malformed")
             raise NetworkError(
-                "who answers at the swarm's address is no p2ptrain peer" if foreign else "the swarm does not answer",
+                "a program that is not a p2ptrain peer answers at the swarm's address"
+                if foreign
+                else "the swarm does not answer",
                 str(failure),
                 "ask for a newer invite",
             )
@@ -262,11 +274,12 @@ class Swarm:
 
 
 def _note_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Of work that nobody waits for. hivemind's own ends so when p2pd does, which is told elsewhere."""
+    """Log an error of work that nobody waits for. When p2pd ends, hivemind's work fails with OSErrors; that p2pd has
+    ended is reported elsewhere, so these go to the debug log."""
     error = context.get("exception")
     log.log(logging.DEBUG if isinstance(error, OSError) else logging.ERROR, "%s", context["message"], exc_info=error)
 
 
 def version() -> str:
-    """This installation's version."""
+    """The version of the installed p2ptrain."""
     return importlib.metadata.version("p2ptrain")

@@ -1,8 +1,8 @@
-"""What p2pd's connections have carried, as the kernel counts it: gossip that is passed on, encryption, acknowledgements
-and retransmissions included, of which nothing is seen in this process.
+"""How many bytes p2pd's connections have carried, as the kernel counts them. This includes what this process can't see:
+gossip that p2pd passes on, encryption, acknowledgements and retransmissions.
 
-Linux only: `sock_diag(7)` tells of every TCP socket how many bytes and segments it has sent and received, and
-/proc/<pid>/fd which sockets are p2pd's. There are no such counters for QUIC.
+Linux only. `sock_diag(7)` says for every TCP socket how many bytes and segments it has sent and received, and
+/proc/<pid>/fd says which sockets belong to p2pd. For QUIC there are no such counters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEADER_BYTES = 52
-"""Of a segment: IPv4, TCP and its timestamps."""
+"""Bytes of a segment's headers: IPv4, TCP and its timestamps."""
 _SOCK_DIAG, _DIAG_BY_FAMILY, _INFO = 4, 20, 2
 _DUMP = 0x301
 """NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH"""
@@ -29,7 +29,7 @@ _MESSAGE = 72
 
 
 class Carried(NamedTuple):
-    """Bytes in packets."""
+    """Bytes of packets that were sent (`up`) and received (`down`)."""
 
     up: int
     down: int
@@ -41,36 +41,38 @@ class Carried(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One TCP connection in the kernel's words."""
+    """One TCP connection, as the kernel describes it."""
 
     inode: int
     cookie: bytes
-    """The same for as long as the socket lives, and no other's."""
+    """Names the socket for as long as it lives; no other socket has the same."""
     inside: bool
     """Whether the other end is on this machine."""
     carried: Carried
 
 
 class Wire:
-    """The connections of one process.
+    """Counts the bytes of all connections of one process.
 
     Args:
-        inside: whether those within this machine count. Ends of tunnels must not: what they carry is counted on the
-            connection to the relay.
+        pid: the process.
+        inside: whether connections within this machine count. The ends of tunnels must not: their bytes are counted at
+            the connection to the relay.
 
     Raises:
-        OSError: this system does not tell.
+        OSError: this system has no such counters.
     """
 
     def __init__(self, pid: int, inside: bool) -> None:
         self._folder, self._inside = Path(f"/proc/{pid}/fd"), inside
         self._ended, self._open = Carried(0, 0), dict[bytes, Carried]()
         if sys.platform != "linux":
-            raise OSError(f"{sys.platform} does not tell what a process's connections carry")
+            raise OSError(f"{sys.platform} does not say what the connections of a process carry")
         self.carried()
 
     def carried(self) -> Carried:
-        """Since those connections were opened. A closed one counts as it was last seen: ask often."""
+        """The bytes since the connections were opened. A closed connection counts as it was last seen, so call this
+        often."""
         own = set(self._inodes())
         counted = (found for found in tcp_sockets() if found.inode in own and (self._inside or not found.inside))
         seen = {found.cookie: found.carried for found in counted}
@@ -90,7 +92,7 @@ class Wire:
 
 
 def tcp_sockets() -> Iterator[Socket]:
-    """Those of this network namespace, whosesoever."""
+    """All TCP sockets of this network namespace, of every process."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
         for family in (socket.AF_INET, socket.AF_INET6):
             request = struct.pack("=BBBBI48x", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, 0xFFFFFFFF)
@@ -107,14 +109,14 @@ def _answers(kernel: socket.socket) -> Iterator[Socket]:
             if kind == _DONE:
                 return
             if kind == _ERROR:
-                raise OSError(-struct.unpack_from("=i", data, at + 16)[0], "the kernel does not tell of TCP sockets")
+                raise OSError(-struct.unpack_from("=i", data, at + 16)[0], "the kernel does not list TCP sockets")
             if found := _read(data[at + 16 : at + length]):
                 yield found
             at += (length + 3) & ~3
 
 
 def _read(message: bytes) -> Socket | None:
-    """One inet_diag_msg; None if there are no counters, as with sockets that are closed already."""
+    """Reads one inet_diag_msg; None if it has no counters, e.g. because the socket is closed already."""
     cookie, inode = message[44:52], struct.unpack_from("=I", message, 68)[0]
     there = message[24:28] if message[0] == socket.AF_INET else message[24:40]
     inside = there[:1] == b"\x7f" if len(there) == 4 else there == _LOOPBACK or there[:13] == _MAPPED_LOOPBACK
@@ -125,7 +127,7 @@ def _read(message: bytes) -> Socket | None:
             info = message[at + 4 : at + length]
             (received,) = struct.unpack_from("=Q", info, 128)
             segments_out, segments_in = struct.unpack_from("=II", info, 136)
-            (sent,) = struct.unpack_from("=Q", info, 200)  # with what was sent again
+            (sent,) = struct.unpack_from("=Q", info, 200)  # includes retransmissions
             up, down = sent + segments_out * HEADER_BYTES, received + segments_in * HEADER_BYTES
             return Socket(inode, cookie, inside, Carried(up, down))
         at += (max(length, 4) + 3) & ~3

@@ -61,7 +61,7 @@ FORGED = {
 
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
 def test_what_was_changed_is_refused(forged: Announcement) -> None:
-    with pytest.raises(MalformedError, match=r"not its run's|not signed by its author"):
+    with pytest.raises(MalformedError, match=r"another spec than its run|not signed by its author"):
         announced_run(forged.encoded)
 
 

@@ -104,7 +104,7 @@ def test_a_file_is_found_by_how_its_peers_id_ends_also_while_it_is_in_use(tmp_pa
     for mine in made:
         assert Identity.find(tmp_path, mine.peer_id) == Identity.find(tmp_path, mine.peer_id[-6:]) == mine.path
         mine.close()
-    with pytest.raises(IdentityError, match="is the peer …nobody's") as refusal:
+    with pytest.raises(IdentityError, match="belongs to the peer …nobody") as refusal:
         Identity.find(tmp_path, "nobody")
     assert "--identity" in refusal.value.next_step
     with pytest.raises(IdentityError):

@@ -316,11 +316,11 @@ class Raw(Record):
 FORGED: dict[str, tuple[Callable[[Member], Record], str]] = {
     "in another's name": (
         lambda me: Heartbeat(presence=presence_of(KEYS[1], run=me.run), news=b""),
-        "a heartbeat speaks for somebody else",
+        "a heartbeat names another peer or run than its own",
     ),
     "for another run": (
         lambda me: Heartbeat(presence=presence_of(me.swarm.key), news=b""),
-        "a heartbeat speaks for somebody else",
+        "a heartbeat names another peer or run than its own",
     ),
     "garbage": (lambda me: Raw.of(b"garbage"), "a message is no record"),
     "in name only": (lambda me: Raw.of(msgpack.packb(["heartbeat/1", {}])), "a heartbeat/1 record is wrong"),

@@ -62,15 +62,15 @@ BROKEN = {
     "prolonged": (with_("2027-12-01", "2028-11-30"), "not signed by its author"),
     "in another's name": (with_("Ada", "Eve"), "not signed by its author"),
     "another one's signature": (with_(SIGNATURE, entry_of(BOB).to_toml().splitlines()[-1]), "not signed by its author"),
-    "no base64": (with_(SIGNATURE, 'signature = "?"'), "not in base64"),
-    "cut off": (with_(SIGNATURE, SIGNATURE[:-6] + '"'), "not in base64"),
+    "no base64": (with_(SIGNATURE, 'signature = "?"'), "not base64"),
+    "cut off": (with_(SIGNATURE, SIGNATURE[:-6] + '"'), "not base64"),
     "too long a signature": (with_(SIGNATURE, f'signature = "{"A" * 101}"'), "'signature' is wrong"),
     "no signature": (with_(SIGNATURE, ""), "'signature' is wrong"),
     "another key": (GOOD + "trusted = true\n", "'trusted' is wrong"),
     "a text for a date": (with_("2027-12-01", '"2027-12-01"'), "'until' is wrong"),
     "a time for a date": (with_("2027-12-01", "2027-12-01T00:00:00"), "'until' is wrong"),
     "a damaged invite": (with_(invite_of(ADA), invite_of(ADA)[:-1]), "the invite is damaged"),
-    "a run's invite": (with_(invite_of(ADA), str(Invite(digest_of(b"run"), (address_of(ADA),)))), "a run's"),
+    "a run's invite": (with_(invite_of(ADA), str(Invite(digest_of(b"run"), (address_of(ADA),)))), "leads to a run"),
     "two nodes": (with_(invite_of(ADA), str(Invite(None, (address_of(ADA), address_of(BOB))))), "several peers"),
     "behind a relay": (
         with_(invite_of(ADA), str(Invite(None, (f"{address_of(BOB)}/p2p-circuit/p2p/{ADA.peer_id}",)))),
@@ -93,7 +93,12 @@ def test_a_broken_entry_is_told_and_the_others_hold(text: str, told: str, tmp_pa
 
 @pytest.mark.parametrize(
     ("today", "told"),
-    [(NEXT_YEAR, ""), (date(2027, 12, 2), "it has ended"), (date(2025, 11, 29), ""), (date(2025, 11, 28), "too long")],
+    [
+        (NEXT_YEAR, ""),
+        (date(2027, 12, 2), "not valid any more"),
+        (date(2025, 11, 29), ""),
+        (date(2025, 11, 28), "too long"),
+    ],
 )
 def test_an_entry_has_its_time(today: date, told: str, tmp_path: Path) -> None:
     (found,) = listed(tmp_path / "nodes.toml", GOOD, today=today)
@@ -105,7 +110,7 @@ def test_a_node_is_listed_once(tmp_path: Path) -> None:
     older = NodeEntry.sign(invite_of(ADA, 9), "Ada", date(2027, 1, 1), ADA, TODAY).to_toml()
     first, second = listed(tmp_path / "nodes.toml", GOOD, older)
     assert first.entry is not None
-    assert "listed before" in second.problem
+    assert "in the list already" in second.problem
 
 
 NO_LISTS = {
@@ -158,10 +163,10 @@ def toml_of(table: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("invite", "operator", "until", "told"),
     [
-        (invite_of(BOB), "Ada", NEXT_YEAR, "another node than the one that signed"),
+        (invite_of(BOB), "Ada", NEXT_YEAR, "another node than the one that has signed"),
         (invite_of(ADA)[:-1], "Ada", NEXT_YEAR, "the invite is damaged"),
         (invite_of(ADA), "", NEXT_YEAR, "'operator' is wrong"),
-        (invite_of(ADA), "Ada", TODAY.replace(year=2025), "it has ended"),
+        (invite_of(ADA), "Ada", TODAY.replace(year=2025), "not valid any more"),
         (invite_of(ADA), "Ada", TODAY.replace(year=2036), "too long"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_libp2p_node_of_other_software_is_told(swarms: Swarms, pair: Pair) -> 
     finally:
         host.run(foreign.close())
         identity.close()
-    assert refusal.what == "who answers at the swarm's address is no p2ptrain peer"
+    assert refusal.what == "a program that is not a p2ptrain peer answers at the swarm's address"
     assert "protocols not supported" in refusal.why
 
 
@@ -173,7 +173,7 @@ def test_a_swarm_without_a_directory_is_told(swarms: Swarms) -> None:
 def test_ones_own_address_is_told(swarms: Swarms) -> None:
     identity = swarms.identity()
     refusal = refusal_of(identity, f"/ip4/127.0.0.1/tcp/1/p2p/{identity.peer_id}")
-    assert refusal.what == "the swarm's address is this peer's own"
+    assert refusal.what == "the swarm's address is the address of this peer itself"
     assert identity.peer_id in refusal.why
 
 
