@@ -80,7 +80,7 @@ def test_it_can_be_read_beside_a_running_peer(run_folder: Path) -> None:
     running.close()
 
 
-# What is not a run folder, or not this run's ---------------------------------------------------------------------------
+# What is not a run folder, or not this run's --------------------------------------------------------------------------
 
 
 def refusal_of(path: Path) -> StorageError:
