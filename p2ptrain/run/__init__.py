@@ -1,6 +1,6 @@
-"""What a run is: its spec, its genesis and id, and the alphabet of records, digests and signatures.
+"""What a run is: its spec, its genesis and id, and the records, digests and signatures that peers exchange.
 
-Everything else in p2ptrain stands on this package; it imports none of it and touches neither network nor threads.
+All other rooms use this one. It imports none of them, and it touches neither the network nor threads.
 """
 
 from p2ptrain.run.digest import CHUNK_BYTES, NO_DIGEST, Digest, Manifest, digest_of, short

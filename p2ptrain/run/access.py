@@ -1,12 +1,13 @@
-"""Who may take part in a private run, and the key of its gossip. Pure: no network, no files, no clock of its own.
+"""Who may take part in a private run, and the key of its gossip. Pure: no network, no files, no clock.
 
-What is known are certificates and owners' orders, each signed, and the secrets that orders commit to. All of it only
-grows, in any order, so peers that have heard the same papers agree about everybody and on the key:
+A peer knows certificates and owners' orders, all of them signed, and the secrets that the orders commit to. Papers are
+only ever added, and their order does not matter. So peers that know the same papers agree about every member and on
+the key:
 
     key = BLAKE3-derive-key("p2ptrain 2026 gossip key", run ‖ founding secret ‖ each order's secret, by commitment)
 
-Who is shut out by an order never gets that order's secret, and without it none of the keys that follow, also if two
-owners shut out two peers at the same moment.
+A peer that an order shuts out never gets the secret of that order. Without it the peer can't make any later key. This
+holds also if two owners shut out two peers at the same moment.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from p2ptrain.run.record import kind_of
 from p2ptrain.run.spec import RunSpec
 
 TOLERANCE = 3600
-"""Seconds: by so much may clocks differ before a certificate counts as expired."""
+"""Seconds that a certificate still counts after its end, because clocks differ."""
 MOST_CERTIFICATES, MOST_ORDERS = 4096, 1024
 MOST_BY_INVITE = 128
-"""Peers that come by one invite: whoever holds it can make as many as they like."""
+"""Most peers that can come by one invite. Whoever holds an invite can make any number of peer ids."""
 OWNERS_CERTIFICATES = 1024
-"""Of the certificates, so many are left for invites of one peer each, which owners alone can make."""
+"""How many of the certificates are kept free for invites for one named peer. Only owners can make those."""
 STRANGER = "introduce yourself"
-"""What a peer is told that has shown no certificate: with one, it may try again."""
+"""The refusal for a peer that has shown no certificate. With one, it may try again."""
 REVOKED = "revoked"
-"""How the reason begins of a peer that is out for good."""
+"""The refusal of a peer that is shut out for good begins with this."""
 
 Paper = Certificate | Order
 
 
 class TooManyError(MalformedError):
-    """A paper is good, but there are as many of its kind as a run can have."""
+    """A paper is valid, but the run already has the most papers of its kind."""
 
 
 Role = Literal["owner", "founder", "member"]
@@ -51,35 +52,35 @@ Role = Literal["owner", "founder", "member"]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The gossip's key for as long as no further order is known."""
+    """The key of the gossip until the next order."""
 
     name: bytes
-    """8 bytes, the same for everyone who knows the same orders."""
+    """8 bytes; the same on all peers that know the same orders."""
     key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody who is or was in the run, for lists."""
+    """A peer that is or was in the run, for lists."""
 
     peer: PeerId
     role: Role
     label: str
-    """Of the invite."""
+    """The label of its invite."""
     invited_by: str
     """The owner's peer id; empty for owners and the founder."""
     expires: int | None
     refusal: str
-    """Why it is out; empty if it is in."""
+    """Why it may not take part; empty if it may."""
 
 
 def commitment(secret: bytes) -> Digest:
-    """What an order or a genesis publishes of its secret."""
+    """The commitment to a secret, which an order or a genesis publishes."""
     return Digest(blake3(secret, derive_key_context="p2ptrain 2026 access secret").digest())
 
 
 def owners_of(genesis: Genesis, spec: RunSpec) -> frozenset[PeerId]:
-    """Whose signature admits and shuts out: the founder's, unless the spec names others."""
+    """The peers whose signature admits and shuts out: those that the spec names, else the founder."""
     return frozenset(spec.swarm.owners or (genesis.author,))
 
 
@@ -92,24 +93,27 @@ class Access:
         self.owners = owners_of(genesis, spec)
         self._founding = genesis.seal
         self._papers: dict[Digest, Paper] = {}
-        """By digest; certificates by that of invitation and peer, as their holders can make many proofs of the same."""
+        """Orders by their digest, certificates by their `claim`: one claim can have many proofs."""
         self._certificates: dict[PeerId, list[Certificate]] = defaultdict(list)
         self._came: dict[bytes, list[PeerId]] = defaultdict(list)
-        """Who has come by each invite."""
+        """The peers that came by each invite."""
         self._shut_out: dict[PeerId, Order] = {}
         self._closed: dict[bytes, list[Order]] = defaultdict(list)
         self._secrets: dict[Digest, bytes] = {}
         self._wanted = {self._founding}
-        """Commitments to all secrets that there are."""
+        """The commitments to all secrets, known here or not."""
 
     # Learning --------------------------------------------------------------------------------------------------------
 
     def take(self, paper: Paper) -> bool:
-        """Learn from a certificate or an order, whoever brings it; False if it has been known.
+        """Learn a certificate or an order; it does not matter who brings it.
+
+        Returns:
+            False if it was known already.
 
         Raises:
-            MalformedError: it is not what it says, of another run, or not an owner's.
-            TooManyError: there are as many as there can be.
+            MalformedError: its signatures are wrong, it is for another run, or it is not from an owner.
+            TooManyError: the run already has the most papers of its kind.
         """
         name = paper.claim if isinstance(paper, Certificate) else paper.digest
         if name in self._papers:
@@ -144,14 +148,14 @@ class Access:
 
     def _follow(self, order: Order) -> None:
         for peer in order.peers:
-            if peer not in self.owners:  # the genesis has made them owners, so no other owner can undo it
+            if peer not in self.owners:  # owners are named by the genesis, so no order can shut one out
                 self._shut_out.setdefault(peer, order)
         for invite in order.closed:
             self._closed[invite].append(order)
         self._wanted.add(order.secret)
 
     def take_secret(self, secret: bytes) -> bool:
-        """Learn what an order or the genesis has committed to; False if that was known, or nobody has."""
+        """Learn a secret of 32 bytes. Returns False if it was known, or if no order and no genesis commits to it."""
         name = commitment(secret)
         if name in self._secrets or name not in self._wanted or len(secret) != KEY_BYTES:
             return False
@@ -174,16 +178,19 @@ class Access:
         return STRANGER if not reasons else min(reasons)
 
     def judge(self, certificate: Certificate, now: float) -> str:
-        """Why this certificate lets nobody in, empty if it does; it need not be known here.
+        """Why this certificate does not let its peer in; empty if it does. It need not be known here.
+
+        Args:
+            now: seconds since 1970.
 
         Raises:
-            MalformedError: it is not what it says, of another run, or not by an owner's invite.
+            MalformedError: its signatures are wrong, it is for another run, or no owner made its invite.
         """
         self._check_owner(certificate.invitation.run, certificate.invitation.author)
         return self.standing(certificate.check(), now)
 
     def standing(self, certificate: Certificate, now: float) -> str:
-        """The same of a certificate that has been checked before."""
+        """As `judge`, for a certificate whose signatures have been checked."""
         if order := self._shut_out.get(certificate.peer):
             return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
         invitation = certificate.invitation
@@ -196,38 +203,38 @@ class Access:
         return ""
 
     def knows(self, peer: PeerId) -> bool:
-        """Whether a peer is or ever was a member: what it has signed may be part of the run's past."""
+        """Whether a peer is or was a member: only then can the run's past hold records that it signed."""
         return peer in self._certificates or peer in self.owners or peer == self.founder
 
     def is_out(self, peer: PeerId, now: float) -> bool:
-        """Whether a peer is known to have no place in the run any more: revoked, or nothing it has shown holds."""
+        """Whether a peer was a member and is not any more: it was revoked, or no certificate of it counts."""
         return self.refusal(peer, now) not in ("", STRANGER)
 
     def certificate_of(self, peer: PeerId, now: float) -> Certificate | None:
-        """The one that lets it in for longest, or did; None of owners, the founder and strangers."""
+        """The certificate that lets a peer in for longest, or did; None for owners, the founder and strangers."""
         held = self._certificates.get(peer, ())
         return max(held, key=lambda each: (not self.standing(each, now), each.invitation.expires), default=None)
 
     def order_against(self, peer: PeerId) -> Order | None:
-        """What shut a peer out, to be shown to it."""
+        """The order that shuts a peer out, to be shown to it; None if there is none."""
         if order := self._shut_out.get(peer):
             return order
         closed = (self._closed.get(each.invitation.bearer, ()) for each in self._certificates.get(peer, ()))
         return next((order for orders in closed for order in orders if peer not in order.kept), None)
 
     def came_by(self, invite: bytes) -> list[PeerId]:
-        """Who has a certificate by this invite."""
+        """The peers that have a certificate by this invite."""
         return list(self._came.get(invite, ()))
 
     def invites_of(self, peer: PeerId) -> set[bytes]:
-        """The invites by which a peer has come."""
+        """The invites of which a peer has a certificate."""
         return {certificate.invitation.bearer for certificate in self._certificates.get(peer, ())}
 
     def is_closed(self, invite: bytes) -> bool:
         return bool(self._closed.get(invite))
 
     def members(self, now: float) -> list[Member]:
-        """Everybody who is or was in the run: owners, the founder, then the others by label."""
+        """All peers that are or were in the run: owners, the founder, then the others by label."""
         found = []
         for peer in sorted(self.owners | {self.founder} | self._certificates.keys()):
             held = self.certificate_of(peer, now)
@@ -251,7 +258,7 @@ class Access:
         return [paper for paper in self._papers.values() if isinstance(paper, Certificate)]
 
     def papers(self) -> Iterator[Paper]:
-        """All that are known, orders first."""
+        """All papers that are known here, orders first."""
         yield from self.orders
         yield from self.certificates
 
@@ -261,7 +268,7 @@ class Access:
 
     @property
     def digest(self) -> Digest:
-        """Equal on peers that know the same papers."""
+        """Names the set of papers: equal on all peers that know the same ones."""
         return digest_of(b"".join(sorted(self._papers)))
 
     @property
@@ -269,10 +276,11 @@ class Access:
         return self._wanted != self._secrets.keys()
 
     def epoch(self) -> Epoch | None:
-        """The newest key that the secrets known here make; None without the founding one.
+        """The newest key that the secrets known here make; None if the founding secret is not known.
 
-        An order whose secret is not known yet shuts out at once, but does not change this peer's key before it has the
-        secret: nobody could read it."""
+        An order shuts peers out at once, also if its secret is not known yet. The key changes only when the secret is
+        known.
+        """
         if self._founding not in self._secrets:
             return None
         later = sorted(name for name in self._secrets if name != self._founding)
@@ -283,7 +291,7 @@ class Access:
 
     @classmethod
     def restore(cls, genesis: Genesis, spec: RunSpec, papers: Iterable[Paper], secrets: tuple[bytes, ...]) -> Self:
-        """From what a disk kept.
+        """Build it from papers and secrets that were kept on disk.
 
         Raises:
             MalformedError: one of the papers is damaged.
@@ -297,14 +305,15 @@ class Access:
 
 
 def read_paper(data: bytes) -> Paper:
-    """Raises MalformedError if it is neither a certificate nor an order; `Access.take` checks its signatures."""
+    """Decode a certificate or an order; raises MalformedError if it is neither. `Access.take` checks its signatures."""
     return Order.decode(data) if kind_of(data) == Order.kind else Certificate.decode(data)
 
 
 def day(seconds: float) -> str:
-    """A date as people write it, in UTC."""
+    """The date in UTC, e.g. 2027-01-31."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
 
 
 def moment(seconds: float) -> str:
+    """Date and time in UTC, e.g. 2027-01-31 18:05 UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

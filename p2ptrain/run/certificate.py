@@ -1,8 +1,8 @@
-"""The papers of a private run: owner → invite → peer, and what an owner takes back. Each is checked offline.
+"""The papers of a private run: owner → invite → peer, and orders that take membership back. All are checked offline.
 
-Invitation    an owner signs the public half of a key made for this one invite; the link holds the private half
-Certificate   whoever has the link signs its own peer id with it: a chain that ends at an owner's key
-Order         an owner shuts out peers and closes invites; with it the key of the run's gossip changes
+Invitation    an owner signs the public half of a key that was made for this invite; the link holds the private half
+Certificate   the peer that has the link signs its own peer id with that key: a chain that ends at an owner's key
+Order         an owner shuts out peers and closes invites; then the key of the run's gossip changes
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from p2ptrain.run.record import DigestField, Name, PeerIdField, Record, SignedRe
 
 KEY_BYTES = 32
 MOST_SHUT_OUT, MOST_CLOSED, MOST_KEPT = 256, 64, 512
-"""Peers, invites, and peers who stay, that one order can name."""
+"""The most peers, invites, and peers who stay that one order can name."""
 
 Key = Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Moment = Annotated[int, Field(ge=0, lt=253_402_300_800)]
-"""Seconds since 1970, up to the last year that has a date in Python."""
+"""Seconds since 1970, up to the year 9999, the last one that Python's dates know."""
 
 
 def _check_peer_or_nobody(text: str) -> str:
@@ -31,20 +31,20 @@ def _check_peer_or_nobody(text: str) -> str:
 
 
 class Invitation(SignedRecord):
-    """An owner's word that whoever holds the private half of `bearer` may take part."""
+    """An owner says: whoever holds the private half of the key `bearer` may take part."""
 
     kind: ClassVar[str] = "invitation/1"
     max_bytes: ClassVar[int] = 512
 
     run: DigestField
     bearer: Key
-    """Ed25519, the public half: also the invite's name."""
+    """The public half of the invite's Ed25519 key. It is the invite's name, too."""
     label: Name
-    """What the owner calls it, for lists."""
+    """The owner's name for it, shown in lists."""
     expires: Moment
-    """Whoever came by it is a member until then, unless that is renewed."""
+    """Peers that came by this invite are members until then, unless an owner renews it."""
     peer: Annotated[str, AfterValidator(_check_peer_or_nobody)] = ""
-    """The only peer that it is for; empty: whoever has the link."""
+    """The only peer that may use it; empty if everybody who has the link may."""
 
 
 class Certificate(Record):
@@ -59,18 +59,20 @@ class Certificate(Record):
 
     @classmethod
     def of(cls, invitation: Invitation, seed: bytes, peer: PeerId) -> Self:
-        """What the holder of an invite's private key (32 bytes) makes for a peer."""
+        """Make the certificate of a peer. `seed` is the private half of the invite's key, 32 bytes."""
         key = SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
         return cls(invitation=invitation, peer=peer, proof=key.sign(_proven(invitation, peer)))
 
     @property
     def claim(self) -> Digest:
-        """Who is said to have come by which invitation, whatever the proof."""
+        """Names the peer and the invitation together, without the proof."""
         return digest_of(_proven(self.invitation, self.peer))
 
     def check(self) -> Self:
-        """Raises MalformedError unless an owner's signature leads to this peer; whose key counts as an owner's, and
-        whether it still holds, `Access` knows."""
+        """Check all signatures, from the invitation's author to this peer; raises MalformedError if one is wrong.
+
+        `Access` checks whether that author is an owner and whether the certificate still counts.
+        """
         invitation = self.invitation.check_signature()
         if invitation.peer not in ("", self.peer):
             raise MalformedError("a certificate is for another peer than its invite", self.peer)
@@ -81,26 +83,26 @@ class Certificate(Record):
 
 
 class Order(SignedRecord):
-    """An owner shuts out peers, for good, and closes invites to everybody but those who stay."""
+    """An owner shuts out peers for good, and closes invites to all peers but those who stay."""
 
     kind: ClassVar[str] = "access-order/1"
 
     run: DigestField
     time: Moment
-    """For people."""
+    """When it was signed, as its author says. Only people read it."""
     peers: Annotated[tuple[PeerIdField, ...], Field(max_length=MOST_SHUT_OUT)]
     closed: Annotated[tuple[Key, ...], Field(max_length=MOST_CLOSED)]
-    """Invites, by the public halves of their keys."""
+    """The invites that are closed: the public halves of their keys."""
     kept: Annotated[tuple[PeerIdField, ...], Field(max_length=MOST_KEPT)]
-    """Members who came by these invites and stay."""
+    """Members that came by these invites and stay members."""
     secret: DigestField
-    """Commitment (`commitment`) to 32 random bytes, which enter the gossip's key from now on."""
+    """Commitment to 32 random bytes, which are part of the gossip's key from now on (see `access.commitment`)."""
 
 
 def make_invitation(
     owner: SigningKey, run: Digest, label: str, expires: int, peer: str = ""
 ) -> tuple[Invitation, bytes]:
-    """A new invitation and its private key, 32 bytes, which belongs into the link and nowhere else."""
+    """A new invitation and the private half of its key, 32 bytes, which is put into the link and nowhere else."""
     bearer = Ed25519PrivateKey.generate()
     public = bearer.public_key().public_bytes_raw()
     invitation = Invitation(
@@ -110,7 +112,7 @@ def make_invitation(
 
 
 def certify(owner: SigningKey, run: Digest, label: str, expires: int, peer: PeerId) -> Certificate:
-    """What an owner gives a peer without any link: to renew a membership, or to look into the run itself."""
+    """A certificate that an owner makes for a peer without a link: to renew a membership, or to look into the run."""
     invitation, seed = make_invitation(owner, run, label, expires, peer)
     return Certificate.of(invitation, seed, peer)
 

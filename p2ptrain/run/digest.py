@@ -1,11 +1,11 @@
-"""Content digests: one function names everything that can be fetched.
+"""Digests: one function names everything that can be fetched, by its content.
 
 A blob of `size` bytes is cut into chunks of 256 KiB. Its digest is
 
     BLAKE3-derive-key("p2ptrain 2026 blob", le64(size) ‖ BLAKE3(chunk_0) ‖ BLAKE3(chunk_1) ‖ …)
 
-so a receiver who knows the digest can check the list of chunk digests once and then every chunk alone, from
-whichever peer it came. A record is a blob of one chunk: the same function names it.
+A receiver that knows the digest checks the list of chunk digests once. Then it can check every chunk alone, whichever
+peer sent it. A record is a blob of one chunk, so the same function names records.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Digest = NewType("Digest", bytes)
 DIGEST_BYTES = 32
 CHUNK_BYTES = 256 * 1024
 NO_DIGEST = Digest(bytes(DIGEST_BYTES))
-"""Stands where there is nothing to name, e.g. the commit before the first."""
+"""Used where there is nothing to name, e.g. as the commit before the first one."""
 SHORTEST_ID = 6
-"""Hexadecimal digits that name a run by the beginning of its id: with fewer a slip of the pen would be somebody's."""
+"""Fewest hexadecimal digits of its id that name a run. With fewer, a typing error would name another run."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -39,7 +39,7 @@ class Manifest:
 
     @classmethod
     def of(cls, data: Buffer) -> Manifest:
-        """Hash a contiguous buffer of bytes."""
+        """The manifest of a contiguous buffer."""
         view = memoryview(data).cast("B")
         return cls(len(view), tuple(chunk_digest(view[start:stop]) for start, stop in chunk_spans(len(view))))
 
@@ -55,10 +55,10 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, expected: Digest) -> Manifest:
-        """Parse what a peer sent and check it against the digest that was asked for.
+        """Decode a manifest that a peer sent, and check it against the blob's digest.
 
         Raises:
-            MalformedError: the bytes are not the manifest of that blob.
+            MalformedError: these bytes are not the manifest of that blob.
         """
         if len(data) < 8 or (len(data) - 8) % DIGEST_BYTES:
             raise MalformedError("a blob's manifest has an impossible length", f"{len(data)} bytes")
@@ -90,5 +90,5 @@ def chunk_spans(size: int) -> Iterator[tuple[int, int]]:
 
 
 def short(digest: bytes) -> str:
-    """Eight hexadecimal digits, for people."""
+    """The first eight hexadecimal digits, for people."""
     return digest.hex()[:8]

@@ -1,7 +1,7 @@
-"""The genesis record: what makes a run one run, signed by whoever founded it.
+"""The genesis record: the first record of a run, which its founder signs.
 
-The run id is the digest of the genesis. It pins the spec, the base snapshot and the held-out text by their digests,
-and a nonce makes two runs of one recipe different.
+The run's id is the digest of its genesis. The genesis names the spec, the state at height 0 and the held-out text by
+their digests. Its nonce makes two runs of one recipe different.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from p2ptrain.run.spec import PROTOCOL, RunSpec
 
 
 class Genesis(SignedRecord):
-    """The first record of a run; its author is the founder."""
+    """The first record of a run. Its author is the founder."""
 
     kind: ClassVar[str] = "genesis/1"
 
@@ -28,7 +28,7 @@ class Genesis(SignedRecord):
     base: DigestField
     """Digest of the state at height 0."""
     held_out: DigestField
-    """Digest of the founder's held-out text; all zero for a run whose data the founder's program owns."""
+    """Digest of the founder's held-out text; all zero if the founder's own program brings the data."""
     nonce: Annotated[bytes, Field(min_length=16, max_length=16)]
     software: Text
     founded: Count
@@ -48,7 +48,7 @@ class Genesis(SignedRecord):
         founded: int = 0,
         seal: Digest = NO_DIGEST,
     ) -> Self:
-        """Sign a new run into being."""
+        """Make and sign the genesis of a new run."""
         return cls(
             author=founder.peer_id,
             spec=spec.digest,

@@ -1,4 +1,5 @@
-"""Ed25519 keys as libp2p names them: a peer id *contains* its public key, so a signature is checked against the name.
+"""Ed25519 keys and peer ids, as libp2p defines them. A peer id contains its public key: it is all that a check of a
+signature needs.
 
 An Ed25519 peer id is the base58 text of `00 24 08 01 12 20 ‖ public key` (libp2p peer-id spec: the identity multihash
 of the protobuf-encoded key), 52 characters that begin with `12D3KooW`.
@@ -21,7 +22,7 @@ _KEY_FILE_PREFIX = bytes.fromhex("08011240")  # protobuf PrivateKey(key_type=Ed2
 
 
 class SigningKey:
-    """A private key and the peer id that it speaks for."""
+    """A private key, and the peer id that belongs to it."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -34,7 +35,7 @@ class SigningKey:
 
     @classmethod
     def from_file_bytes(cls, data: bytes) -> SigningKey:
-        """Parse libp2p's key file.
+        """Read the content of a key file of libp2p.
 
         Raises:
             ValueError: the bytes are not an Ed25519 key in that format, or its two halves do not belong together.
@@ -51,7 +52,7 @@ class SigningKey:
         return _KEY_FILE_PREFIX + self._key.private_bytes_raw() + self._public
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes; deterministic, so signing the same message again gives the same record."""
+        """A signature of 64 bytes. The same message always gets the same signature."""
         return self._key.sign(message)
 
 
@@ -59,7 +60,7 @@ def check_peer_id(text: str) -> PeerId:
     """Return `text` as a peer id.
 
     Raises:
-        ValueError: it is not the name of an Ed25519 key.
+        ValueError: it is not the peer id of an Ed25519 key.
     """
     public_key_of(text)
     return PeerId(text)
@@ -76,10 +77,10 @@ def public_key_of(peer_id: str) -> Ed25519PublicKey:
 
 
 def peer_id_from_bytes(raw: bytes) -> PeerId:
-    """From the 38 bytes that libp2p puts on the wire.
+    """The peer id of the 38 bytes that libp2p sends.
 
     Raises:
-        ValueError: they are not an Ed25519 peer id.
+        ValueError: they are not the peer id of an Ed25519 key.
     """
     return check_peer_id(base58.b58encode(raw).decode() if len(raw) == 38 else "")
 
@@ -91,12 +92,12 @@ def peer_id_to_bytes(peer_id: PeerId) -> bytes:
 
 
 def public_bytes_of(peer_id: str) -> bytes:
-    """The 32 bytes of the key that a peer id contains."""
+    """The public key in a peer id: 32 bytes."""
     return peer_id_to_bytes(PeerId(peer_id))[len(_PEER_ID_PREFIX) :]
 
 
 def peer_id_from_key(public: bytes) -> PeerId:
-    """The name of a public key of 32 bytes."""
+    """The peer id of a public key of 32 bytes."""
     return PeerId(base58.b58encode(_PEER_ID_PREFIX + public).decode())
 
 
@@ -109,5 +110,5 @@ def is_signed_by(peer_id: PeerId, signature: bytes, message: bytes) -> bool:
 
 
 def short_peer(peer_id: str) -> str:
-    """The last six characters: the first ones are the same for everybody."""
+    """The last six characters, for people. The first ones are the same in all peer ids."""
     return peer_id[-6:]

@@ -1,4 +1,4 @@
-"""Read a run spec from a recipe's name, a TOML file or the network, and say precisely what is wrong with it."""
+"""Read a run spec by a recipe's name, from a TOML file or from the network, and say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 from p2ptrain.run.task import TASKS
 
 _TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", tuple(METHODS))}
-"""Sections of several kinds: the field that says which, and what it may say."""
+"""Sections that have several kinds: the field that names the kind, and its values."""
 
 
 def load_spec(name_or_path: PathLike) -> RunSpec:
-    """Load the recipe of that name, or the TOML file at that path.
+    """Load the recipe of this name, or the TOML file at this path.
 
     Raises:
         UsageError: `name_or_path` is neither a string nor a path.
-        SpecError: no such recipe or file, not TOML, or fields that don't fit; the message names file, key, what was
-            found and what is allowed.
+        SpecError: there is no such recipe or file, it is not TOML, or a field is wrong. The message names the file, the
+            key, what was found and what is allowed.
     """
     path, name = path_of(name_or_path, "spec"), os.fspath(name_or_path)
-    # The demo's own folder is called demo, too: a folder is never meant where there is a recipe of that name.
+    # A folder with a recipe's name is not meant: `p2ptrain demo` makes a folder "demo", and there is a recipe "demo".
     if not path.suffix and (not path.exists() or (path.is_dir() and name in recipes())):
         path = _recipe_path(name)
     try:
@@ -50,7 +50,7 @@ def load_spec(name_or_path: PathLike) -> RunSpec:
 
 
 def parse_spec(text: str, source: str) -> RunSpec:
-    """Parse a spec's TOML text; `source` names it in messages."""
+    """Read a spec from TOML text. `source` names the text in messages. Raises SpecError as `load_spec` does."""
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -59,10 +59,10 @@ def parse_spec(text: str, source: str) -> RunSpec:
 
 
 def spec_from_canonical(data: bytes) -> RunSpec:
-    """The spec behind canonical bytes that came from the network.
+    """Read a spec from its canonical bytes, which any peer may have sent.
 
     Raises:
-        MalformedError: the bytes are not the canonical form of a valid spec of this version.
+        MalformedError: the bytes are not the canonical form of a spec that this version of p2ptrain knows.
     """
     if len(data) > MAX_SPEC_BYTES:
         raise MalformedError("the run's spec is too long", f"{len(data)} bytes")
@@ -78,7 +78,7 @@ def spec_from_canonical(data: bytes) -> RunSpec:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that came with this installation, by name."""
+    """The TOML files of the recipes that p2ptrain was installed with, by name."""
     return {path.stem: path for path in sorted(_recipe_folder().glob("*.toml"))}
 
 
@@ -114,8 +114,8 @@ def _validate(fields: Any, source: str) -> RunSpec:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    """One line: key, what was found, what is allowed."""
-    # Pydantic's locations also hold the tag or the branch of a union, which the reader never typed.
+    """One line: the key, what was found and what is allowed."""
+    # Pydantic's locations also hold the tag or the branch of a union, which is not in the file.
     path = [str(part) for part in detail["loc"] if not str(part).startswith(("literal[", "constrained-"))]
     if len(path) > 1 and path[0] in _TAGS and path[1] in _TAGS[path[0]][1]:
         del path[1]

@@ -1,8 +1,8 @@
-"""Records: the small, typed, bounded messages of which conversations and ledgers are made.
+"""Records: the small, typed and bounded messages that peers send each other and keep in ledgers.
 
-A record's bytes are the msgpack of `[kind, {field: value, …}]` in the order of declaration. There is exactly one
-encoding of a record: bytes that decode but would not be encoded the same way again are refused, so a record's digest
-and signature are those of its meaning. Everything that comes from the network passes through `Record.decode`.
+The bytes of a record are the msgpack of `[kind, {field: value, …}]`, with the fields in the order of declaration. A
+record has exactly one encoding: `decode` refuses bytes that it would not encode in the same way. So equal records have
+equal digests and signatures. Everything that comes from the network passes through `Record.decode`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ MAX_RECORD_BYTES = 64 * 1024
 DigestField = Annotated[Digest, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 PeerIdField = Annotated[PeerId, AfterValidator(check_peer_id)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
-"""A whole number that every language and database holds exactly."""
+"""A whole number that JSON, SQLite and every language can hold exactly."""
 Text = Annotated[str, Field(max_length=200), AfterValidator(check_printable)]
-"""It may end up on a terminal."""
+"""Printable text: it can be shown on a terminal."""
 Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(check_printable)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, strict, unknown fields refused.
+    """Base of all records: frozen, strict, without unknown fields.
 
-    `kind` names the type and its version ("commit/1") and is part of the encoding, so the bytes of one type are
-    never valid as another. `max_bytes` bounds what `decode` looks at.
+    `kind` names the type and its version, e.g. "commit/1". It is part of the encoding, so the bytes of one type are
+    never valid as another type. `decode` refuses more than `max_bytes` before it reads them.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -52,11 +52,11 @@ class Record(BaseModel):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read a record that may come from anyone.
+        """Decode a record that any peer may have sent.
 
         Raises:
-            MalformedError: too long, not msgpack, another kind, a field that breaks its bounds, or not the one
-                canonical encoding.
+            MalformedError: the bytes are too long or not msgpack, they are of another kind, a field is out of its
+                bounds, or this is not the one encoding of the record.
         """
         if len(data) > cls.max_bytes:
             raise MalformedError(f"a {cls.kind} record is too long", f"{len(data)} bytes, at most {cls.max_bytes}")
@@ -78,7 +78,7 @@ class Record(BaseModel):
 
 
 class SignedRecord(Record):
-    """A record that its author answers for. The signature covers everything but itself."""
+    """A record that its author has signed. The signature covers all other fields."""
 
     author: PeerIdField
     signature: Annotated[bytes, Field(max_length=SIGNATURE_BYTES)] = b""
@@ -88,22 +88,22 @@ class SignedRecord(Record):
         return b"p2ptrain signed " + _pack(self.kind, self.model_dump(exclude={"signature"}))
 
     def signed(self, key: SigningKey) -> Self:
-        """A copy with the signature of `key`, which must be the author's."""
+        """A copy that is signed with `key`; raises ValueError if that is not the author's key."""
         if key.peer_id != self.author:
             raise ValueError(f"{key.peer_id} can't sign for {self.author}")
-        # Built anew: a pydantic copy would carry the cached encoding of the unsigned record along.
+        # Built anew: a copy by pydantic would keep the cached encoding of the unsigned record.
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**fields, "signature": key.sign(self.signing_bytes)})
 
     def check_signature(self) -> Self:
-        """Raises MalformedError unless the author signed exactly this."""
+        """Return this record; raises MalformedError unless its author has signed exactly this."""
         if not is_signed_by(self.author, self.signature, self.signing_bytes):
             raise MalformedError(f"a {self.kind} record is not signed by its author", self.author)
         return self
 
 
 def kind_of(data: bytes) -> str:
-    """The kind of an encoded record, without decoding the rest; raises MalformedError if it is none."""
+    """The kind of an encoded record, without decoding the rest; raises MalformedError if it is not a record."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(data))
     unpacker.feed(data)
     try:

@@ -11,4 +11,6 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
+    """Base of all sections: frozen, strict, without unknown fields."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

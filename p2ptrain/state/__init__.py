@@ -1,9 +1,9 @@
-"""What lasts and how it moves: blobs by digest, the multi-source fetch, the ledger (SQLite), snapshots' vectors
-(safetensors) and a run's folder on disk.
+"""What a peer keeps, and how it moves: blobs by digest, the fetch from several peers, the ledger (SQLite), vectors of
+snapshots (safetensors), and the run folder. `Run` ties them to a swarm.
 
-It knows digests, heights and bytes; the grammar of a ledger belongs to the method (`diloco`).
+This room knows digests, heights and bytes; the methods know what they mean.
 
-The names below are loaded when first used: a bootstrap node, which keeps its contacts alone, spares numpy's memory.
+The names below are loaded when they are first used, so that a bootstrap node does not load numpy.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -20,15 +20,16 @@ from p2ptrain.state.vectors import Numbers
 
 VECTORS_AT_ONCE = 2
 SNAPSHOT = "snapshot"
-"""What these bytes are for, in the accounts of what was sent."""
+"""The purpose under which these bytes are counted as sent."""
 
 
 class Arrivals:
-    """The vectors of one run, on their way into its folder.
+    """Fetches vectors of one run into its folder. `on_progress` is called with (bytes here, bytes in all) meanwhile.
 
     Args:
-        dtype: of their numbers, 4 bytes each.
-        on_progress: called with (bytes here, bytes in all) while they arrive.
+        fetcher: gets the vectors from other peers.
+        folder: the run folder.
+        dtype: type of the numbers, 4 bytes each.
     """
 
     def __init__(self, fetcher: Fetcher, folder: RunFolder, dtype: type[np.float32] | type[np.int32]) -> None:
@@ -37,12 +38,19 @@ class Arrivals:
         self.on_progress: Callable[[int, int], None] = lambda here, in_all: None
 
     async def fetch(self, wanted: Mapping[Digest, int], holders: Sequence[PeerId]) -> dict[Digest, NDArray[Any]]:
-        """Vectors by digest, each so many bytes long; they are in the run's folder when this returns.
+        """Get vectors that are not here yet; all are in the run folder when this returns.
+
+        Args:
+            wanted: their digests, and the length of each in bytes.
+            holders: peers that may have them.
+
+        Returns:
+            The vectors by digest, each an array of one dimension.
 
         Raises:
-            FetchError: nobody handed one of them out.
+            FetchError: no peer could hand out one of them.
             MalformedError: one has another length.
-            StorageError: what arrives can't be kept.
+            StorageError: what arrives can't be written.
         """
         found: dict[Digest, NDArray[Any]] = {}
         arrived = dict.fromkeys(wanted, 0)
@@ -83,14 +91,14 @@ class Arrivals:
         return values
 
     def _on_disk(self, digest: Digest) -> Numbers | None:
-        """What an earlier start has fetched, or a snapshot holds that the ledger has forgotten."""
+        """A vector that is in the folder already, from an earlier start or an older snapshot, else None."""
         vectors = self._folder.vectors
         with contextlib.suppress(StorageError):
             return vectors.load(digest) if self._dtype is np.float32 else vectors.load_integers(digest)
         return None
 
     def let_go_of_others(self, needed: set[Digest]) -> None:
-        """What was fetched of snapshots that turned out to be unusable need not stay in memory."""
+        """Free the memory of fetched vectors that are not among `needed`, because their snapshot was unusable."""
         for digest in self._fetched - needed:
             self._fetcher.release(digest)
         self._fetched.clear()

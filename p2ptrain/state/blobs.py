@@ -1,4 +1,4 @@
-"""What this peer can hand out by digest: bytes in memory and vectors in files, chunk by chunk."""
+"""The blobs that this peer can hand out by digest, chunk by chunk: bytes in memory, and vectors in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from p2ptrain.run.digest import Buffer, chunk_digest
 
 
 class Source(Protocol):
-    """Where a blob's bytes are."""
+    """Where the bytes of a blob are: in memory, in a file, or in a ledger."""
 
     def read(self, start: int, stop: int) -> Buffer: ...
 
@@ -42,7 +42,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One blob: its purpose names it in the accounts of bytes sent."""
+    """One blob. The bytes that are sent of it are counted under its purpose."""
 
     manifest: Manifest
     source: Source
@@ -57,19 +57,20 @@ class Blob:
 
 
 class Blobs:
-    """The blobs that this peer holds and serves. Any thread may hold and release."""
+    """The blobs that this peer holds and serves. Any thread may call this."""
 
     def __init__(self) -> None:
         self._held: dict[Digest, Blob] = {}
         self.sent: Counter[str] = Counter()
-        """Bytes handed out, framing included, by purpose."""
+        """Bytes handed out, with their frames, by purpose."""
 
     def hold(self, data: Buffer, purpose: str, manifest: Manifest | None = None) -> Digest:
-        """Serve these bytes; they must not change any more."""
+        """Hold and serve these bytes, which must not change any more. Returns their digest."""
         manifest = manifest or Manifest.of(data)
         return self.hold_source(manifest, MemorySource(data), purpose)
 
     def hold_source(self, manifest: Manifest, source: Source, purpose: str) -> Digest:
+        """Hold and serve the bytes of a source. Returns their digest."""
         digest = manifest.digest
         self._held[digest] = Blob(manifest, source, purpose)
         return digest
@@ -81,7 +82,10 @@ class Blobs:
         return self._held.get(digest)
 
     def read(self, digest: Digest) -> bytes | None:
-        """A blob's bytes, checked. None if it is not here, or is no more what it was: then it is not served either."""
+        """The bytes of a blob, checked against the digest; None if it is not here.
+
+        A blob whose bytes have changed, e.g. on disk, is released: it counts as not here.
+        """
         blob = self._held.get(digest)
         if blob is None:
             return None
@@ -93,7 +97,7 @@ class Blobs:
         return None
 
     def chunk(self, blob: Blob, index: int) -> Buffer | None:
-        """One chunk of a blob, checked: whoever hands out a wrong one looks like a liar. None as in `read`."""
+        """One chunk of a blob, checked; None as in `read`. Other peers would drop this one for a wrong chunk."""
         with contextlib.suppress(OSError, StorageError):
             data = blob.chunk(index)
             if chunk_digest(data) == blob.manifest.chunks[index]:

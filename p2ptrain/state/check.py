@@ -1,4 +1,4 @@
-"""What an audit says."""
+"""The findings of an audit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that an audit has looked at, and whether it is good."""
 
     subject: str
     good: bool
     found: str
-    """In words, what holds or what is wrong."""
+    """What was found, in words."""

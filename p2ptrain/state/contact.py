@@ -1,4 +1,4 @@
-"""How a peer gets back to its run: its identity, its port and where others were reachable. A file in the run folder."""
+"""How a peer finds its run again: its key, port and others' addresses. The file `contact.json` of a run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Contact(BaseModel):
-    """Kept apart from the ledger: a peer whose ledger is damaged finds the others, and has them replace it."""
+    """The file. It is not in the ledger: a peer whose ledger is damaged still finds the others and fetches it anew."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -27,15 +27,15 @@ class Contact(BaseModel):
     identity: str = ""
     """Path of its key file."""
     port: Annotated[int, Field(ge=0, lt=2**16)] = 0
-    """That this peer listened at; 0 if none is known."""
+    """The TCP port at which this peer listened; 0 if it is not known."""
     addresses: Annotated[tuple[str, ...], Field(max_length=REMEMBERED_ADDRESSES)] = ()
-    """Where others could reach this peer, the likeliest first."""
+    """Addresses at which others could reach this peer, the likeliest first."""
     peers: Annotated[tuple[str, ...], Field(max_length=REMEMBERED_ADDRESSES)] = ()
-    """Where others were reachable, the latest first."""
+    """Addresses at which other peers were reachable, the latest first."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """What the folder knows; nothing if the file is missing or damaged."""
+        """Read the file of a run folder. A file that is missing or damaged counts as empty."""
         try:
             return cls.model_validate_json((folder / FILE).read_bytes())
         except FileNotFoundError:
@@ -47,9 +47,10 @@ class Contact(BaseModel):
             return cls()
 
     def write(self, folder: Path) -> None:
+        """Write the file; raises StorageError if the disk is full or not writable."""
         write_whole(folder / FILE, self.model_dump_json(indent=2).encode() + b"\n")
 
     def met(self, addresses: Iterable[str]) -> Self:
-        """With these addresses first; those of before come last."""
+        """A copy in which these addresses of other peers come first, before those known so far."""
         peers = tuple(dict.fromkeys((*addresses, *self.peers)))[:REMEMBERED_ADDRESSES]
         return self.model_copy(update={"peers": peers})

@@ -1,7 +1,7 @@
-"""The SQLite file under a ledger: one writer, a reader that waits for no write, versions and damage.
+"""The SQLite file of a ledger: one writer, a reader that does not wait for it, the check of its format, and damage.
 
-Any thread may call it. A write is one transaction and is synced to the disk before the call returns: after a crash or
-a power loss it is there whole or not at all, and so is everything that was written before it.
+Any thread may call it. A write is one transaction, and it is on the disk before the call returns. After a crash or a
+power loss a write is there as a whole or not at all; all earlier writes are there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Database:
     def __init__(self, path: Path, owned: bool) -> None:
         self.path = path
         self.made = False
-        """Whether there was nothing in the file, not even tables."""
+        """Whether the file was new or empty."""
         if not owned and not path.is_file():
             raise StorageError(f"{path} is missing", "", "start the peer in its folder: it fetches what is missing")
         self._lock, self._reading = threading.Lock(), threading.Lock()
@@ -44,7 +44,7 @@ class Database:
             self._db = _connect(path)
             stack.callback(self._db.close)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what others were told must be there after a power loss
+            self._db.execute("PRAGMA synchronous = FULL")  # what this peer has told others must survive a power loss
             self._check_format(owned)
             if owned:
                 self._check_structure()
@@ -98,7 +98,7 @@ class Database:
                     self._db.execute("ROLLBACK")
 
     def value(self, query: str, *arguments: object) -> bytes | None:
-        """The first column of the first row."""
+        """The first column of the first row; None if there is no row, or it holds something else than bytes."""
         with self.read() as db:
             row = db.execute(query, arguments).fetchone()
         return row[0] if row is not None and isinstance(row[0], bytes) else None
@@ -107,9 +107,9 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: an error that quotes what is damaged
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: SQLite's error text quotes damaged bytes
             what, why = f"the ledger {self.path} can't be used", str(error)
-            # SQLite's own errors for states of the disk are OperationalError; what is left means broken content.
+            # A full or locked disk is an OperationalError. A plain DatabaseError means that the content is damaged.
             if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
                 next_step = "start the peer again: it puts the file aside and fetches the run anew"
                 raise DamagedError(what, why, next_step) from None
@@ -123,11 +123,11 @@ class Database:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    db.text_factory = lambda text: text.decode(errors="replace")  # damaged text is read, and is not what was stored
+    db.text_factory = lambda text: text.decode(errors="replace")  # damaged text is read as other text
     return db
 
 
 def _columns(db: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """All tables' columns."""
+    """The columns of all tables."""
     query = "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m, pragma_table_info(m.name) c ORDER BY 1, 2"
     return db.execute(query).fetchall()

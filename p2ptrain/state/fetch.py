@@ -1,11 +1,10 @@
-"""The one way in which bulk data moves: `fetch(digest)` from any peers that hold it.
+"""All bulk data moves in one way: `fetch(digest)` from any peers that hold it.
 
-The caller knows a digest and who may have it. The first answer brings the blob's manifest, which the digest proves;
-from then on every chunk is checked alone, so chunks may come from several peers at once and a bad one costs nothing
-but itself: its sender is dropped and named, its chunks are asked of the others. Who falls silent in the middle keeps
-nobody waiting either: the same chunks are asked of another source as well, and whichever answer comes first counts.
-What has arrived stays when sources fail, also for the next `fetch` of the same digest; with an `Incoming` it stays on
-disk, for the next start of the peer.
+The caller knows a digest and the peers that may have it. The first answer brings the blob's manifest, which is checked
+against the digest. From then on every chunk is checked alone, so chunks can come from several peers at once. A peer
+that sends a bad chunk is dropped and named in the log, and others are asked for its chunks. If a peer falls silent,
+another one is asked for the same chunks as well, and the first answer counts. Chunks that have arrived are kept when
+peers fail, also for the next `fetch` of the same digest. With an `Incoming` they are kept on disk, for the next start.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ SOURCES_AT_ONCE = 4
 TRIES_PER_SOURCE = 2
 RETRY_SECONDS = 0.5
 BUSY_SECONDS = 3.0
-"""Who has so much to hand out already, by his volunteer's limit, takes no further calls."""
+"""A peer whose volunteer's limit makes callers wait longer than this takes no further calls."""
 STALL_SECONDS = 3.0
-"""A source from which nothing has come for so long is worked around."""
+"""If nothing has come from a source for this long, other sources are asked for its chunks."""
 MAX_UNFINISHED = 8
-"""Blobs of which a part is kept after a fetch has failed."""
+"""Most blobs of which a part is kept in memory after a fetch has failed."""
 _BAD_CHUNK = "bad chunk"
 _MANIFEST_FRAME = 1024 * 1024
-"""A manifest travels in frames of this size; the largest blob's takes one."""
+"""Largest frame of a manifest. The manifest of the largest blob fits into one."""
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -53,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 
 class BlobRequest(Record):
-    """Chunks `first` to `first + count` of a blob, and before them its manifest, if asked for."""
+    """Asks for chunks `first` to `first + count` (exclusive) of a blob and, if `manifest`, for its manifest first."""
 
     kind: ClassVar[str] = "blob-request/1"
     max_bytes: ClassVar[int] = 256
@@ -65,11 +64,11 @@ class BlobRequest(Record):
 
 
 class FetchError(Exception):
-    """Nobody could hand out the blob; the text says who was asked and what went wrong."""
+    """No peer could hand out the blob. The text says who was asked and what went wrong."""
 
 
 async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
-    """Answer other peers' requests from `blobs`, all together no faster than `throttle` says."""
+    """Answer other peers' requests from `blobs`. All answers together are no faster than `throttle` allows."""
 
     async def answer(_peer: PeerId, request: BlobRequest) -> AsyncGenerator[Buffer, None]:
         blob = blobs.get(request.blob)
@@ -94,12 +93,13 @@ async def serve(rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
 
 @dataclass(slots=True)
 class _Call:
-    """What one source is busy with."""
+    """A call to one source."""
 
     heard: float
-    """When something last came from it; never stalled (inf) while this peer's own throttle delays asking it."""
+    """Loop time at which something last came from it. Infinite while this peer's own throttle delays the call: then the
+    source does not count as silent."""
     pending: deque[int] = field(default_factory=deque)
-    """Chunks that it still owes, in order."""
+    """Chunks that it has yet to send, in order."""
 
 
 class Fetch:
@@ -119,29 +119,33 @@ class Fetch:
         self._sources: Callable[[], Iterable[PeerId]] = tuple
         self._progress: Progress | None = None
         self._tries: Counter[PeerId] = Counter()
-        """In vain, since all were last forgiven."""
+        """How often each source has failed since all were last forgiven."""
         self._reasons: dict[PeerId, str] = {}
-        """How a source has failed last."""
+        """Why each source has failed last."""
         self._busy: dict[PeerId, _Call] = {}
         self.manifest: Manifest | None = None
         self._data = memoryview(b"")
         self._here: set[int] = set()
         """Chunks that have arrived."""
         self._missing: deque[int] = deque()
-        """Chunks that nobody is being asked for."""
+        """Chunks that no source is being asked for."""
 
     async def run(
         self, sources: Callable[[], Iterable[PeerId]], patience: float, progress: Progress | None = None
     ) -> memoryview:
-        """Fetch the blob, or what is missing of it since the last try.
+        """Fetch the blob, or the part of it that is still missing after an earlier call.
 
         Args:
-            sources: who may have it, the likeliest first; asked again and again.
+            sources: returns the peers that may have it, the likeliest first; it is called again and again.
             patience: seconds without any progress after which to give up.
+            progress: called after each chunk.
+
+        Returns:
+            The blob's bytes.
 
         Raises:
-            FetchError: that time passed.
-            StorageError: what arrived can't be kept.
+            FetchError: there was no progress for `patience` seconds.
+            StorageError: what arrived can't be written to disk.
         """
         self._sources, self._progress = sources, progress
         if self._incoming is not None and (found := await asyncio.to_thread(self._incoming.resume, self.digest)):
@@ -160,7 +164,7 @@ class Fetch:
                         worker.result()
                 else:
                     await asyncio.sleep(RETRY_SECONDS)
-                    self._tries.clear()  # everyone failed: whoever did not lie may be tried again
+                    self._tries.clear()  # all have failed: those that did not send bad chunks may be tried again
                 now = asyncio.get_running_loop().time()
                 if len(self._here) != last_arrived or any(call.heard == math.inf for call in self._busy.values()):
                     last, last_arrived = now, len(self._here)
@@ -184,10 +188,10 @@ class Fetch:
         return [call for call in self._busy.values() if now - call.heard > STALL_SECONDS]
 
     def _free_sources(self) -> list[PeerId]:
-        """Whom to ask as well now: those that have failed least first."""
+        """More sources to ask now; those that have not failed come first."""
         working = len(self._busy) - len(self._stalled())
         if self.manifest is None:
-            count = 1 - working  # one peer tells the manifest; then all can help
+            count = 1 - working  # the manifest comes from one peer; then several can help
         elif self._missing or self._stalled():
             count = self._throttle.streams(SOURCES_AT_ONCE, CHUNK_BYTES) - working
         else:
@@ -220,12 +224,12 @@ class Fetch:
 
     @property
     def _most_at_once(self) -> int:
-        """Chunks to ask for in one call."""
+        """Most chunks to ask for in one call."""
         return self._throttle.streams(CHUNKS_PER_CALL, CHUNK_BYTES)
 
     def _take(self) -> range:
-        """The next run of consecutive missing chunks; they are missing no more until they fail. If all are asked for,
-        those that a stalled source owes."""
+        """The next consecutive missing chunks, to ask one source for. If none is missing, chunks that a silent source
+        has yet to send."""
         if not self._missing:
             owed = [index for call in self._stalled() for index in call.pending if index not in self._here]
             self._missing.extend(sorted(set(owed)))
@@ -244,8 +248,8 @@ class Fetch:
         call.pending = deque() if wants_manifest else deque(indices)
         owed = min(len(indices) * CHUNK_BYTES, self._max_bytes)
         try:
-            # Nothing is asked for that may not come yet: what is on its way can't be stopped.
-            call.heard = math.inf  # that this has to wait is not the source's fault
+            # Ask only for what may come now: data on its way can't be stopped.
+            call.heard = math.inf  # the source is not to blame for this wait
             await self._throttle.take(owed)
             call.heard = asyncio.get_running_loop().time()
             request = BlobRequest(blob=self.digest, first=indices.start, count=len(indices), manifest=wants_manifest)
@@ -270,7 +274,7 @@ class Fetch:
             call.pending.clear()
 
     def _begin(self, frame: bytes) -> int:
-        """Take in the manifest, whoever tells it first; returns the number of chunks."""
+        """Take in a manifest; the first one counts. Returns the number of chunks."""
         manifest = Manifest.from_bytes(frame, self.digest)
         if manifest.size > self._max_bytes:
             raise MalformedError("a blob is larger than it may be", f"{manifest.size} bytes")
@@ -279,7 +283,7 @@ class Fetch:
         return len(manifest.chunks)
 
     def _expect(self, manifest: Manifest, data: memoryview, here: set[int]) -> None:
-        """From now on it is known what the blob consists of."""
+        """Note the chunks that the blob consists of, and those that are here already."""
         self.manifest, self._data, self._here = manifest, data, here
         self._missing = deque(index for index in range(len(manifest.chunks)) if index not in here)
         if self._incoming is not None:
@@ -309,7 +313,7 @@ class Fetch:
 
 
 class Fetcher:
-    """Fetches blobs and holds them, so that whoever comes later can have them from here."""
+    """Fetches blobs, and holds them so that other peers can have them from here."""
 
     def __init__(self, rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
         self._rpc, self._blobs, self._throttle = rpc, blobs, throttle
@@ -325,14 +329,21 @@ class Fetcher:
         progress: Progress | None = None,
         incoming: Incoming | None = None,
     ) -> Buffer:
-        """The blob's bytes, from here or from one or several of `sources`; checked against the digest.
+        """The bytes of a blob, checked against the digest. They come from here, or from one or several peers.
 
         Args:
-            incoming: where to keep what arrives, until the caller has it safe and forgets it there.
+            digest: of the blob.
+            sources: returns the peers that may have it, the likeliest first; it is called again and again.
+            purpose: under which the bytes that this peer hands out are counted.
+            max_bytes: size of the largest blob to accept.
+            patience: seconds without any progress after which to give up.
+            progress: called after each chunk.
+            incoming: keeps chunks on disk when they arrive. The caller deletes them there (`forget`) once it has saved
+                the blob elsewhere.
 
         Raises:
-            FetchError: nobody could hand it out within `patience` seconds of the last progress.
-            StorageError: what arrived can't be kept in `incoming`.
+            FetchError: no peer could hand it out.
+            StorageError: what arrived can't be written to `incoming`.
         """
         held = self._blobs.read(digest)
         if held is not None:
@@ -351,5 +362,5 @@ class Fetcher:
         return data
 
     def release(self, digest: Digest) -> None:
-        """What was fetched is not needed after all."""
+        """Stop holding a blob that was fetched."""
         self._blobs.release(digest)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from p2ptrain.run.digest import Buffer
 
 
 def write_whole(path: Path, data: Buffer) -> None:
-    """Write a file so that it is either complete or not there, also after a power loss.
+    """Write a file so that it is either complete or not there, also after a power loss. It replaces an older file.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -36,19 +36,19 @@ def write_whole(path: Path, data: Buffer) -> None:
 
 
 def tidy_up(folder: Path) -> None:
-    """At a start: delete what a crash left half-written, and make what is whole last. Nobody may be writing here."""
+    """Delete files that a crash left half-written, and sync the folder. Call it at a start, when nobody writes here."""
     drop_unfinished(folder)
     _sync_folder(folder)
 
 
 def drop_unfinished(folder: Path) -> None:
-    """Delete what a crash left half-written. Nobody may be writing here."""
+    """Delete files that a crash left half-written. Nobody may be writing here meanwhile."""
     for leftover in folder.glob(".*.part"):
         leftover.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in it last, too: what is written next, e.g. to the ledger, may speak of this file."""
+    """Sync the names of the files in it: later writes, e.g. to the ledger, may rely on a new file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -57,5 +57,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or the one above in which it would be made."""
+    """The folder itself if it exists, else the nearest folder above it that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

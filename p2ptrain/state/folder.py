@@ -1,4 +1,4 @@
-"""A run's folder on this machine: its genesis and spec, the ledger, the vectors, the peer's own checkpoint and log.
+"""The run folder: genesis and spec, the ledger, the vectors, the peer's own checkpoint and its log.
 
 <home>/identities/<n>.key
 <home>/runs/<name>-<run id>/<peer id>/   genesis  spec.json  contact.json  ledger.sqlite  vectors/  incoming/
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One peer's folder of one run, locked while it is open for training. Close it, or use it in a `with` block."""
+    """The folder of one peer in one run, locked while it is open for training. Close it, or use a `with` block."""
 
     def __init__(self, path: Path, genesis: Genesis, spec: RunSpec, ledger: Ledger, lock: FileLock | None) -> None:
         self.path, self.genesis, self.spec, self.ledger, self._lock = path, genesis, spec, ledger, lock
@@ -48,39 +48,41 @@ class RunFolder:
 
     @classmethod
     def place(cls, home: Path, name: str, run: Digest, peer: PeerId) -> Path:
-        """Where a peer's folder of a run belongs."""
+        """The path of a peer's folder of a run."""
         return home / "runs" / f"{name}-{run.hex()[:8]}" / short_peer(peer)
 
     @classmethod
     def create(cls, home: Path, genesis: Genesis, spec: RunSpec, peer: PeerId) -> Self:
-        """Make the folder, or open it if this peer has been in this run before; a damaged genesis or spec is mended.
+        """Make the folder, or open it if this peer has been in this run before. A damaged genesis or spec is replaced.
 
         Raises:
-            StorageError: it can't be written, or another process uses it.
+            StorageError: it can't be written, another process uses it, or it has another format.
         """
         path = cls.place(home, spec.run.name, genesis.digest, peer)
         if _content(path / "genesis") != genesis.encoded or _content(path / "spec.json") != spec.canonical():
             _refuse_another(path, genesis)
             try:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a private run keeps its secrets here
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a private run has secrets here
             except OSError as error:
                 raise StorageError(
                     f"can't make the run folder {path}", error.strerror or str(error), "choose another --home"
                 ) from None
             write_whole(path / "spec.json", spec.canonical())
-            write_whole(path / "genesis", genesis.encoded)  # last: its presence says that the folder is complete
+            write_whole(path / "genesis", genesis.encoded)  # last: a folder with a genesis is complete
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path, lock: bool = True) -> Self:
-        """Open a folder; `lock` = False to read it while a peer may be using it.
+        """Open a folder. With `lock` = False, it can be read while a peer uses it.
 
         Raises:
-            StorageError: no run folder, damaged, or in use.
+            StorageError: this is not a run folder, or it is damaged, in use, or of another format.
         """
         if not (path / "genesis").is_file() and not (path / "ledger.sqlite").exists():
             raise StorageError(
-                f"{path} is no run folder", "it holds no genesis", "give the folder that the peer printed at its start"
+                f"{path} is not a run folder",
+                "it holds no genesis",
+                "give the folder that the peer printed at its start",
             )
         with contextlib.ExitStack() as undo:
             held = _lock(path) if lock else None
@@ -94,7 +96,7 @@ class RunFolder:
 
     @property
     def contact(self) -> Contact:
-        """How this peer gets back to the run."""
+        """How this peer finds the run again."""
         return Contact.read(self.path)
 
     def close(self) -> None:
@@ -110,11 +112,14 @@ class RunFolder:
 
 
 def find_folder(given: Path, home: Path) -> Path:
-    """The run folder at a path; or the one in `home` of the run of this name, or whose id begins so. Of several peers
-    of one run on a machine, an owner's is meant.
+    """The run folder that a volunteer names.
+
+    Args:
+        given: a path; or the name of a run, or the beginning of its id, of which there is a folder in `home`.
+        home: folder of all run folders. If it holds several of this run, an owner's is chosen.
 
     Raises:
-        StorageError: there is none, or there are several.
+        StorageError: there is no such folder, or there are several.
     """
     name = str(given)
     if given.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
@@ -132,7 +137,7 @@ def find_folder(given: Path, home: Path) -> Path:
 
 
 def _goes_by(folder: Path, text: str) -> bool:
-    """Whether a run folder's run is called so, or its id begins so; where it is tells its name and eight digits."""
+    """Whether a folder's run has this name, or an id that begins so. The path tells the name and eight digits."""
     name, _, digits = folder.parent.name.rpartition("-")
     if text == name:
         return True
@@ -166,7 +171,7 @@ def _genesis_and_spec(path: Path) -> tuple[Genesis, RunSpec]:
 
 
 def _refuse_another(path: Path, genesis: Genesis) -> None:
-    """Raises StorageError if a whole genesis is there: places are named by the first digits of run ids only."""
+    """Raises StorageError if the folder is another run's whose id begins with the same eight digits."""
     with contextlib.suppress(MalformedError):
         found = Genesis.decode(_content(path / "genesis") or b"").check_signature()
         if found.digest != genesis.digest:
@@ -182,11 +187,11 @@ def _content(path: Path) -> bytes | None:
 
 
 def _open_ledger(path: Path, owned: bool) -> Ledger:
-    """A ledger that is damaged or gone is replaced by an empty one: a peer can fetch what it held from the others."""
+    """Open the ledger. An empty one replaces a damaged or missing one, and the peer fetches its content again."""
     try:
         ledger = Ledger(path, owned)
         if ledger.was_empty and any(path.parent.glob("vectors/*")):
-            log.warning("%s is gone or empty: what it held has to come from the swarm", path)
+            log.warning("%s is missing or empty: its content is fetched from other peers", path)
         return ledger
     except DamagedError as error:
         if not owned:
@@ -196,7 +201,10 @@ def _open_ledger(path: Path, owned: bool) -> Ledger:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.rename(aside)
         log.warning(
-            "%s is damaged (%s): it is kept as %s, what it held has to come from the swarm", path, error.why, aside.name
+            "%s is damaged (%s): it is kept as %s, and its content is fetched from other peers",
+            path,
+            error.why,
+            aside.name,
         )
         return Ledger(path, owned)
 

@@ -7,7 +7,7 @@ import platformdirs
 
 
 def default_home() -> Path:
-    """Where identities and run folders live unless a command says otherwise: P2PTRAIN_HOME, or the system's data
-    folder."""
+    """The folder of identities and run folders, unless a command names another one: $P2PTRAIN_HOME if it is set, else
+    the system's folder for user data."""
     given = os.environ.get("P2PTRAIN_HOME")
     return Path(given) if given else platformdirs.user_data_path("p2ptrain")

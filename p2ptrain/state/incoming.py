@@ -1,9 +1,10 @@
-"""Blobs on their way here, on disk, so that a fetch goes on where a restart, a crash or a lost line has ended it.
+"""Unfinished blobs on disk: a fetch goes on where a restart, a crash or a lost connection has ended it.
 
-<digest>.manifest   what the blob consists of
-<digest>.part       its bytes, each chunk at its place as it arrives
+<digest>.manifest   the digests of the blob's chunks
+<digest>.part       its bytes; each chunk is written at its place when it arrives
 
-Nothing notes which chunks are there: their digests tell, so a chunk that was torn by a crash is fetched again.
+No file says which chunks are there. Each chunk is checked against its digest, so a chunk that a crash has cut is
+fetched again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class Incoming:
         self._folder = folder
 
     def resume(self, digest: Digest) -> tuple[Manifest, memoryview, set[int]] | None:
-        """What is here of a blob: its manifest, its bytes and the indices of the chunks among them that are right."""
+        """The part of a blob that is here: its manifest, its bytes, and the indices of the chunks that are right.
+
+        None if nothing of it is here.
+        """
         try:
             manifest = Manifest.from_bytes(self._manifest(digest).read_bytes(), digest)
             data = bytearray(self._part(digest).read_bytes())
@@ -37,7 +41,7 @@ class Incoming:
         return manifest, view, here
 
     def open(self, digest: Digest, manifest: Manifest) -> BinaryIO:
-        """The file to write chunks to, each at its place.
+        """Open the file of a blob, in which each chunk is written at its place.
 
         Raises:
             StorageError: it can't be written.
@@ -50,7 +54,7 @@ class Incoming:
             raise self.failed(error) from None
 
     def failed(self, error: OSError) -> StorageError:
-        """What a failure to write means."""
+        """The error to raise when a write has failed."""
         return StorageError(
             f"can't keep what arrives in {self._folder}",
             error.strerror or str(error),
@@ -58,12 +62,12 @@ class Incoming:
         )
 
     def forget(self, digest: Digest) -> None:
-        """The blob is elsewhere now, or is not needed any more."""
+        """Delete an unfinished blob: it is kept elsewhere now, or not needed any more."""
         self._manifest(digest).unlink(missing_ok=True)
         self._part(digest).unlink(missing_ok=True)
 
     def forget_all(self) -> None:
-        """Nothing that was on its way is needed any more."""
+        """Delete all unfinished blobs."""
         for path in self._folder.glob("*"):
             path.unlink(missing_ok=True)
 
@@ -75,7 +79,7 @@ class Incoming:
 
 
 def write_at(file: BinaryIO, start: int, data: Buffer) -> None:
-    """Raises OSError."""
+    """Write all of `data` at this offset; raises OSError."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file.fileno(), view, start)

@@ -1,6 +1,6 @@
 """How an owner invites into a private run, and the list of the invites made here: `invites.json` in the run folder.
 
-An invite's private key is in the link alone: what is listed can't let anybody in.
+The private key of an invite is only in its link. So the list lets nobody in.
 """
 
 from __future__ import annotations
@@ -23,33 +23,36 @@ from p2ptrain.swarm.invite import Ticket
 
 FILE = "invites.json"
 MEMBER_DAYS = 90.0
-"""How long a membership lasts, unless the owner says otherwise."""
+"""Days that a membership lasts, unless the owner says otherwise."""
 DAY = 86_400
 MAX_DAYS = 36_500.0
 
 
 class MadeInvite(BaseModel):
-    """One that was made here."""
+    """An invite that was made here."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     key: str
-    """Public half of its key, in hexadecimal: its name in certificates and orders."""
+    """The public half of its key in hexadecimal. Certificates and orders name the invite by it."""
     label: str
     peer: str
     made: int
-    """Seconds since 1970, as below."""
+    """Seconds since 1970."""
     expires: int
+    """Seconds since 1970."""
 
 
 class MadeInvites(BaseModel):
+    """The file."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     invites: Annotated[tuple[MadeInvite, ...], Field(strict=False)] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises StorageError if the file is damaged."""
+        """Read the file of a run folder; raises StorageError if it is damaged."""
         try:
             return cls.model_validate_json((folder / FILE).read_bytes())
         except FileNotFoundError:
@@ -58,17 +61,26 @@ class MadeInvites(BaseModel):
             raise StorageError(
                 f"{folder / FILE} can't be read",
                 str(error).splitlines()[0],
-                "move it away: the list begins anew, and the invites hold all the same",
+                "move the file away: the list begins anew, and the invites stay valid",
             ) from None
 
 
 def invite_member(
     folder: RunFolder, owner: SigningKey, addresses: tuple[str, ...], label: str, days: float, peer: PeerId | None
 ) -> Invite:
-    """A link for a private run, and a line in the list.
+    """Make an invite for a private run, and add it to the list.
+
+    Args:
+        folder: of the run.
+        owner: key that signs the invite.
+        addresses: where the link leads to.
+        label: name for the invite in lists.
+        days: how long a membership by this invite lasts.
+        peer: the only peer that may use it; None if everybody who has the link may.
 
     Raises:
-        AccessError: the key is no owner's.
+        AccessError: the key is not an owner's.
+        StorageError: the list can't be read or written.
     """
     check_owner(folder, owner)
     now = int(time.time())
@@ -82,11 +94,11 @@ def invite_member(
 
 
 def check_owner(folder: RunFolder, key: SigningKey) -> None:
-    """Raises AccessError if the key is no owner's."""
+    """Raises AccessError if the key is not an owner's."""
     owners = owners_of(folder.genesis, folder.spec)
     if key.peer_id not in owners:
         raise AccessError(
             "only an owner of the run can do that",
-            f"{key.peer_id} is none; owners: {', '.join(sorted(owners))}",
+            f"{key.peer_id} is not an owner; owners: {', '.join(sorted(owners))}",
             "give an owner's key file with --owner-key",
         )

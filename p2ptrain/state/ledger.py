@@ -1,9 +1,8 @@
-"""One run's ledger on disk: commits, contributions' bytes, snapshots, where the head is and where it was.
+"""The ledger of one run on disk: commits, the bytes of contributions, snapshots, the head, and what happened to it.
 
-The ledger knows digests, heights and bytes; what they mean is the method's business. What it hands out under a digest
-has that digest: bytes that a disk has changed count as missing, and are replaced when they are stored again. What an
-author appends without asking anybody, and what takes that back, is in `logs`. Any thread may call it; see `database`
-for what a write is.
+The ledger knows digests, heights and bytes; the method knows what they mean. Whatever it returns under a digest has
+that digest. Bytes that the disk has changed count as missing, and storing them again replaces them. `logs` is the part
+for authors' logs. Any thread may call it; `database` says what a write guarantees.
 """
 
 from __future__ import annotations
@@ -25,38 +24,38 @@ _NAMED_AND_KEPT: dict[Filed, tuple[str, str]] = {
     "payloads": ("digest", "bytes"),
     "snapshots": ("state", "manifest"),
 }
-"""Tables whose rows are filed under their content's digest: the columns of either."""
+"""Tables whose rows are named by the digest of their content: the column of the digest and that of the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRow:
-    """One complete snapshot on disk: the digest of its state, and the manifest that the digest names."""
+    """One complete snapshot on disk: the digest of its state, and the manifest that this digest names."""
 
     state: Digest
     height: int
-    """Or, where there is no chain, the number of records before the mark that it was taken at."""
+    """In a one-byte run: the number of records before the mark at which it was taken."""
     manifest: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Commits that this peer had applied and took back, because another branch was heavier."""
+    """Commits that this peer had applied and has taken back, because another branch was heavier."""
 
     old: Digest
-    """The head before; it and its branch stay in the ledger."""
+    """The head before. Its branch stays in the ledger."""
     new: Digest
     commits: int
     tokens: int
-    """Behind these commits, and not behind those that replaced them."""
+    """Tokens that only the commits taken back count, not those that replaced them."""
     own_tokens: int
-    """Those that this peer itself had trained on."""
+    """How many of these tokens this peer itself has trained on."""
     seen: int = 0
     """Seconds since 1970 by this machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSeen:
-    """Where a peer last said that it was, in the method's own words."""
+    """Where in the run a peer last said that it was. `head` is its presence record."""
 
     peer: PeerId
     height: int
@@ -68,16 +67,17 @@ class Ledger:
     """The ledger in one file.
 
     Args:
-        owned: this process is the one that may make the file, bring it to today's format and write to it.
+        path: the file.
+        owned: True for the one process that may create the file and write to it.
 
     Raises:
-        StorageError: from every method, if the disk is full or the file damaged.
+        StorageError: the disk is full, or the file is damaged or of another format. Every method can raise this.
     """
 
     def __init__(self, path: Path, owned: bool = True) -> None:
         self.path, self._db = path, Database(path, owned)
         self.was_empty = self._db.made
-        """Whether there was nothing in the file, or no file."""
+        """Whether the file was new or empty."""
         self.logs = Logs(self._db)
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class Ledger:
     # Commits -------------------------------------------------------------------------------------------------------
 
     def add_commit(self, digest: Digest, height: int, parent: Digest, record: bytes) -> None:
-        """Keep a commit, of whatever branch, for good."""
+        """Keep a commit of any branch. Commits are never deleted."""
         with self._db.write() as db:
             row = (digest, height, parent, record, int(time.time()))
             db.execute(
@@ -97,10 +97,11 @@ class Ledger:
             )
 
     def commit(self, digest: Digest) -> bytes | None:
+        """The record of a commit; None if it is not here or damaged."""
         return _whole(digest, self._db.value("SELECT record FROM commits WHERE digest = ?", digest))
 
     def commits(self, above: int) -> dict[Digest, bytes]:
-        """The records of all heights above this one by digest, on any branch, lowest height first."""
+        """The records of all commits above this height on all branches, by digest, the lowest height first."""
         with self._db.read() as db:
             query = "SELECT digest, record FROM commits WHERE height > ? ORDER BY height"
             return {Digest(d): record for d, record in db.execute(query, (above,)) if _whole(d, record)}
@@ -111,6 +112,7 @@ class Ledger:
             return {Digest(digest): seen for digest, seen in db.execute("SELECT digest, seen FROM commits")}
 
     def add_rollback(self, rollback: Rollback) -> None:
+        """Note that commits were taken back, and that it was now."""
         with self._db.write() as db:
             db.execute(
                 "INSERT INTO rollbacks (seen, old, new, commits, tokens, own_tokens) VALUES (?, ?, ?, ?, ?, ?)",
@@ -118,7 +120,7 @@ class Ledger:
             )
 
     def rollbacks(self) -> list[Rollback]:
-        """Oldest first."""
+        """All rollbacks, the oldest first."""
         with self._db.read() as db:
             query = "SELECT old, new, commits, tokens, own_tokens, seen FROM rollbacks ORDER BY rowid"
             return [Rollback(Digest(old), Digest(new), *rest) for old, new, *rest in db.execute(query)]
@@ -126,20 +128,22 @@ class Ledger:
     # Contributions' bytes ------------------------------------------------------------------------------------------
 
     def add_payload(self, digest: Digest, height: int, data: Buffer) -> None:
+        """Keep the bytes of a contribution for this height."""
         with self._db.write() as db:
             db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
 
     def payload(self, digest: Digest) -> bytes | None:
+        """The bytes of a contribution; None if they are not here or damaged."""
         return _whole(digest, self._db.value("SELECT bytes FROM payloads WHERE digest = ?", digest))
 
     def payload_part(self, digest: Digest, start: int, stop: int) -> bytes:
-        """Some bytes of a payload, unchecked; empty if it is not there any more."""
+        """Bytes `start` to `stop` of a contribution, unchecked; empty if it is not here any more."""
         with self._db.read() as db, db:
-            db.execute("BEGIN")  # a writer may delete the row between the two looks at it
+            db.execute("BEGIN")  # else a writer could delete the row between the two queries
             row = db.execute("SELECT rowid FROM payloads WHERE digest = ?", (digest,)).fetchone()
             if row is None:
                 return b""
-            with db.blobopen("payloads", "bytes", row[0], readonly=True) as blob:  # `substr` would read the whole of it
+            with db.blobopen("payloads", "bytes", row[0], readonly=True) as blob:  # `substr` would read all of it
                 blob.seek(min(start, len(blob)))
                 return blob.read(stop - start)
 
@@ -148,14 +152,14 @@ class Ledger:
             return [Digest(digest) for (digest,) in db.execute("SELECT digest FROM payloads")]
 
     def payload_bytes(self, above: int) -> int:
-        """What the payloads of all heights above this one take together."""
+        """Bytes that the contributions for all heights above this one take together."""
         with self._db.read() as db:
             query = "SELECT coalesce(sum(length(bytes)), 0) FROM payloads WHERE height > ?"
             (total,) = db.execute(query, (above,)).fetchone()
         return int(total)
 
     def drop_payloads(self, height: int) -> list[Digest]:
-        """Forget the bytes of contributions up to `height`: a snapshot has taken them in. Returns which."""
+        """Delete the bytes of contributions up to `height`, which a snapshot contains. Returns their digests."""
         with self._db.write() as db:
             rows = db.execute("DELETE FROM payloads WHERE height <= ? RETURNING digest", (height,)).fetchall()
         return [Digest(digest) for (digest,) in rows]
@@ -167,7 +171,7 @@ class Ledger:
             db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (row.state, row.height, row.manifest))
 
     def snapshots(self) -> list[SnapshotRow]:
-        """Newest first."""
+        """All snapshots that are not damaged, the newest first."""
         with self._db.read() as db:
             rows = db.execute("SELECT state, height, manifest FROM snapshots ORDER BY height DESC").fetchall()
         return [SnapshotRow(Digest(state), height, data) for state, height, data in rows if _whole(state, data)]
@@ -188,13 +192,13 @@ class Ledger:
             db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (commit,))
 
     def see_heads(self, heads: Iterable[HeadSeen]) -> None:
-        """Note where peers are now; one row for each peer that was ever seen."""
+        """Note where peers are now. The ledger keeps the last position of each peer."""
         with self._db.write() as db:
             rows = [(head.peer, int(time.time()), head.height, head.head) for head in heads]
             db.executemany("INSERT OR REPLACE INTO heads (peer, seen, height, head) VALUES (?, ?, ?, ?)", rows)
 
     def heads(self) -> list[HeadSeen]:
-        """The last that was heard of each peer, the latest first."""
+        """The last position of each peer, the latest first."""
         with self._db.read() as db:
             query = "SELECT peer, height, head, seen FROM heads ORDER BY seen DESC, peer"
             return [HeadSeen(PeerId(peer), height, head, seen) for peer, height, head, seen in db.execute(query)]
@@ -202,14 +206,14 @@ class Ledger:
     # Damage ----------------------------------------------------------------------------------------------------------
 
     def damaged(self, table: Filed) -> list[Digest]:
-        """What is filed under a digest that it does not have: it counts as missing."""
+        """The digests of rows whose content has changed on disk. They count as missing."""
         digest, data = _NAMED_AND_KEPT[table]
         with self._db.read() as db:
             rows = db.execute(f"SELECT {digest}, {data} FROM {table}")
             return [Digest(name) for name, content in rows if not _whole(name, content)]
 
     def drop_damaged(self, table: Filed) -> int:
-        """Make it missing; returns how many there were."""
+        """Delete damaged rows. Returns how many there were."""
         bad = self.damaged(table)
         if bad:
             name, _ = _NAMED_AND_KEPT[table]

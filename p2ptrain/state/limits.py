@@ -1,4 +1,4 @@
-"""What a volunteer allows this peer to take."""
+"""What a volunteer lets this peer use of disk and network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 LEAST_RATE = 10_000.0
-"""Bytes per second; with less, heartbeats alone would be too many."""
+"""Bytes per second. Heartbeats alone need more than a smaller limit allows."""
 
 _UNITS = {
     "bit": 1 / 8,
@@ -22,26 +22,26 @@ _UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None: no limit."""
+    """The volunteer's limits. None means: no limit."""
 
     disk: int | None = None
-    """Bytes for the snapshots and contributions of a run."""
+    """Most bytes for the snapshots and contributions of a run."""
     up: float | None = None
-    """Bytes per second that leave this machine for the run's sake, everything included."""
+    """Most bytes per second that this peer sends, everything included."""
     down: float | None = None
-    """Bytes per second that come."""
+    """Most bytes per second that this peer receives, everything included."""
     archive: bool = False
-    """Keep every contribution and the first snapshot for good, so that the whole run can be replayed."""
+    """Whether to keep every contribution and the first snapshot, so that the whole run can be replayed."""
 
 
 NO_LIMITS = Limits()
 
 
 def bytes_per_second(text: str) -> float:
-    """A rate with its unit: 5Mbit, 600kB, 0.6MB; always per second, in powers of 1000.
+    """Read a rate with its unit, e.g. 5Mbit, 600kB or 0.6MB. It is per second, and units are powers of 1000.
 
     Raises:
-        ValueError: no rate; says what is one.
+        ValueError: the text is not a rate, or the rate is too small. The message says what is allowed.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)(?:/s)?\s*", text)
     unit = _UNITS.get(found[2].lower()) if found else None
@@ -54,7 +54,7 @@ def bytes_per_second(text: str) -> float:
 
 
 def rate_text(rate: float) -> str:
-    """Bytes per second as volunteers know them."""
+    """Bytes per second as text in bits, e.g. "5 Mbit/s"."""
     bits = rate * 8
     for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6)):
         if bits >= size:

@@ -1,8 +1,8 @@
-"""Authors' logs in a ledger: batches that need nobody's consent, cuts that take them back, and marks.
+"""Authors' logs in a ledger (one-byte runs): batches of records, cuts that take records back, and marks.
 
 A log belongs to one author and one start of its process (`session`). Its records are numbered from 0 and come in
-batches; a batch is kept only where the log ends, so a log has no gaps and no record twice. What a batch, a cut or a
-mark says, and whether it is signed, the method has checked before; here they are bytes.
+batches. A batch is kept only if it begins where the log ends, so a log has no gaps and no record twice. The method has
+checked the content and the signatures of batches, cuts and marks before; here they are bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from p2ptrain.state.database import Database
 
 
 class Log(NamedTuple):
-    """The name of a log."""
+    """Names a log."""
 
     author: PeerId
     session: bytes
@@ -25,7 +25,7 @@ class Log(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records `start` to `stop` (exclusive) of a log, as their author signed them."""
+    """Records `start` to `stop` (exclusive) of a log, as their author signed them together."""
 
     log: Log
     start: int
@@ -35,17 +35,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What takes back a log's records from index `at` on, e.g. an owner's order or the proof of a lie."""
+    """A record that takes back a log's records from index `at` on, e.g. an owner's order or the proof of a lie."""
 
     log: Log
-    """With an empty session: all logs of the author, as the record says."""
+    """If its session is empty, all logs of the author are meant."""
     at: int
     record: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An agreed position in all logs, by digest, and how many records lie before it."""
+    """A position in all logs on which peers agree: its digest, and the number of records before it."""
 
     digest: Digest
     position: int
@@ -53,17 +53,17 @@ class Mark:
 
 
 class Logs:
-    """Part of a `Ledger`; raises StorageError as that does."""
+    """The logs in a `Ledger`. Every method can raise StorageError."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def append(self, batches: Iterable[Batch]) -> list[Batch]:
-        """Keep what continues its log, in one transaction; on disk when this returns.
+        """Keep the batches that continue their logs, in one transaction. They are on disk when this returns.
 
         Returns:
-            The batches that were taken in. Left out are those that begin before or after their log's end: the caller
-            has them already, or has to fetch what lies between.
+            The batches that were kept. A batch that begins before the end of its log is here already. For one that
+            begins after the end, the caller has to fetch what lies between.
         """
         kept = []
         with self._db.write() as db:
@@ -78,26 +78,26 @@ class Logs:
         return kept
 
     def lengths(self) -> dict[Log, int]:
-        """How many records of each log are here; the logs in the order in which they came."""
+        """The number of records of each log that are here, in the order in which the logs came."""
         with self._db.read() as db:
             query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log ORDER BY log"
             rows = db.execute(query)
             return {Log(PeerId(author), session): stop for author, session, stop in rows}
 
     def arrivals(self) -> list[tuple[int, int]]:
-        """(when, how many records came then), in seconds since 1970 by this machine's clock, oldest first."""
+        """Pairs (seconds since 1970 by this machine's clock, number of records that came then), the oldest first."""
         with self._db.read() as db:
             query = "SELECT seen, sum(stop - start) FROM batches GROUP BY seen ORDER BY seen"
             return [(int(seen), int(records)) for seen, records in db.execute(query)]
 
     def lengths_at(self, when: float) -> dict[Log, int]:
-        """How many records of each log were here at a time, in seconds since 1970 by this machine's clock."""
+        """The number of records of each log that were here at a time, in seconds since 1970 by this machine's clock."""
         with self._db.read() as db:
             query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) WHERE seen <= ? GROUP BY log"
             return {Log(PeerId(author), session): stop for author, session, stop in db.execute(query, (when,))}
 
     def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[Batch]:
-        """The batches that hold records from `start` on, in their order, at most `limit`."""
+        """The batches of a log that hold records from `start` on, in order, at most `limit` of them."""
         with self._db.read() as db:
             query = (
                 "SELECT start, stop, record FROM batches JOIN logs USING (log) "
@@ -108,19 +108,19 @@ class Logs:
             return [Batch(log, *row) for row in db.execute(query, (*log, start, start, limit))]
 
     def drop_from(self, log: Log, start: int) -> None:
-        """Forget batches from this one on, because they are not what their author signed."""
+        """Delete the batches of a log from record `start` on, because they are not as their author signed them."""
         with self._db.write() as db:
             named = "SELECT log FROM logs WHERE author = ? AND session = ?"
-            reaching = "(start >= ? OR stop > ?)"  # a disk may have changed either
+            reaching = "(start >= ? OR stop > ?)"  # the disk may have changed one of the two
             db.execute(f"DELETE FROM batches WHERE {reaching} AND log IN ({named})", (start, start, *log))
 
     def add_cut(self, cut: Cut) -> None:
-        """Keep a cut; several on one log are all kept, as each may be the reason that another peer knows."""
+        """Keep a cut. All cuts of a log are kept: other peers may know different ones."""
         with self._db.write() as db:
             db.execute("INSERT OR IGNORE INTO cuts VALUES (?, ?, ?, ?)", (*cut.log, cut.at, cut.record))
 
     def cuts(self) -> list[Cut]:
-        """All cuts, the lowest of each log first."""
+        """All cuts; of each log, the lowest first."""
         with self._db.read() as db:
             rows = db.execute("SELECT author, session, at, record FROM cuts ORDER BY author, session, at")
             return [Cut(Log(PeerId(author), session), at, record) for author, session, at, record in rows]
@@ -130,7 +130,7 @@ class Logs:
             db.execute("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", (mark.digest, mark.position, mark.record))
 
     def marks(self) -> list[Mark]:
-        """Newest first."""
+        """All marks, the newest first."""
         with self._db.read() as db:
             rows = db.execute("SELECT digest, position, record FROM marks ORDER BY position DESC, digest")
             return [Mark(Digest(digest), position, record) for digest, position, record in rows]

@@ -1,7 +1,7 @@
-"""What a peer of a private run keeps about who is in it: `members`, one file in the run folder.
+"""What a peer of a private run keeps about the members: the file `members` in the run folder.
 
-Papers and the gossip's secrets, this peer's own certificate, and a number that grows at each start. The folder is
-readable by its user alone.
+It holds papers, the secrets of the gossip, this peer's own certificate, and a number that grows at each start. Only the
+folder's user can read it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Members(Record):
     max_bytes: ClassVar[int] = 64 * 1024 * 1024
 
     boot: Count
+    """Number of this peer's last start; see `next_boot`."""
     own: Annotated[bytes, Field(max_length=Certificate.max_bytes)]
-    """Empty: an owner, or the founder."""
+    """This peer's own certificate; empty for an owner and the founder."""
     papers: Annotated[tuple[bytes, ...], Field(max_length=MOST_CERTIFICATES + MOST_ORDERS)]
     secrets: Annotated[
         tuple[Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)], ...],
@@ -44,10 +45,10 @@ class Members(Record):
 
 
 class MembersFile:
-    """The file of one peer's run folder; any thread may save.
+    """The members' file of one run folder. Any thread may save.
 
     Raises:
-        AccessError: it is damaged or gone, and with it this peer's certificate.
+        AccessError: the file is damaged or missing, and with it this peer's certificate.
     """
 
     def __init__(self, folder: Path, genesis: Genesis, spec: RunSpec) -> None:
@@ -67,7 +68,7 @@ class MembersFile:
 
     @classmethod
     def begin(cls, folder: Path, access: Access, own: Certificate | None) -> Self:
-        """Write the first one, of a founder or a newcomer; what an earlier one knew is learned."""
+        """Write the file of a founder or of a peer that joins. It takes over what an earlier file knows."""
         boot = 0
         with contextlib.suppress(AccessError):
             before = cls(folder, access.genesis, access.spec)
@@ -83,17 +84,21 @@ class MembersFile:
         return cls(folder, access.genesis, access.spec)
 
     def door(self, me: PeerId) -> PrivateDoor:
-        """For a peer that was in the run before."""
+        """The door of a peer that has been in the run before."""
         return PrivateDoor(me, Pass(self.access.run, self.own), self.access)
 
     def next_boot(self) -> int:
-        """A number larger than those of all starts before: also if an older copy of the folder was put back, or the
-        clock was."""
+        """The number of this start. It is larger than those of all starts before, also after an older copy of the
+        folder was put back or the clock was set back.
+
+        Raises:
+            StorageError: the file can't be written.
+        """
         self._change(boot=max(self._kept.boot + 1, int(time.time())))
         return self._kept.boot
 
     def save(self, papers: tuple[bytes, ...], secrets: tuple[bytes, ...]) -> None:
-        """Keep these instead of those of before; raises StorageError."""
+        """Replace the papers and secrets in the file; raises StorageError if it can't be written."""
         self._change(papers=papers, secrets=secrets)
 
     def _change(self, **fields: object) -> None:
@@ -105,14 +110,14 @@ class MembersFile:
 
 
 def door_for(invite: Invite, key: Identity, passing: bool = False) -> Door:
-    """For a peer that comes by an invite; `passing`: only to look, or to give an order."""
+    """The door of a peer that comes by an invite. `passing`: it comes only to look, or to give an order."""
     if invite.ticket is None or invite.run is None:
         return Door()
     return PrivateDoor(key.peer_id, Pass(invite.run, invite.ticket.certificate(key.peer_id), passing))
 
 
 def remember_members(swarm: Swarm, door: PrivateDoor, file: MembersFile) -> None:
-    """Have the door of a running swarm keep in this file what it learns."""
+    """Let the door of a running swarm keep what it learns in this file."""
     boot = file.next_boot()
 
     async def begin() -> None:

@@ -1,5 +1,5 @@
-"""Which key a peer takes part with: the one that is given, the one that an invite or a folder is for, or the next free
-one of this machine."""
+"""The key that a peer uses: the one that is given, the one that an invite or a run folder is for, or the next free one
+of this machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from p2ptrain.swarm.addresses import by_peer
 
 
 def open_identity(home: Path, path: Path | None, config: NodeConfig) -> Identity:
-    """The identity at `path`, or the next one in `home` that no process on this machine uses, and that is none of
-    the peers to be reached: those can't be reached from themselves."""
+    """Open the identity at `path`. Without a path, open the first one in `home` that no process uses and that is not
+    the key of a peer in `config.bootstrap`; if there is none, make a new one.
+
+    Raises:
+        IdentityError: the identity at `path` is in use or not a key, or too many are in use.
+    """
     if path:
         return Identity.open(path)
     return Identity.open_next_free(home / "identities", avoid=by_peer(config.bootstrap))
 
 
 def invited_identity(home: Path, invite: Invite) -> Path | None:
-    """The key file here of the one peer that an invite is for; None if it is for anyone."""
+    """The key file in `home` of the peer that an invite is for; None if the invite is for everybody.
+
+    Raises:
+        InviteError: the invite is for a peer whose key is not in `home`.
+    """
     peer = invite.ticket.invitation.peer if invite.ticket else ""
     try:
         return Identity.find(home / "identities", peer) if peer else None
@@ -31,16 +39,22 @@ def invited_identity(home: Path, invite: Invite) -> Path | None:
 
 
 def open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) -> Identity:
-    """The identity of a folder's peer, whose id ends like this if nothing else is known of it.
+    """Open the identity of the peer that a run folder belongs to.
+
+    Args:
+        given: key file that the volunteer names; None to find it.
+        contact: what the folder knows of its peer.
+        home: where to look for the key.
+        ending: end of the peer's id, which is the folder's name.
 
     Raises:
-        IdentityError: it is in use, not to be found, or not the one that was given.
+        IdentityError: the key is in use or can't be found, or `given` is the key of another peer.
     """
     if given is not None and not given.is_file():
         raise IdentityError(f"there is no key file {given}", "", "leave out --identity: the folder knows its own")
     noted = Path(contact.identity) if contact.identity else None
     if noted is not None and not noted.is_file():
-        noted = None  # moved, perhaps to where keys are looked for
+        noted = None  # it was moved, perhaps to `home`
     path = given or noted or Identity.find(home / "identities", contact.peer or ending)
     key = Identity.open(path)
     if not key.peer_id.endswith(contact.peer or ending):
@@ -48,6 +62,6 @@ def open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) 
         raise IdentityError(
             f"{path} is not the key of the peer whose folder this is",
             f"its id is {contact.peer or '…' + ending}",
-            "give that peer's key file with --identity, or join the run with an invite as a new one",
+            "give that peer's key file with --identity, or join the run with an invite as a new peer",
         )
     return key

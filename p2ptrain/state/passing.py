@@ -1,5 +1,5 @@
-"""In a swarm for a moment, to look or to give an order: under an identity that is gone afterwards, and that nobody
-there is asked to remember."""
+"""In a swarm for a moment, to look or to give an order. The identity is deleted afterwards, and other peers do not
+remember it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from p2ptrain.swarm.door import Door
 def passing(
     invite: Invite, listen: tuple[str, ...] = (NOWHERE,), announce: tuple[str, ...] = ()
 ) -> contextlib.AbstractContextManager[Swarm]:
-    """Look into the swarm of an invite.
+    """Be in the swarm of an invite for a moment. Use it in a `with` block, which gives the swarm.
+
+    Args:
+        invite: leads to the swarm.
+        listen: addresses at which to listen; without any, nobody can connect.
+        announce: addresses to tell others instead.
 
     Raises:
         NetworkError: nobody there answers.
-        AccessError: the run is private, and the invite does not let anybody in any more.
+        AccessError: the run is private, and the invite lets nobody in any more.
     """
     return passing_by(invite.addresses, partial(door_for, invite, passing=True), listen, announce)
 
@@ -34,7 +39,7 @@ def passing_by(
     listen: tuple[str, ...] = (NOWHERE,),
     announce: tuple[str, ...] = (),
 ) -> Iterator[Swarm]:
-    """The swarm at these addresses; `door_of` makes the door of the identity that is gone afterwards."""
+    """As `passing`, for the swarm at these addresses. `door_of` makes the door for the identity."""
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity.open(Path(folder) / "passing.key")
         config = NodeConfig(listen, announce, addresses, passing=True)

@@ -1,8 +1,8 @@
-"""A run as this peer takes part in it: the swarm, the genesis, the spec and the folder, from one of three beginnings.
+"""A run as this peer takes part in it: the swarm, the genesis, the spec and the folder. It begins in one of three ways.
 
 Run.found(spec)      a new run; its genesis is signed when the model is known
-Run.join(invite)     an existing run; genesis and spec are fetched from the swarm and checked
-Run.resume(folder)   where this peer stopped
+Run.join(invite)     an existing run; genesis and spec are fetched from other peers and checked
+Run.resume(folder)   goes on where this peer stopped
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """One run, seen from this peer. Close it, or use it in a `with` block."""
+    """One run, as this peer takes part in it. Close it, or use it in a `with` block."""
 
     def __init__(
         self, swarm: Swarm, spec: RunSpec, home: Path, folder: RunFolder | None, limits: Limits, name: str
@@ -179,18 +179,23 @@ class Run:
 
     @property
     def has_folder(self) -> bool:
-        """False for a founder until its genesis is signed."""
+        """Whether the run has a folder here. A founder's run has none until its genesis is signed."""
         return self._folder is not None
 
     @property
     def folder(self) -> RunFolder:
-        """This peer's folder of the run; there is one once the run has a genesis."""
+        """This peer's folder of the run; raises StorageError as long as the run has no genesis."""
         if self._folder is None:
             raise StorageError("the run has no genesis yet", "it is signed when the model is known")
         return self._folder
 
     def establish(self, base: Digest, held_out: Digest) -> None:
-        """Sign the genesis of a run that is being founded; nothing to do for one that exists."""
+        """Sign the genesis of a run that is being founded, and make its folder. Does nothing for a run that exists.
+
+        Args:
+            base: digest of the state at height 0.
+            held_out: digest of the held-out text.
+        """
         if self._folder is None:
             software, secret = f"p2ptrain {version()}", secrets.token_bytes(KEY_BYTES)
             genesis = Genesis.found(
@@ -211,15 +216,16 @@ class Run:
             self._offer_records()
 
     def invite(self, label: str = "", days: float = MEMBER_DAYS, peer: PeerId | None = None) -> Invite:
-        """A link for others: this peer's own addresses; if nobody can reach it, where it found the swarm.
+        """An invite for others. It leads to this peer's own addresses or, if nobody can reach this peer, to those by
+        which it found the swarm. `label`, `days` and `peer` count in private runs only.
 
         Args:
-            label: of a private run alone, as what follows: what lists call who comes by it.
-            days: how long the membership lasts.
-            peer: the only one that it is for; None: whoever has the link.
+            label: name in lists for the peers that come by the invite.
+            days: how long their membership lasts.
+            peer: the only peer that may use the invite; None if everybody who has the link may.
 
         Raises:
-            AccessError: the run is private, and this peer no owner.
+            AccessError: the run is private, and this peer is not an owner.
         """
         addresses = tuple((self.swarm.addresses() or self.swarm.config.bootstrap)[:MAX_INVITED])
         if not self.spec.is_private:
@@ -227,11 +233,11 @@ class Run:
         return invite_member(self.folder, self.swarm.key, addresses, label, days, peer)
 
     def announcement(self) -> Announcement | None:
-        """What its peers tell of it in the list of runs; None if they keep it to themselves."""
+        """The run's entry in the list of runs; None if the run is not listed."""
         return Announcement.of(self.folder.genesis, self.spec)
 
     def remember_peers(self, peers: list[Presence]) -> None:
-        """Note where others are reachable, for the next start; where they were before comes last."""
+        """Note the addresses of these peers for the next start, before those noted earlier."""
         known = self.folder.contact
         own = tuple(self.swarm.addresses()[:MAX_INVITED])
         met = known.met(address for seen in peers for address in seen.addresses).model_copy(update={"addresses": own})
@@ -239,11 +245,11 @@ class Run:
             met.write(self.folder.path)
 
     def remembered_addresses(self) -> list[str]:
-        """Where others were reachable, the latest first."""
+        """Addresses at which other peers were reachable, the latest first."""
         return list(self.folder.contact.peers)
 
     def describe(self, vitals: Vitals) -> Vitals:
-        """What a trainer says of itself, with what is so whatever the method."""
+        """Add to a trainer's vitals what does not depend on the method: name, device, bytes sent, limits."""
         return replace(
             vitals,
             name=self._name,
@@ -268,7 +274,7 @@ class Run:
         try:
             wire = Wire(self.swarm.node.daemon_pid, inside=self.swarm.config.local)
         except OSError as error:
-            log.warning("the limits hold for weights and contributions alone, gossip comes on top: %s", error)
+            log.warning("the limits hold for weights and contributions only; gossip is not counted: %s", error)
             return
         self.swarm.loop.call_soon_threadsafe(self.swarm.spawn, count_the_rest(wire, self.up, self.down))
 
@@ -287,7 +293,7 @@ def _identity(given: PathLike | None) -> Path | None:
 
 
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
-    """For the next start: then what others remember of this peer, and its invite, still hold."""
+    """Note port and addresses, so that after the next start this peer can be reached as before."""
     own = swarm.addresses()
     direct = [address for address in own if not is_relayed(address)]
     ports = [address.split("/tcp/")[1].split("/")[0] for address in direct if "/tcp/" in address]
@@ -302,9 +308,11 @@ def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
 
 
 def _known_addresses(folder: RunFolder, contact: Contact) -> tuple[str, ...]:
-    """Where others may be reachable: as noted last time, and as they have said themselves."""
+    """Addresses at which others may be reachable: those noted last time, and those in their presence records."""
     if not (folder.path / CONTACT_FILE).exists():
-        log.warning("%s is gone: others are looked for where the ledger saw them last", folder.path / CONTACT_FILE)
+        log.warning(
+            "%s is missing: other peers are looked for where the ledger saw them last", folder.path / CONTACT_FILE
+        )
     told: list[str] = []
     for seen in folder.ledger.heads():
         with contextlib.suppress(MalformedError):
@@ -313,7 +321,7 @@ def _known_addresses(folder: RunFolder, contact: Contact) -> tuple[str, ...]:
 
 
 def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
-    """Where any port would do, the one of last time, if it is free."""
+    """Listen at the port of last time where any port would do, if it is free."""
     same = tuple(
         f"{address.removesuffix('/0')}/{port}" if address.endswith("/tcp/0") else address for address in config.listen
     )
@@ -326,13 +334,13 @@ def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
 
 
 def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest, door: Door) -> Swarm:
-    """Join the peers whose addresses are known; if none of them is there any more, those in the local network."""
+    """Join the peers whose addresses are known; if none of them answers, those in the local network."""
     try:
         return Swarm.start(key, config, door)
     except NetworkError as error:
         if not config.searches_lan:
             raise
-        from p2ptrain.swarm import lan  # a bootstrap node spares the memory
+        from p2ptrain.swarm import lan  # not needed by a bootstrap node
 
         found = lan.find(run)
         elsewhere = tuple(address for address in found if not address.endswith(key.peer_id))
@@ -345,7 +353,7 @@ def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest, door: 
 def _start_or_go_alone(
     key: Identity, config: NodeConfig, remembered: tuple[str, ...], run: Digest, door: Door
 ) -> Swarm:
-    """Rejoin the peers of last time; if none of them is there any more, start anew and let them come."""
+    """Join the peers of last time; if none of them answers, start alone and wait for others."""
     bootstrap = (*config.bootstrap, *remembered)
     elsewhere = tuple(address for address in bootstrap if not address.endswith(key.peer_id))
     if elsewhere:
@@ -360,8 +368,12 @@ def _start_or_go_alone(
 
 
 async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
-    """The run's genesis and spec, from whoever of its peers hands them out."""
-    if isinstance(swarm.door, PrivateDoor):  # who opened has told
+    """Fetch the run's genesis and spec from its peers, and check them.
+
+    Raises:
+        NetworkError: no peer there knows the run, or what they sent is wrong.
+    """
+    if isinstance(swarm.door, PrivateDoor):  # the peer that let this one in has sent them
         return swarm.door.access.genesis, swarm.door.access.spec
     fetcher = Fetcher(swarm.rpc, Blobs())
     peers = await swarm.directory.peers(run)

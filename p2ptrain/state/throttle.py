@@ -1,7 +1,7 @@
 """A volunteer's limit on bytes per second.
 
-Bulk is given leave before it moves. What moves without asking (gossip, others' gossip that libp2p passes on, calls,
-encryption, packets' headers) is counted on the wire, and bulk waits until the limit has made up for it.
+Bulk data (blobs, commits, logs) waits for its turn before it moves. Everything else (gossip, also of others, calls,
+encryption, packet headers) does not wait. It is counted on the network connections, and bulk data waits longer for it.
 """
 
 from __future__ import annotations
@@ -12,46 +12,47 @@ import logging
 from p2ptrain.swarm.wire import Wire
 
 BURST_SECONDS = 0.25
-"""So much may be moved ahead of time: waiting for every chunk would cost more than it smooths."""
+"""Bulk data may move this much ahead of time, so that not every chunk waits."""
 
 CHUNK_SECONDS = 2.0
-"""Nobody who is served is to wait much longer for a chunk."""
+"""A peer that is served should get a chunk in about this time."""
 
 UNDERWAY_SECONDS, UNDERWAY_BYTES = 2.0, 1024 * 1024
-"""What has been granted for so long, beyond so much, and has not moved, never will."""
+"""Granted bytes that have not moved count as still to come, but at most those of this many seconds, or this many bytes
+if that is more. The rest will never move."""
 
 COUNT_SECONDS = 0.25
 OVERRUN_SECONDS = 15.0
-"""If what moves without asking is so far ahead of the limit, no waiting of bulk makes up for it."""
+"""If the backlog is longer than this, gossip and calls alone exceed the limit, and the volunteer is told."""
 
 log = logging.getLogger(__name__)
 
 
 class Throttle:
-    """Hands out leave to move bytes, in the order of asking; on one event loop.
+    """Lets callers move bytes at a rate, in the order in which they ask. Use it on one event loop.
 
     Args:
-        rate: bytes per second; None: no limit.
+        rate: bytes per second; None means: no limit.
     """
 
     def __init__(self, rate: float | None) -> None:
         self.rate = rate
         self._free = 0.0
-        """Loop time at which what was granted so far is through."""
+        """The loop's time at which all bytes granted so far have moved."""
         self._unasked = 0.0
-        """Bytes that have moved beyond what was granted; below zero: granted, and still to move."""
+        """Bytes that have moved without being granted. Below zero: granted bytes that have yet to move."""
 
     @property
     def backlog(self) -> float:
-        """Seconds until what was granted so far is through."""
+        """Seconds until all bytes granted so far have moved."""
         return max(0.0, self._free - asyncio.get_running_loop().time())
 
     def streams(self, most: int, chunk: int) -> int:
-        """How many streams may share the rate, so that each gets a chunk of so many bytes in good time."""
+        """How many streams (at most `most`) can share the rate, if each should get a chunk of `chunk` bytes in time."""
         return most if self.rate is None else min(most, max(1, int(self.rate * CHUNK_SECONDS / chunk)))
 
     async def take(self, count: int) -> None:
-        """Return when `count` more bytes may move."""
+        """Wait until `count` more bytes may move."""
         if self.rate is None:
             return
         self._unasked -= count
@@ -61,13 +62,13 @@ class Throttle:
             await asyncio.sleep(wait)
 
     def give_back(self, count: int) -> None:
-        """So many of the bytes that were taken do not move after all."""
+        """Give back `count` bytes that were taken and will not move."""
         if self.rate is not None:
             self._unasked += count
             self._free -= count / self.rate
 
     def settle(self, moved: int) -> None:
-        """So many bytes were seen to move since the last time: those that nobody has taken are spent, too."""
+        """Count `moved` bytes that the connections have carried since the last call, taken by somebody or not."""
         if self.rate is None:
             return
         least = -max(UNDERWAY_BYTES, self.rate * UNDERWAY_SECONDS)
@@ -82,7 +83,7 @@ class Throttle:
 
 
 async def count_the_rest(wire: Wire, up: Throttle, down: Throttle) -> None:
-    """For as long as p2pd runs, make both limits hold for everything that its connections carry."""
+    """As long as p2pd runs, count everything that its connections carry, so that both limits hold for all of it."""
     before, told = wire.carried(), set[str]()
     while True:
         await asyncio.sleep(COUNT_SECONDS)

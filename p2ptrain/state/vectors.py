@@ -1,4 +1,4 @@
-"""Snapshots' vectors on disk: one safetensors file for each, named by the digest of its numbers.
+"""The vectors of snapshots on disk: one safetensors file for each, named by the digest of its numbers.
 
 A vector that did not change between two snapshots is one file for both.
 """
@@ -28,7 +28,7 @@ _NAME = "vector"
 
 
 class Vectors:
-    """A folder of vectors. Any thread may call: nothing is tidied up while another thread is writing."""
+    """A folder of vectors. Any thread may call it: files are not deleted while another thread writes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,10 +36,10 @@ class Vectors:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, digest: Digest, values: Numbers) -> None:
-        """Write a vector unless it is there and whole.
+        """Write a vector, unless it is there already and whole.
 
         Raises:
-            StorageError: the disk is full or not writable; nothing half-written is left under the vector's name.
+            StorageError: the disk is full or not writable. The vector's file is never half-written.
         """
         with self._changing:
             with contextlib.suppress(StorageError):  # damaged: written anew
@@ -48,7 +48,7 @@ class Vectors:
             write_whole(self.path(digest), save({_NAME: values}))
 
     def load(self, digest: Digest) -> NDArray[np.float32] | None:
-        """Read a vector and check it; None if it is not there.
+        """Read a vector of float32 and check it; None if it is not there.
 
         Raises:
             StorageError: the file is damaged, or holds other numbers.
@@ -56,7 +56,7 @@ class Vectors:
         return self._read(digest, np.dtype(np.float32))
 
     def load_integers(self, digest: Digest) -> NDArray[np.int32] | None:
-        """The same for one of integers."""
+        """As `load`, for a vector of int32."""
         return self._read(digest, np.dtype(np.int32))
 
     def _read(self, digest: Digest, dtype: np.dtype[Any]) -> NDArray[Any] | None:
@@ -73,14 +73,14 @@ class Vectors:
         return values
 
     def source(self, digest: Digest) -> FileSource:
-        """Where the vector's numbers begin in its file, to serve them from disk."""
+        """The part of a vector's file that holds its numbers, to serve them from disk; raises OSError."""
         path = self.path(digest)
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")  # safetensors: u64 header length, header, numbers
         return FileSource(path, 8 + header)
 
     def size(self, digest: Digest) -> int:
-        """Bytes on disk; 0 if it is not there."""
+        """Bytes of a vector's file; 0 if it is not there."""
         path = self.path(digest)
         return path.stat().st_size if path.exists() else 0
 
@@ -88,7 +88,7 @@ class Vectors:
         return self.path(digest).exists()
 
     def keep_only(self, digests: Container[Digest]) -> list[Digest]:
-        """Delete all other vectors, and what a crash left half-written; returns which."""
+        """Delete all other vectors, and files that a crash left half-written. Returns the digests of those deleted."""
         dropped = []
         with self._changing:
             drop_unfinished(self._folder)
@@ -101,7 +101,7 @@ class Vectors:
         return dropped
 
     def path(self, digest: Digest) -> Path:
-        """Where a vector is, or would be."""
+        """The path of a vector's file, whether it is there or not."""
         return self._folder / f"{digest.hex()}{_SUFFIX}"
 
     @staticmethod

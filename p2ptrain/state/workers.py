@@ -1,4 +1,4 @@
-"""The two threads of a peer beside the trainer's and the network's: one computes states, one writes to disk."""
+"""Two threads of a peer, besides the one that trains and the network's: one computes states, one writes to disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Each does one thing after another."""
+    """The two threads. Each does one piece of work after another."""
 
     def __init__(self) -> None:
         self._computing = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-compute", initializer=_prepare_arithmetic)
@@ -23,17 +23,17 @@ class Workers:
     async def compute(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """What others wait for: outer steps, digests, the ledger."""
+        """Run work for which others wait (outer steps, digests, the ledger), and return its result."""
         return await _on(self._computing, lambda: function(*arguments, **named))
 
     async def write(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
-        """What nobody waits for: snapshots."""
+        """Run work for which nobody waits (snapshots), and return its result."""
         return await _on(self._writer, lambda: function(*arguments, **named))
 
     def end(self, last: Callable[[], None]) -> None:
-        """On any thread: do what is still due, then `last`, and end both threads."""
+        """Finish the work that is due, then run `last`, and end both threads. Any thread may call this."""
         try:
             self._writer.submit(last).result()
         finally:
@@ -46,5 +46,5 @@ async def _on(thread: concurrent.futures.Executor, work: Callable[[], Result]) -
 
 
 def _prepare_arithmetic() -> None:
-    """The outer step needs denormal numbers, and flushing them is a setting of each thread."""
+    """The outer step needs denormal numbers. Whether they are flushed to zero is set for each thread."""
     torch.set_flush_denormal(False)

@@ -425,7 +425,7 @@ def test_verify_and_history_refuse_what_is_no_run_folder(program: Program, tmp_p
     for command in ("verify", "history"):
         ended = program(command, str(tmp_path))
         assert ended.code == 8
-        assert f"{tmp_path} is no run folder" in ended.errors
+        assert f"{tmp_path} is not a run folder" in ended.errors
 
 
 def test_an_export_is_held_against_a_run_by_its_name(

@@ -246,7 +246,7 @@ def test_a_missing_file_is_named(program: Program, tmp_path: Path) -> None:
 
 def test_what_is_no_run_folder_is_told(program: Program, tmp_path: Path) -> None:
     for arguments in (("peer", str(tmp_path)), ("export", str(tmp_path), str(tmp_path / "out"))):
-        assert_explained(program(*arguments), 8, f"{tmp_path} is no run folder", "holds no genesis")
+        assert_explained(program(*arguments), 8, f"{tmp_path} is not a run folder", "holds no genesis")
 
 
 def test_an_address_that_leads_nowhere_is_told(program: Program, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_nothing_is_ever_overwritten(trained: Trained, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_folder_is_not_exported(tmp_path: Path) -> None:
-    assert refusal_of(tmp_path, tmp_path / "out").what == f"{tmp_path} is no run folder"
+    assert refusal_of(tmp_path, tmp_path / "out").what == f"{tmp_path} is not a run folder"
     assert not (tmp_path / "out").exists()
 
 

@@ -95,7 +95,7 @@ def test_only_the_founder_s_key_revokes(
     stranger.write_bytes(KEY_OF[ONE].to_file_bytes())
     with pytest.raises(AccessError, match="only an owner of the run can do that") as refusal:
         revoke(written.folder.path, OTHER, None, False, stranger)
-    assert refusal.value.why == f"{ONE} is none; owners: {FOUNDER}"
+    assert refusal.value.why == f"{ONE} is not an owner; owners: {FOUNDER}"
     stranger.write_bytes(b"no key")
     for path in (stranger, tmp_path / "missing.key"):
         with pytest.raises(IdentityError, match=rf"{path.name}(?s:.*)--owner-key"):

@@ -80,7 +80,7 @@ def test_it_can_be_read_beside_a_running_peer(run_folder: Path) -> None:
     running.close()
 
 
-# What is no run folder, or not this run's --------------------------------------------------------------------------
+# What is not a run folder, or not this run's --------------------------------------------------------------------------
 
 
 def refusal_of(path: Path) -> StorageError:
@@ -94,7 +94,7 @@ def refusal_of(path: Path) -> StorageError:
 
 def test_another_folder_is_told_apart(tmp_path: Path) -> None:
     refusal = refusal_of(tmp_path)
-    assert refusal.what.endswith("is no run folder")
+    assert refusal.what.endswith("is not a run folder")
     assert "no genesis" in refusal.why
     assert list(tmp_path.iterdir()) == [], "and is left as it is"
 
@@ -208,7 +208,7 @@ def test_a_ledger_that_is_gone_is_warned_about_if_there_was_one(
     (run_folder / "vectors" / "some.safetensors").touch()
     (run_folder / "ledger.sqlite").unlink()
     RunFolder.open(run_folder).close()
-    assert "ledger.sqlite is gone" in warnings.text
+    assert "ledger.sqlite is missing" in warnings.text
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:

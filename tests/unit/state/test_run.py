@@ -339,7 +339,7 @@ def refusal_to_resume(path: Path) -> StorageError:
 
 
 def test_what_is_no_run_folder_is_not_resumed(tmp_path: Path) -> None:
-    assert refusal_to_resume(tmp_path).what == f"{tmp_path} is no run folder"
+    assert refusal_to_resume(tmp_path).what == f"{tmp_path} is not a run folder"
 
 
 def test_a_folder_with_another_runs_records_is_not_resumed(run_folder: Path, founder: Run) -> None:
