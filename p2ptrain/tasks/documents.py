@@ -6,6 +6,7 @@ then leaves it out of training.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -148,25 +149,44 @@ def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = 
     return _checked(table, columns, data, str(paths[0]))
 
 
+def dataset_builder(data: DatasetData) -> Any:
+    """The datasets library's builder of a dataset, which knows its files; none of them is read yet.
+
+    Raises:
+        DataError: the dataset can't be found, or is not safe to load.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    check_dataset(data.dataset)
+    with _told(data):
+        builder = datasets.load_dataset_builder(data.dataset, data.subset)
+        files = builder.config.data_files or {}
+        check_files(data.dataset, (file for split in files.values() for file in split))
+        return builder
+
+
 def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
     """A dataset of the hub, or a folder in its format, with these columns or the text column alone.
 
     Raises:
         DataError: it can't be found or read, has no such column, or is not safe to load.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    check_dataset(data.dataset)
-    try:
-        builder = datasets.load_dataset_builder(data.dataset, data.subset)
-        files = builder.config.data_files or {}
-        check_files(data.dataset, (file for split in files.values() for file in split))
+    builder = dataset_builder(data)
+    with _told(data):
         if data.streaming:
             found = builder.as_streaming_dataset(split=data.split)
         else:
             builder.download_and_prepare()
             found = builder.as_dataset(split=data.split)
+    return _checked(found, columns, data, data.dataset)
+
+
+@contextlib.contextmanager
+def _told(data: DatasetData) -> Iterator[None]:
+    """Turn what the datasets library raises into a DataError."""
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
@@ -177,7 +197,6 @@ def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
             (str(error) or type(error).__name__).splitlines()[0],
             "check name, subset and split, and the connection to the hub",
         ) from None
-    return _checked(found, columns, data, data.dataset)
 
 
 def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, where: str) -> Any:
