@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -130,14 +130,15 @@ def look_at(spec: RunSpec, local: LocalOptions) -> Contents:
         shown = f"--model {local.model}" if local.model else f"{pretrained}{revision}"
         looks["model"] = pretrained_source(pretrained, spec.model.revision, shown, weights_of)
     if name not in ("bytes", pretrained):
-        looks["tokenizer"] = pretrained_source(name, None, name, tokenizer_of, at_most=True)
+        looks["tokenizer"] = pretrained_source(name, None, name, tokenizer_of)
     found = known_in_time(looks)
     model, tokenizer = found.get("model"), found.get("tokenizer")
     parameters, trained, at_least = _count(spec, model, tokenizer)
     made = None if parameters is None or at_least else WEIGHT_BYTES * parameters
+    own = Part("bytes", "here") if name == "bytes" else None
     return Contents(
         model=model.part if model else Part(f"a new {spec.model.architecture}", "here", made),
-        tokenizer=tokenizer.part if tokenizer else Part("bytes", "here") if name == "bytes" else None,
+        tokenizer=replace(tokenizer.part, at_most=tokenizer.part.bytes is not None) if tokenizer else own,
         data=found["data"].part,
         parameters=parameters,
         trained=trained,

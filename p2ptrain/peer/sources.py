@@ -103,44 +103,39 @@ def tokenizer_of(names: Collection[str], _: Callable[[str], Path]) -> list[str]:
     return sorted(name for name in names if re.fullmatch(TOKENIZER_FILES, name))
 
 
-def pretrained_source(name: str, revision: str | None, shown: str, choose: Choose, at_most: bool = False) -> Look:
+def pretrained_source(name: str, revision: str | None, shown: str, choose: Choose) -> Look:
     """Look at a pretrained model or a tokenizer.
 
     Args:
         name: of a repository on the hub, or a folder.
         shown: what people see instead.
-        at_most: `choose` chooses more than is loaded.
     """
     part = Part(one_line(shown, NAME_LENGTH), "hub", unknown=NO_ANSWER)
-
-    def known(place: Literal["hub", "cache", "folder"], count: int | None, licence: str, unknown: str = "") -> Part:
-        limit = at_most and count is not None
-        return replace(part, place=place, bytes=count, at_most=limit, licence=licence, unknown=unknown)
-
     if is_folder(name):
-        folder = Path(name)
-        yield Source(known("folder", None, ""), folder)
-        yield Source(known("folder", _bytes_in(folder, choose), licence_in(folder)), folder)
+        folder, part = Path(name), replace(part, place="folder", unknown="")
+        yield Source(part, folder)
+        yield Source(replace(part, bytes=_bytes_in(folder, choose), licence=licence_in(folder)), folder)
         return
     found = Source(part)
     yield found
     if here := _cached(name, revision, choose):
-        found = Source(known("cache", here[1], licence_in(here[0]), NO_ANSWER), here[0])
+        found = Source(replace(part, place="cache", bytes=here[1], licence=licence_in(here[0])), here[0])
         yield found
     try:
         info = HfApi().model_info(name, revision=revision, timeout=SECONDS)
         here = _cached(name, info.sha, choose)
-        licence = licence_of(info.card_data or {})
+        part = replace(part, licence=licence_of(info.card_data or {}))
         parameters = _total([info.safetensors.total]) if info.safetensors else None
-        found = Source(known("hub", None, licence, NO_ANSWER), here[0] if here else None, parameters)
+        found = Source(part, here[0] if here else None, parameters)
         yield found
         names = [file.rfilename for file in info.siblings or ()]
         chosen = choose(names, lambda file: _index(name, file, info.sha))
         files = snapshot_download(name, revision=info.sha, allow_patterns=chosen, dry_run=True)
         missing = [file for file in files if file.will_download]
+        place: Literal["hub", "cache"] = "hub" if missing or not files else "cache"
         count = _total(file.file_size for file in missing or files) if len(files) == len(chosen) else None
         unknown = "the hub does not have all files of it" if count is None else ""
-        yield replace(found, part=known("hub" if missing or not files else "cache", count, licence, unknown))
+        yield replace(found, part=replace(part, place=place, bytes=count, unknown=unknown))
     except Exception as error:
         yield replace(found, part=replace(found.part, unknown=_reason(error)))
 
@@ -231,6 +226,8 @@ def data_source(data: TextData, own: tuple[str, ...]) -> Look:
 
 def dataset_source(data: DatasetData) -> Look:
     """Look at a dataset of the hub, or a folder."""
+    import datasets  # noqa: F401  (this takes seconds, which are not the hub's)
+
     folder = Path(data.dataset) if is_folder(data.dataset) else None
     subset = f"{data.subset}, " if data.subset else ""
     name = one_line(f"{data.dataset} ({subset}{data.split})", NAME_LENGTH)

@@ -121,6 +121,18 @@ def test_what_the_hub_says_is_told(hub: Hub) -> None:
     assert (found.parameters, found.trained) == (134, None)
 
 
+def test_of_a_tokenizer_s_files_not_all_may_be_loaded(hub: Hub, folder: Path) -> None:
+    def found(name: str) -> Part | None:
+        data = {"source": "stdlib-python", "tokenizer": name, "sequence_length": 32}
+        return look_at(tiny_spec(data=data, **TINY_LLAMA), HERE).tokenizer
+
+    assert found("somebody/model") == Part("somebody/model", "hub", 50, at_most=True, licence="apache-2.0")
+    assert found("nobody/has-this") == Part("nobody/has-this", "hub", unknown="the hub answered 404")
+    here = found(str(folder))
+    assert here is not None
+    assert (here.place, here.at_most, here.licence) == ("folder", True, "apache-2.0")
+
+
 def test_without_its_tokenizer_a_model_has_at_least_so_many_parameters(folder: Path) -> None:
     def found(tokenizer: str, **config: Any) -> Contents:
         data = {"source": "stdlib-python", "tokenizer": tokenizer, "sequence_length": 32}

@@ -46,7 +46,7 @@ def model(name: str = "somebody/model", revision: str | None = None) -> Look:
 
 
 def tokenizer(name: str = "somebody/model") -> Look:
-    return pretrained_source(name, None, name, tokenizer_of, at_most=True)
+    return pretrained_source(name, None, name, tokenizer_of)
 
 
 def dataset(name: str = "somebody/texts", **fields: Any) -> Look:
@@ -64,7 +64,7 @@ def test_the_hub_is_asked_for_sizes_licences_and_parameters(hub: Hub) -> None:
     found = known(model(revision="v1"))
     assert found == Source(Part("somebody/model", "hub", 269, licence="apache-2.0"), None, 134)
     assert "GET /api/models/somebody/model/revision/v1" in hub.asked
-    assert known(tokenizer()).part == Part("somebody/model", "hub", 50, at_most=True, licence="apache-2.0")
+    assert known(tokenizer()).part == Part("somebody/model", "hub", 50, licence="apache-2.0")
 
 
 def test_looking_at_a_model_fetches_nothing_of_it(hub: Hub, tmp_path: Path) -> None:
