@@ -1,7 +1,7 @@
-"""What a peer is about to load for a run, found out without loading any of it: for the volunteer to see, and to leave.
+"""Find out what a peer is about to load for a run, before it loads any of it: the volunteer sees it, and can leave.
 
-Nothing here ends a peer but too small a disk: what can't be known now is said to be unknown, and if it can't be loaded,
-loading says why.
+Only a disk that is too small ends the peer here. What can't be found out is shown as unknown; if something can't be
+loaded, loading says why.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ DESCRIPTION_LENGTH = 160
 
 
 def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
-    """Of a run that somebody else has founded: which files of this machine are read is the volunteer's to say.
+    """Check that the volunteer, and not the founder, names the files of this machine that a run reads.
 
     Raises:
-        DataError: the spec names some, and the volunteer has named none.
+        DataError: the spec names files, and the volunteer has named none.
     """
     named = own_files(spec)
     if named and not local.data:
         shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
         raise DataError(
             "this run trains on files of each volunteer's machine",
-            "which ones, its founder has written into the spec",
-            f"name those of yours that it may read; the spec's would be {shown}",
+            "its founder has written their paths into the spec, but you decide what it may read",
+            f"name files of yours; with the spec's paths this is {shown}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What will be loaded, as far as it is known."""
+    """What the peer will load, as far as it is known."""
 
     model: Part
     tokenizer: Part | None
@@ -68,10 +68,10 @@ class Contents:
     parameters: int | None
     trained: int | None
     at_least: bool
-    """There are more parameters: an embedding of a vocabulary that is not here yet."""
+    """There are more parameters: the tokenizer is not here yet, so its vocabulary can't be counted."""
 
     def told(self, spec: RunSpec, genesis: Genesis | None) -> Loading:
-        """As news for the volunteer; `genesis` is None for a run that begins here."""
+        """The event that shows this to the volunteer; `genesis` is None if this peer founds the run now."""
         state = sent = None
         every = 1
         if self.trained is not None and not self.at_least:
