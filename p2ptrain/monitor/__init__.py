@@ -1,4 +1,6 @@
-"""What people and programs see: events, tables of peers, reporters for terminals, pipes and programs."""
+"""What people and programs see: events, tables of peers and runs, and reporters that show them on a terminal, in a pipe
+or as JSON.
+"""
 
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import JsonReporter, LiveReporter, PlainReporter, Reporter, make_reporter

@@ -1,7 +1,7 @@
-"""What a peer tells people and programs, one dataclass for each kind of news.
+"""What a peer tells people and programs: one dataclass for each kind of event.
 
-On a terminal they become tables, in a pipe plain lines, with --json one JSON object per line: `{"event": name, …}`
-with the fields below.
+Reporters show events as tables on a terminal, as plain lines in a pipe, and with --json as one JSON object per line:
+`{"event": name, …}` with the fields below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Preparing(Event):
-    """What happens now, before this peer has its place in the run."""
+    """What this peer does now, before it has joined the run."""
 
     name: ClassVar[str] = "preparing"
     text: str
@@ -30,30 +30,30 @@ class Part:
     """A model, tokenizer or dataset that a peer is about to load."""
 
     what: str
-    """Its name, path or kind, cleaned: these are strangers' words."""
+    """Its name, path or kind, without control characters: these are strangers' words."""
     place: Literal["hub", "cache", "folder", "files", "here"]
-    """Where it comes from: the hub; this machine's copy of what the hub had; a folder or files of this machine; made or
-    found here, without any of these."""
+    """Where it comes from: the hub; this machine's cache of the hub; a folder or files of this machine. 'here' means
+    none of these."""
     bytes: int | None = None
-    """To download, or on this disk; None: unknown."""
+    """Bytes to download, or on this disk; None: unknown."""
     at_most: bool = False
-    """`bytes` counts more than will be loaded."""
+    """The peer may load fewer than `bytes`."""
     streamed: bool = False
-    """It is read while training; `bytes` is all of it."""
+    """The peer reads it while it trains; `bytes` is all of it."""
     licence: str = ""
-    """As its author says; empty: unknown."""
+    """What its author calls the licence; empty: unknown."""
     unknown: str = ""
-    """Why size and licence are unknown."""
+    """Why the size or the licence is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading(Event):
-    """What this peer is about to load for its run, told before any of it is loaded: a person can still leave."""
+    """What this peer is about to load for its run. It comes before any of it is loaded: a person can still leave."""
 
     name: ClassVar[str] = "loading"
     run_name: str
     run: str
-    """Empty for a run that begins here."""
+    """Id of the run; empty if this peer founds it now."""
     founder: str
     description: str
     model: Part
@@ -61,56 +61,56 @@ class Loading(Event):
     """None: the model's own."""
     data: Part
     parameters: int | None
-    """Of the model; None: unknown."""
+    """Number of the model's parameters; None: unknown."""
     parameters_at_least: bool
-    """The embedding of a vocabulary that is not here yet comes on top."""
+    """The model has more parameters: the tokenizer is not here yet, so its vocabulary can't be counted."""
     trained: int | None
-    """Those that are trained and exchanged; None: unknown."""
+    """Number of parameters that are trained and exchanged; None: unknown."""
     method: Literal["diloco", "spsa"]
     state_bytes: int | None
-    """Fetched from the run's peers, at most; None: unknown."""
+    """At most so many bytes are fetched from the run's peers; None: unknown."""
     sent_bytes: int | None
-    """About so many to each other peer, every `sent_every` inner steps; None: unknown."""
+    """About so many bytes go to each other peer, every `sent_every` inner steps; None: unknown."""
     sent_every: int
     code: str = NO_CODE
 
 
 @dataclass(frozen=True, slots=True)
 class Fetching(Event):
-    """The run's state on its way here, about once a second."""
+    """How much of the run's state has arrived; about once a second."""
 
     name: ClassVar[str] = "fetching"
     bytes_here: int
     bytes_total: int
     seconds: float
-    """Since the first bytes."""
+    """Seconds since the first bytes."""
     rate: float
-    """Bytes per second since then; 0 if that is not known yet."""
+    """Bytes per second since then; 0: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The peer has its place in the run: what others need to join, and where its files are."""
+    """The peer has joined the run: where its files are, and how others join."""
 
     name: ClassVar[str] = "started"
     run_name: str
     run: str
     peer: str
     invite: str
-    """Empty of a private run: an owner makes those."""
+    """Empty for a private run: its owners make invites."""
     invite_with: str
-    """Of a private run: what an owner types for that; empty if this peer is none."""
+    """The command with which an owner of a private run makes invites; empty if this peer is no owner."""
     folder: str
     device: str
     parameters: int
-    """Trained ones."""
+    """Number of trained parameters."""
     held_out: str
     founded: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Training(Event):
-    """Caught up with the others; the first inner step comes next."""
+    """The peer has caught up with the others; its first inner step comes next."""
 
     name: ClassVar[str] = "training"
     height: int
@@ -121,12 +121,12 @@ class Training(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Where training is, about once a second."""
+    """How far training is; about once a second."""
 
     name: ClassVar[str] = "progress"
     steps: int
     seconds: float
-    """Since the first inner step."""
+    """Seconds since the first inner step."""
     height: int
     loss: float | None
     learning_rate: float
@@ -137,7 +137,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Committed(Event):
-    """This peer's head is now this commit."""
+    """This peer's head has moved to this commit."""
 
     name: ClassVar[str] = "commit"
     height: int
@@ -147,27 +147,28 @@ class Committed(Event):
     attempt: int
     contributors: tuple[str, ...]
     steps: tuple[int, ...]
-    """Inner steps behind each contribution."""
+    """Number of inner steps in each contribution."""
     tokens: int
     rolled_back: int
 
 
 @dataclass(frozen=True, slots=True)
 class RolledBack(Event):
-    """This peer has left its branch for a heavier one. The old one stays in its ledger."""
+    """This peer has left its branch for a heavier one. Its ledger keeps the old branch."""
 
     name: ClassVar[str] = "rollback"
     commits: int
     old: str
     new: str
     tokens: int
-    """That count no more, all peers'."""
+    """Tokens of all peers that no longer count."""
     own_tokens: int
+    """Tokens of this peer among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replaying(Event):
-    """Records on their way into this peer's weights, about once a second while there are many."""
+    """How many records are applied to this peer's weights; about once a second while there are many."""
 
     name: ClassVar[str] = "replaying"
     records_done: int
@@ -177,36 +178,37 @@ class Replaying(Event):
 
 @dataclass(frozen=True, slots=True)
 class Marked(Event):
-    """The state at an agreed position of a one-byte run is on this disk, and its digest told to others."""
+    """This peer has saved the state at an agreed position of a one-byte run, and told others its digest."""
 
     name: ClassVar[str] = "mark"
     number: int
     records: int
     position: str
-    """Digest of it: where it is equal, states are. In a partition two sides may have as many records, but others."""
+    """Digest of the position: where it is equal, the states are equal. The two sides of a partition may have the same
+    number of records, but not the same records."""
     state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated(Event):
-    """How well the global weights of a height do on the held-out data."""
+    """Loss of the global weights at a height on the held-out data."""
 
     name: ClassVar[str] = "evaluation"
     height: int
     loss: float
-    """Nats per token; per example in a classification."""
+    """Nats per token; nats per example in a classification."""
     accuracy: float | None = None
-    """Share of held-out examples whose label was found, in tasks with labels."""
+    """Share of held-out examples whose label was found; None in tasks without labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """The peer trains no more for a while, and stays in the swarm."""
+    """The peer stops training for a while, and stays in the swarm."""
 
     name: ClassVar[str] = "paused"
     reason: str
     until: str | None
-    """Local time at which it goes on, in ISO 8601; None if that depends on others."""
+    """Local time at which it continues, in ISO 8601; None if that depends on something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +217,12 @@ class WentOn(Event):
 
     name: ClassVar[str] = "resumed"
     seconds: float
-    """That it took."""
+    """Length of the pause in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something that a person should know; training goes on."""
+    """Something that a person should know; training continues."""
 
     name: ClassVar[str] = "warning"
     text: str
@@ -228,7 +230,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stopped(Event):
-    """The last news: how it ended, what was exchanged and how to go on."""
+    """The last event: how the peer ended, what it sent, and how to resume it."""
 
     name: ClassVar[str] = "stopped"
     reason: str
@@ -240,6 +242,6 @@ class Stopped(Event):
     folder: str
     resume: str
     sent: dict[str, int]
-    """Bytes that entered streams and gossip, framing included, by purpose."""
+    """Bytes that this peer has sent in streams and gossip, with framing, by purpose."""
     refused: dict[str, int]
-    """Others' messages that were not used, by reason."""
+    """Number of other peers' messages that this peer did not use, by reason."""

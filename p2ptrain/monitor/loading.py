@@ -1,4 +1,4 @@
-"""What a peer is about to load, in words: a few rows, as plain lines or in a panel."""
+"""What a peer is about to load, in words: a few rows, as plain lines or as a panel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from p2ptrain.units import size
 
 PLACES = {
     "hub": "from the hub",
-    "cache": "from the hub, on this machine already",
+    "cache": "from the hub, already on this machine",
     "folder": "a folder of this machine",
     "files": "files of this machine",
     "here": "needs no download",
@@ -22,12 +22,12 @@ PLACES = {
 
 
 def loading_lines(event: Loading) -> list[str]:
-    """For a pipe."""
+    """Plain lines, for a pipe."""
     return ["about to load:", *(f"  {label:<10} {text}" for label, text in loading_rows(event))]
 
 
 def loading_panel(event: Loading) -> Panel:
-    """For a terminal."""
+    """A panel, for a terminal."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -37,7 +37,7 @@ def loading_panel(event: Loading) -> Panel:
         table,
         title="about to load",
         title_align="left",
-        subtitle="Ctrl-C: don't",
+        subtitle="Ctrl-C: leave",
         subtitle_align="right",
         border_style="dim",
         expand=False,
@@ -46,9 +46,13 @@ def loading_panel(event: Loading) -> Panel:
 
 def loading_rows(event: Loading) -> list[tuple[str, str]]:
     """(label, text) of each row."""
-    founded = f" ({event.run[:8]}), founded by {short_peer(event.founder)}" if event.run else ", which begins here"
+    founded = (
+        f" ({event.run[:8]}), founded by {short_peer(event.founder)}"
+        if event.run
+        else ", a new run that this peer founds"
+    )
     rows = [("run", event.run_name + founded + (f": {event.description}" if event.description else ""))]
-    reasons = set[str]()  # each is told once: mostly that the hub did not answer
+    reasons = set[str]()  # each reason is shown once: mostly that the hub did not answer
     for label, part in (("model", event.model), ("tokenizer", event.tokenizer), ("data", event.data)):
         if part is None:
             rows.append((label, "the model's own"))
@@ -57,7 +61,7 @@ def loading_rows(event: Loading) -> list[tuple[str, str]]:
         rows.append((label, f"{part.what}{counted}; {_origin(part, part.unknown not in reasons)}"))
         reasons.add(part.unknown)
     if event.run:
-        rows.append(("state", f"its current weights from its peers, {_state(event)}"))
+        rows.append(("state", f"the current weights from the run's peers, {_state(event)}"))
     return [*rows, ("method", METHODS[event.method] + _sends(event)), ("code", event.code)]
 
 
@@ -70,7 +74,7 @@ def _parameters(event: Loading) -> str:
 
 
 def _origin(part: Part, with_reason: bool) -> str:
-    """Where it comes from, how large it is, and under which licence; or that this is unknown, and why."""
+    """Where a part comes from, its size and its licence; what of this is unknown, and why."""
     words = ["streamed from the hub" if part.streamed else PLACES[part.place]]
     if part.bytes is not None:
         words.append(("at most " if part.at_most else "") + size(part.bytes) + (" in all" if part.streamed else ""))

@@ -42,16 +42,16 @@ from p2ptrain.units import counted, duration, size
 
 Peers = Callable[[], Iterable[Presence]]
 AROUND_ROWS = 8
-"""Lines of the live display that are no peer's: the table's head and foot, what is below it, one that stays free."""
+"""Lines of the live display that show no peer: the table's head and foot, the lines below it, and one free line."""
 
 
 class Reporter(Protocol):
-    """Where events go."""
+    """Shows events."""
 
     def emit(self, event: Event) -> None: ...
 
     def watch(self, me: str, peers: Peers) -> None:
-        """From now on the table of peers can be asked for."""
+        """Give the reporter a table of peers: `peers` returns them all, `me` is this peer's id."""
 
     def close(self) -> None: ...
 
@@ -74,7 +74,7 @@ class JsonReporter:
 
 
 class PlainReporter:
-    """One line for each event that a reader of a log wants; progress of any kind every ten seconds."""
+    """One line for each event; progress of any kind every ten seconds only."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -97,7 +97,7 @@ class PlainReporter:
 
 
 class LiveReporter:
-    """On a terminal: the important lines scroll, the table of peers stays below them."""
+    """For a terminal: important lines scroll, and the table of peers stays below them."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -126,7 +126,7 @@ class LiveReporter:
             self._console.print(loading_panel(event))
             return
         for line in describe(event):
-            # What people copy is left to the terminal to wrap: a line that rich breaks is copied in pieces.
+            # The terminal wraps the lines that people copy: a line that rich breaks would be copied in pieces.
             is_copied = line.startswith(("  p2ptrain ", "folder "))
             self._console.print(printable(line), highlight=False, soft_wrap=is_copied, markup=False)
 
@@ -197,8 +197,8 @@ def describe(event: Event) -> list[str]:
             return [f"height {event.height} commit {event.commit[:8]} state {event.state[:8]} from {who}"]
         case RolledBack():
             return [
-                f"{event.commits} commits taken back: the branch of {event.new[:8]} is heavier than that of "
-                f"{event.old[:8]}; {event.tokens:,} tokens count no more, {event.own_tokens:,} of them this peer's"
+                f"{event.commits} commits taken back: branch {event.new[:8]} is heavier than branch {event.old[:8]}; "
+                f"{event.tokens:,} tokens no longer count, {event.own_tokens:,} of them from this peer"
             ]
         case Evaluated():
             accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
@@ -213,7 +213,7 @@ def describe(event: Event) -> list[str]:
                 return [f"paused while {event.reason}"]
             return [f"paused until {event.until.replace('T', ' ')}: {event.reason}"]
         case WentOn():
-            return [f"going on after a pause of {duration(event.seconds)}"]
+            return [f"training again after a pause of {duration(event.seconds)}"]
         case Warned():
             return [f"warning: {event.text}"]
         case Stopped():
@@ -230,10 +230,10 @@ def describe(event: Event) -> list[str]:
 
 
 def for_shell(path: str) -> str:
-    """A path as people type it, quoted where a shell wants that: in the home folder from ~ on."""
+    """A path as people type it in a shell: ~ for the home folder, and quotes where they are needed."""
     try:
         return f"~/{shlex.quote(str(Path(path).relative_to(Path.home())))}"
-    except (ValueError, RuntimeError):  # elsewhere; nobody's home
+    except (ValueError, RuntimeError):  # not in the home folder, or there is none
         return shlex.quote(path)
 
 
@@ -243,7 +243,7 @@ def is_json(value: object) -> bool:
 
 
 def make_reporter(json_lines: bool) -> Reporter:
-    """What suits where standard output goes."""
+    """The reporter for standard output: JSON lines if asked for, a live table on a terminal, else plain lines."""
     if json_lines:
         return JsonReporter()
     return LiveReporter() if sys.stdout.isatty() else PlainReporter()

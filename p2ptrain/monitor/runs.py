@@ -1,4 +1,4 @@
-"""The list of runs as people and programs see it: what each is, and how it does by its peers' own words."""
+"""The list of runs as people and programs see it: what each run is, and how it does, as its peers say."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class RunSeen:
-    """An announced run and who is there. The genesis and the spec are proven; figures are what peers say, and anybody
-    can say that they are one of them."""
+    """A run that was found, and its peers.
+
+    Signatures prove the genesis and the spec. The figures are only what peers say, and anybody can claim to be a peer.
+    """
 
     genesis: Genesis
     spec: RunSpec
     peers: tuple[Presence, ...]
     addresses: tuple[str, ...]
-    """Where the swarm was found that it is in."""
+    """Addresses of the swarm in which the run was found."""
 
     @property
     def run(self) -> Digest:
@@ -44,7 +46,7 @@ class RunSeen:
 
     @property
     def invite(self) -> Invite:
-        """With which anybody joins it."""
+        """The invite with which anybody joins the run."""
         return Invite(self.run, self.addresses)
 
     def __str__(self) -> str:
@@ -52,35 +54,35 @@ class RunSeen:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all peers together."""
+        """Sum over all peers."""
         return sum(seen.tokens_per_second for seen in self.peers)
 
     @property
     def loss(self) -> float | None:
-        """The middle one of the peers' smoothed training losses, else of their held-out ones."""
+        """Median of the peers' smoothed training losses; of their held-out losses if no peer says a training loss."""
         losses = [seen.loss for seen in self.peers if seen.loss is not None]
         losses = losses or [seen.eval_loss for seen in self.peers if seen.eval_loss is not None]
         return statistics.median(losses) if losses else None
 
     @property
     def height(self) -> int:
-        """Of most peers that have a state: the middle one."""
+        """Median height of the peers that have a state."""
         heights = [seen.height for seen in self.peers if seen.phase not in ("starting", "joining")]
         return statistics.median_low(heights) if heights else 0
 
     def age(self, now: float) -> float | None:
-        """Seconds since its founder claims to have begun it; None without a claim that can be true."""
+        """Seconds since the founding, as the founder claims; None if there is no claim, or it can't be true."""
         founded = self.genesis.founded
         return now - founded if 0 < founded <= now else None
 
 
 def in_order(runs: Sequence[RunSeen]) -> list[RunSeen]:
-    """The one with most peers first; then by name and id."""
+    """Sort runs: those with most peers first, then by name and id."""
     return sorted(runs, key=lambda seen: (-len(seen.peers), seen.name, seen.run))
 
 
 def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
-    """One row a run; `now` in seconds since 1970."""
+    """A table with one row per run; `now` is in seconds since 1970."""
     table = Table(header_style="bold", expand=False)
     for column in ("run", "id", "founder", "method", "model", "data"):
         table.add_column(column, overflow="fold")
@@ -109,7 +111,7 @@ def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
 
 
 def runs_lines(runs: Sequence[RunSeen], now: float) -> list[str]:
-    """The same as plain text, for a pipe."""
+    """The same as plain lines, for a pipe."""
     names = ("id", "founder", "method", "model", "data", "peers", "tokens/s", "loss", "height", "age")
     lines = []
     for seen in in_order(runs):
@@ -119,7 +121,7 @@ def runs_lines(runs: Sequence[RunSeen], now: float) -> list[str]:
 
 
 def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
-    """The same for programs."""
+    """The same as fields of JSON, for programs."""
     total, loss = seen.tokens_per_second, seen.loss
     return {
         "name": seen.name,
@@ -140,7 +142,7 @@ def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
 
 
 def _figure(value: float, form: str) -> str:
-    """Anybody may claim any number: those that no run has take no more room than others."""
+    """A figure in few characters: anybody may claim a number that no run can have."""
     return format(value, form if abs(value) < 1e9 else ".1e")
 
 

@@ -1,4 +1,4 @@
-"""Tables of peers, built from presence records alone: the same for a peer, `status` and the demo."""
+"""Tables of peers, made from presence records only: a peer, `status` and the demo show the same table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from p2ptrain.units import counted, size
 def peers_table(
     presences: Iterable[Presence], me: str = "", title: str = "", width: int = 160, most: int | None = None
 ) -> Table:
-    """One row a peer, in the order of their ids; names, limits and what was taken back if somebody has any.
+    """A table with one row per peer, in the order of their ids. Rare columns are shown only if a peer fills them.
 
     Args:
-        me: this peer, which comes first if there are too many.
-        width: of the terminal, in characters; a table that is too wide loses the columns that matter least.
-        most: rows, if there are more peers; the rest is counted below.
+        me: id of this peer, which comes first if not all peers fit.
+        width: of the terminal, in characters; if the table is too wide, the least important columns are left out.
+        most: rows; a line below the table counts the peers that do not fit.
     """
     rows = sorted(presences, key=lambda seen: seen.author)
     more = 0 if most is None else max(0, len(rows) - most)
@@ -57,19 +57,19 @@ _CELLS: dict[str, Callable[[Presence], str]] = {
     "tokens/s": lambda seen: f"{seen.tokens_per_second:,.0f}",
     "loss": lambda seen: number(seen.loss),
     "held-out": lambda seen: f"{number(seen.eval_loss)} @{seen.eval_height}" if seen.eval_height else "–",
-    "sent": lambda seen: size(seen.bytes_sent).rjust(8),  # as wide as it may get: the columns stay where they are
+    "sent": lambda seen: size(seen.bytes_sent).rjust(8),  # always of the same width: columns do not move
     "limit": lambda seen: limits_text(seen),
     "device": lambda seen: seen.device,
     "taken back": lambda seen: str(seen.taken_back or ""),
 }
 _RARE = ("name", "limit", "taken back")
-"""Shown if they say something."""
+"""Columns that are shown only if a peer fills them."""
 _LEAST_FIRST = ("device", "sent", "limit", "state", "taken back", "held-out", "tokens/s", "name", "steps", "loss")
 _WORDS = ("peer", "name", "phase", "state", "limit", "device")
 
 
 def peers_lines(presences: Iterable[Presence]) -> list[str]:
-    """The same as plain text, for a pipe."""
+    """The same as plain lines, for a pipe."""
     return [
         f"{seen.author} name={seen.name!r} phase={seen.phase} height={seen.height} state={short(seen.state)} "
         f"steps={seen.steps} tokens/s={seen.tokens_per_second:.0f} loss={number(seen.loss)} "
@@ -81,7 +81,7 @@ def peers_lines(presences: Iterable[Presence]) -> list[str]:
 
 
 def limits_text(seen: Presence) -> str:
-    """What its volunteer allows it to send and to receive; nothing if that is unlimited."""
+    """How fast its volunteer lets it send and receive; empty if there is no limit."""
     shown = [f"↑ {rate_text(seen.max_up)}"] if seen.max_up else []
     return " ".join([*shown, f"↓ {rate_text(seen.max_down)}"] if seen.max_down else shown)
 

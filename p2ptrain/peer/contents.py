@@ -1,7 +1,7 @@
-"""What a peer is about to load for a run, found out without loading any of it: for the volunteer to see, and to leave.
+"""Find out what a peer is about to load for a run, before it loads any of it: the volunteer sees it, and can leave.
 
-Nothing here ends a peer but too small a disk: what can't be known now is said to be unknown, and if it can't be loaded,
-loading says why.
+Only a disk that is too small ends the peer here. What can't be found out is shown as unknown; if something can't be
+loaded, loading says why.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import constants
 
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.doctor import verdicts
@@ -17,51 +20,46 @@ from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
 from p2ptrain.peer.memory import WEIGHT_BYTES
 from p2ptrain.peer.sources import (
-    Answers,
-    Question,
+    NAME_LENGTH,
+    NAMED_FILES,
     Source,
-    ask_hub,
-    dataset_cache,
-    dataset_source,
-    files_source,
-    hub_cache,
-    model_source,
-    tokenizer_source,
+    data_source,
+    known_in_time,
+    pretrained_source,
+    tokenizer_of,
+    weights_of,
 )
 from p2ptrain.run import Genesis, RunSpec, SPSAMethod
-from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name
 from p2ptrain.tasks.tokenizer import ByteTokenizer, load_tokenizer
-from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
-from p2ptrain.units import counted, size
+from p2ptrain.units import size
 
-NAME_LENGTH, DESCRIPTION_LENGTH = 80, 160
-NAMED_FILES = 3
+DESCRIPTION_LENGTH = 160
 
 
 def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
-    """Of a run that somebody else has founded: which files of this machine are read is the volunteer's to say.
+    """Check that the volunteer, and not the founder, names the files of this machine that a run reads.
 
     Raises:
-        DataError: the spec names some, and the volunteer has named none.
+        DataError: the spec names files, and the volunteer has named none.
     """
     named = own_files(spec)
     if named and not local.data:
         shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
         raise DataError(
             "this run trains on files of each volunteer's machine",
-            "which ones, its founder has written into the spec",
-            f"name those of yours that it may read; the spec's would be {shown}",
+            "its founder has written their paths into the spec, but you decide what it may read",
+            f"name files of yours; with the spec's paths this is {shown}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What will be loaded, as far as it is known."""
+    """What the peer will load, as far as it is known."""
 
     model: Part
     tokenizer: Part | None
@@ -70,10 +68,10 @@ class Contents:
     parameters: int | None
     trained: int | None
     at_least: bool
-    """There are more parameters: an embedding of a vocabulary that is not here yet."""
+    """There are more parameters: the tokenizer is not here yet, so its vocabulary can't be counted."""
 
     def told(self, spec: RunSpec, genesis: Genesis | None) -> Loading:
-        """As news for the volunteer; `genesis` is None for a run that begins here."""
+        """The event that shows this to the volunteer; `genesis` is None if this peer founds the run now."""
         state = sent = None
         every = 1
         if self.trained is not None and not self.at_least:
@@ -100,51 +98,48 @@ class Contents:
         )
 
     def check_room(self) -> None:
-        """Look whether what has to be downloaded first, and whose size is known, fits on the disk.
+        """Check that the disk has room for all downloads whose size is known; what is streamed is not stored.
 
         Raises:
-            DataError: it does not.
+            DataError: it has not.
         """
-        downloads = [(self.model, hub_cache), (self.tokenizer, hub_cache), (self.data, dataset_cache)]
-        wanted: dict[int, int] = {}
-        for part, cache_of in downloads:
-            if part is None or part.place != "hub" or part.bytes is None or part.streamed or part.at_most:
-                continue
-            cache = cache_of()
-            folder = nearest(cache)
-            disk = folder.stat().st_dev
-            wanted[disk] = wanted.get(disk, 0) + part.bytes
-            if (free := shutil.disk_usage(folder).free) < wanted[disk]:
-                raise DataError(
-                    f"the disk is too small for what the run downloads, e.g. {part.what}",
-                    f"{size(wanted[disk])} would go to {cache}, where {size(free)} are free",
-                    "make room, or set HF_HOME to a folder on another disk",
-                )
+        parts = [part for part in (self.model, self.tokenizer, self.data) if part is not None and part.place == "hub"]
+        stored = [part for part in parts if part.bytes is not None and not part.streamed and not part.at_most]
+        wanted = sum(part.bytes or 0 for part in stored)
+        cache = Path(constants.HF_HUB_CACHE)
+        if stored and (free := shutil.disk_usage(nearest(cache)).free) < wanted:
+            largest = max(stored, key=lambda part: part.bytes or 0)
+            raise DataError(
+                f"the disk is too small for what the run downloads, e.g. {largest.what}",
+                f"{size(wanted)} would go to {cache}, where {size(free)} are free",
+                "make room, or set HF_HOME to a folder on another disk",
+            )
 
 
 def look_at(spec: RunSpec, local: LocalOptions) -> Contents:
     """Find out what would be loaded; takes a few seconds at most.
 
     Raises:
-        SpecError: the founder's own program brings model or data.
+        SpecError: the founder's own program brings model and data.
     """
-    data, name = text_data(spec), tokenizer_name(spec, local.model)
+    looks = {"data": data_source(text_data(spec), local.data)}
+    name = tokenizer_name(spec, local.model)
     pretrained = None if spec.model.pretrained is None else local.model or spec.model.pretrained
-    questions: list[Question] = []
-    if pretrained is not None and not is_folder(pretrained):
-        questions.append(("model", pretrained, spec.model.revision))
-    if name not in ("bytes", pretrained) and not is_folder(name):
-        questions.append(("model", name, None))
-    if isinstance(data, DatasetData) and not local.data and not is_folder(data.dataset):
-        questions.append(("dataset", data.dataset, None))
-    answers = ask_hub(questions)
-    model = None if pretrained is None else model_source(pretrained, spec.model.revision, answers)
-    tokenizer = None if name in ("bytes", pretrained) else tokenizer_source(name, answers)
+    if pretrained is not None:
+        revision = f"@{spec.model.revision}" if spec.model.revision else ""
+        shown = f"--model {local.model}" if local.model else f"{pretrained}{revision}"
+        looks["model"] = pretrained_source(pretrained, spec.model.revision, shown, weights_of)
+    if name not in ("bytes", pretrained):
+        looks["tokenizer"] = pretrained_source(name, None, name, tokenizer_of)
+    found = known_in_time(looks)
+    model, tokenizer = found.get("model"), found.get("tokenizer")
     parameters, trained, at_least = _count(spec, model, tokenizer)
+    made = None if parameters is None or at_least else WEIGHT_BYTES * parameters
+    own = Part("bytes", "here") if name == "bytes" else None
     return Contents(
-        model=_model_part(spec, local, model, parameters if not at_least else None),
-        tokenizer=None if name == pretrained else _tokenizer_part(name, tokenizer),
-        data=_data_part(spec, local, answers),
+        model=model.part if model else Part(f"a new {spec.model.architecture}", "here", made),
+        tokenizer=replace(tokenizer.part, at_most=tokenizer.part.bytes is not None) if tokenizer else own,
+        data=found["data"].part,
         parameters=parameters,
         trained=trained,
         at_least=at_least,
@@ -152,8 +147,8 @@ def look_at(spec: RunSpec, local: LocalOptions) -> Contents:
 
 
 def _count(spec: RunSpec, model: Source | None, tokenizer: Source | None) -> tuple[int | None, int | None, bool]:
-    """(parameters, trained ones, whether there are more)."""
-    with contextlib.suppress(P2PTrainError):  # loading will meet it again
+    """(parameters, trained parameters, whether there are more), as far as they can be counted without a download."""
+    with contextlib.suppress(P2PTrainError):  # loading meets it again
         if model is None:
             vocabulary = _vocabulary(spec, tokenizer)
             at_least = vocabulary is None
@@ -171,53 +166,3 @@ def _vocabulary(spec: RunSpec, tokenizer: Source | None) -> int | None:
         return load_tokenizer(str(tokenizer.folder)).vocab_size
     said = spec.model.config.get("vocab_size")
     return said if isinstance(said, int) else None
-
-
-def _model_part(spec: RunSpec, local: LocalOptions, source: Source | None, parameters: int | None) -> Part:
-    if source is None:
-        made = None if parameters is None else WEIGHT_BYTES * parameters
-        return Part(f"a new {spec.model.architecture}", "here", made)
-    if local.model:
-        return _part(f"--model {local.model}", source)
-    return _part(f"{spec.model.pretrained}{f'@{spec.model.revision}' if spec.model.revision else ''}", source)
-
-
-def _tokenizer_part(name: str, source: Source | None) -> Part:
-    return Part("bytes", "here") if source is None else _part(name, source)
-
-
-def _part(what: str, source: Source, streamed: bool = False) -> Part:
-    return Part(
-        one_line(what, NAME_LENGTH),
-        source.place,
-        source.bytes,
-        source.at_most,
-        streamed,
-        source.licence,
-        source.unknown,
-    )
-
-
-def _data_part(spec: RunSpec, local: LocalOptions, answers: Answers) -> Part:
-    data = text_data(spec)
-    if local.data:
-        return _files_part(local.data, "--data ")
-    if isinstance(data, FilesData):
-        return _files_part(data.paths)
-    if isinstance(data, DatasetData):
-        source = dataset_source(data, answers)
-        subset = f"{data.subset}, " if data.subset else ""
-        streamed = data.streaming and source.place == "hub"
-        return _part(f"{data.dataset} ({subset}{data.split})", source, streamed)
-    return Part("the standard library of this Python", "here")
-
-
-def _files_part(patterns: tuple[str, ...], given: str = "") -> Part:
-    more = f" and {len(patterns) - NAMED_FILES} more" if len(patterns) > NAMED_FILES else ""
-    named = one_line(given + ", ".join(patterns[:NAMED_FILES]), NAME_LENGTH) + more
-    match files_source(patterns):
-        case (int(count), int(total)):
-            return Part(f"{named}: {counted(count, 'file')}", "files", total)
-        case str(problem):
-            return Part(named, "files", unknown=one_line(problem, NAME_LENGTH))
-    return Part(named, "files", unknown="size unknown: there are many")

@@ -1,167 +1,193 @@
-"""What can be known of a model, tokenizer or dataset before it is loaded: how large it is, under which licence, and
-whether it is on this machine already.
+"""What can be known of a model, tokenizer or data before it is loaded: where it comes from, its size and its licence.
 
-The hub is asked once and folders are walked through once, a few seconds long; that there is no answer by then is
-nothing that ends a peer. What the hub says, and what a folder says of itself, is a stranger's word: it is bounded and
-only shown.
+The libraries that load it say which files they mean, how large these are, and which are on this machine already:
+huggingface_hub by a dry run, datasets by its builder. The hub has a few seconds to answer; a hub that stays silent
+ends no peer. What the hub, a folder or a file says is a stranger's word: it is bounded, and only shown.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
+
+from huggingface_hub import CardData, HfApi, HfFileSystem, hf_hub_download, metadata_load, snapshot_download
+from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from p2ptrain.errors import DataError
-from p2ptrain.run.spec import DatasetData
-from p2ptrain.tasks.documents import expand
-from p2ptrain.tasks.trust import is_folder
+from p2ptrain.monitor.events import Part
+from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.tasks.documents import TextData, dataset_builder, expand
+from p2ptrain.tasks.trust import is_folder, transformers_without_code
 from p2ptrain.text import one_line
+from p2ptrain.units import counted
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-HUB_SECONDS, DISK_SECONDS = 4.0, 2.0
+SECONDS = 4.0
+CARD_BYTES, INDEX_BYTES = 2**20, 2**26
+NAME_LENGTH, LICENCE_LENGTH = 80, 40
+NAMED_FILES = 3
 NO_ANSWER = "the hub did not answer"
-README_BYTES = 64 * 1024
-LICENCE_LENGTH = 40
-
-WEIGHTS = (
-    r"model\.safetensors",
-    r"model-\d{5}-of-\d{5}\.safetensors",
-    r"pytorch_model\.bin",
-    r"pytorch_model-\d{5}-of-\d{5}\.bin",
-)
-"""In the order in which transformers looks for them; it loads the first kind that is there."""
-TOKENIZER_FILES = frozenset(
-    {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "tokenizer.model",
-        "vocab.json",
-        "merges.txt",
-        "vocab.txt",
-        "spiece.model",
-        "sentencepiece.bpe.model",
-        "chat_template.jinja",
-    }
-)
-
-Place = Literal["hub", "cache", "folder"]
-Kind = Literal["model", "dataset"]
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading a stranger's JSON or YAML raises."""
+TOKENIZER_FILES = r"[^/]*token[^/]*\.json|vocab\.[^/]*|merges\.txt|[^/]*\.model|[^/]*\.jinja"
+"""Files that tokenizers are made of. Each class of transformers loads some of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One model, tokenizer or dataset, as far as it is known without loading it."""
+    """What is known so far of one model, tokenizer or dataset."""
 
-    place: Place
-    """Where it would be loaded from; 'cache' is what this machine has fetched from the hub before."""
-    bytes: int | None = None
-    at_most: bool = False
-    """`bytes` counts more than will be loaded."""
-    licence: str = ""
-    parameters: int | None = None
-    """Where the hub says so."""
-    unknown: str = ""
-    """Why size and licence are not known, for people."""
+    part: Part
     folder: Path | None = None
-    """Where its files are, if they are here."""
+    """Where its files are, if they are on this machine."""
+    parameters: int | None = None
+    """The hub's number of parameters of a model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """What the hub says of a repository."""
-
-    commit: str | None
-    files: Mapping[str, int | None]
-    """Bytes by name."""
-    licence: str
-    parameters: int | None
-    card: Mapping[str, Any]
+Look = Iterator[Source]
+"""Yields what is known at once, and again each time that more has been found out."""
 
 
-Question = tuple[Kind, str, str | None]
-"""Kind, name and revision of a repository."""
-Answers = Mapping[Question, Repository | str]
-"""What the hub says of each repository that it was asked for, or why it says nothing."""
-T = TypeVar("T")
+def known_in_time(looks: Mapping[str, Look], seconds: float = SECONDS) -> dict[str, Source]:
+    """Follow all looks at the same time, for `seconds` at most.
 
+    Returns:
+        The last that each look has yielded by then.
+    """
+    known = {key: next(look) for key, look in looks.items()}
 
-def at_once(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | None]:
-    """What each of these calls returns; None for those that take longer than `seconds`, which nobody waits for."""
-    results: list[T | None] = [None] * len(calls)
+    def follow(key: str, look: Look) -> None:
+        for source in look:
+            known[key] = source
 
-    def work(index: int) -> None:
-        results[index] = calls[index]()
-
-    # Looking up a host's name, or walking through a disk, can't be given a deadline: such a thread is left behind.
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(calls))]
+    # Nothing can interrupt the look-up of a host's name, or a walk through a slow disk. Such a thread is left behind.
+    threads = [threading.Thread(target=follow, args=item, daemon=True) for item in looks.items()]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return list(results)
+    return dict(known)
 
 
-# The hub -------------------------------------------------------------------------------------------------------------
+# Models and tokenizers -----------------------------------------------------------------------------------------------
+
+Choose = Callable[[Collection[str], Callable[[str], Path]], list[str]]
+"""Given the names of all files, and a function that opens one: the names of those that are loaded."""
 
 
-def ask_hub(questions: Iterable[Question], seconds: float = HUB_SECONDS) -> Answers:
-    """Ask for repositories, all at once; takes at most `seconds`."""
-    asked = list(dict.fromkeys(questions))
-    if not asked:
-        return {}
-    from huggingface_hub import HfApi  # here, so that importing it takes none of the time
+def weights_of(names: Collection[str], find: Callable[[str], Path]) -> list[str]:
+    """Choose as transformers does: the first kind of weights that is there, whole or in the parts that an index names.
 
-    api = HfApi()
-    answers = at_once([partial(_ask, api, question, seconds) for question in asked], seconds)
-    return {question: answer or NO_ANSWER for question, answer in zip(asked, answers, strict=True)}
+    Raises:
+        One of `MALFORMED`: the index can't be read.
+    """
+    transformers_without_code()
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+
+    for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+        if whole in names:
+            return [whole]
+        if index in names:
+            return sorted(set(json.loads(find(index).read_text())["weight_map"].values()))
+    return []
 
 
-def _ask(api: HfApi, question: Question, seconds: float) -> Repository | str:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def tokenizer_of(names: Collection[str], _: Callable[[str], Path]) -> list[str]:
+    return sorted(name for name in names if re.fullmatch(TOKENIZER_FILES, name))
 
-    kind, name, revision = question
+
+def pretrained_source(name: str, revision: str | None, shown: str, choose: Choose) -> Look:
+    """Look at a pretrained model or a tokenizer.
+
+    Args:
+        name: of a repository on the hub, or a folder.
+        shown: what people see instead.
+    """
+    part = Part(one_line(shown, NAME_LENGTH), "hub", unknown=NO_ANSWER)
+    if is_folder(name):
+        folder, part = Path(name), replace(part, place="folder", unknown="")
+        yield Source(part, folder)
+        yield Source(replace(part, bytes=_bytes_in(folder, choose), licence=licence_in(folder)), folder)
+        return
+    found = Source(part)
+    yield found
+    if here := _cached(name, revision, choose):
+        found = Source(replace(part, place="cache", bytes=here[1], licence=licence_in(here[0])), here[0])
+        yield found
     try:
-        if kind == "model":
-            return repository_of(api.model_info(name, revision=revision, timeout=seconds, files_metadata=True))
-        return repository_of(api.dataset_info(name, revision=revision, timeout=seconds, files_metadata=True))
-    except HFValidationError:
-        return "this is no name on the hub"
-    except HfHubHTTPError as error:
-        return f"the hub answered {error.response.status_code}"
-    except Exception:  # whatever it is, loading will meet it again and say what it is
-        return NO_ANSWER
+        info = HfApi().model_info(name, revision=revision, timeout=SECONDS)
+        here = _cached(name, info.sha, choose)
+        part = replace(part, licence=licence_of(info.card_data or {}))
+        parameters = _total([info.safetensors.total]) if info.safetensors else None
+        found = Source(part, here[0] if here else None, parameters)
+        yield found
+        names = [file.rfilename for file in info.siblings or ()]
+        chosen = choose(names, lambda file: _index(name, file, info.sha))
+        files = snapshot_download(name, revision=info.sha, allow_patterns=chosen, dry_run=True)
+        missing = [file for file in files if file.will_download]
+        place: Literal["hub", "cache"] = "hub" if missing or not files else "cache"
+        count = _total(file.file_size for file in missing or files) if len(files) == len(chosen) else None
+        unknown = "the hub does not have all files of it" if count is None else ""
+        yield replace(found, part=replace(part, place=place, bytes=count, unknown=unknown))
+    except Exception as error:
+        yield replace(found, part=replace(found.part, unknown=_reason(error)))
 
 
-def repository_of(info: Any) -> Repository:
-    """What matters here of huggingface_hub's `ModelInfo` or `DatasetInfo`."""
-    card = info.card_data.to_dict() if info.card_data else {}
-    tensors = getattr(info, "safetensors", None)
-    return Repository(
-        commit=info.sha,
-        files={file.rfilename: _count(file.size) for file in info.siblings or ()},
-        licence=_licence(card),
-        parameters=_count(tensors.total) if tensors else None,
-        card=card,
-    )
+def _index(name: str, file: str, commit: str | None) -> Path:
+    """Fetch the index that names a model's files of weights; it is small, and loading begins with it, too."""
+    size = hf_hub_download(name, file, revision=commit, dry_run=True).file_size
+    if size is None or size > INDEX_BYTES:
+        raise ValueError(f"{file} is too large for an index")
+    return Path(hf_hub_download(name, file, revision=commit))
 
 
-def _count(said: Any) -> int | None:
-    return said if isinstance(said, int) and said >= 0 else None
+def _cached(name: str, revision: str | None, choose: Choose) -> tuple[Path, int] | None:
+    """Where the hub's cache has a revision of a model, and the bytes of its files; None if one of these is missing."""
+    with contextlib.suppress(OSError, ValueError):
+        # With no pattern, nothing has to be complete: whoever loads a model fetches a few of its files.
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[], local_files_only=True))
+        if (count := _bytes_in(folder, choose)) is not None:
+            return folder, count
+    return None
 
 
-def _licence(card: Mapping[str, Any]) -> str:
-    """What a model's or dataset's card calls its licence."""
+def _bytes_in(folder: Path, choose: Choose) -> int | None:
+    """Bytes of the files that are loaded from a folder; None if one is missing, or the folder can't be read."""
+    try:
+        chosen = choose({path.name for path in folder.iterdir()}, folder.joinpath)
+        return sum((folder / name).stat().st_size for name in chosen) if chosen else None
+    except (OSError, *MALFORMED):
+        return None
+
+
+def _total(counts: Iterable[Any]) -> int | None:
+    """Sum of what the hub says; None if it says nothing, or something that is no count."""
+    said = list(counts)
+    return sum(said) if said and all(isinstance(count, int) and count >= 0 for count in said) else None
+
+
+def _reason(error: Exception) -> str:
+    """Why the hub's answer is not known, for people. Whatever it is, loading meets it again and says more."""
+    match error.__cause__ if isinstance(error, DryRunError) else error:
+        case HFValidationError():
+            return "this is no name on the hub"
+        case HfHubHTTPError(response=response):
+            return f"the hub answered {response.status_code}"
+    return "what the hub answered can't be read" if isinstance(error, MALFORMED) else NO_ANSWER
+
+
+# Licences ------------------------------------------------------------------------------------------------------------
+
+
+def licence_of(card: CardData | dict[str, Any]) -> str:
+    """What a model's or dataset's card calls its licence; empty if it names none."""
     said = card.get("license")
     if said == "other":
         said = card.get("license_name") or said
@@ -169,175 +195,87 @@ def _licence(card: Mapping[str, Any]) -> str:
     return one_line(", ".join(str(name) for name in names if name), LICENCE_LENGTH)
 
 
-# Models and tokenizers -----------------------------------------------------------------------------------------------
-
-
-def model_source(name: str, revision: str | None, answers: Answers) -> Source:
-    """A pretrained model, by its name on the hub or its folder."""
-    return _source(name, revision, answers, weights_of)
-
-
-def tokenizer_source(name: str, answers: Answers) -> Source:
-    """A tokenizer, by the name of a repository on the hub or its folder."""
-    return _source(name, None, answers, tokenizer_of)
-
-
-Chosen = Callable[[Mapping[str, int | None]], list[str]]
-"""Which of a repository's files are loaded."""
-
-
-def _source(name: str, revision: str | None, answers: Answers, chosen: Chosen) -> Source:
-    if is_folder(name):
-        return _in_folder("folder", Path(name), chosen)
-    told = answers.get(("model", name, revision), NO_ANSWER)
-    if isinstance(told, str):
-        if (folder := _cached(name, revision, chosen)) is not None:
-            return _in_folder("cache", folder, chosen)
-        return Source("hub", unknown=told)
-    folder = _cached(name, told.commit, chosen)
-    count = _bytes(told.files, chosen(told.files))
-    return Source("cache" if folder else "hub", count, licence=told.licence, parameters=told.parameters, folder=folder)
-
-
-def weights_of(files: Mapping[str, int | None]) -> list[str]:
-    """The files of weights that transformers loads; none, if one of the parts is missing."""
-    for pattern in WEIGHTS:
-        found = sorted(name for name in files if re.fullmatch(pattern, name))
-        if found:
-            parts = re.search(r"-of-(\d{5})\.", found[0])
-            return found if parts is None or len(found) == int(parts[1]) else []
-    return []
-
-
-def tokenizer_of(files: Mapping[str, int | None]) -> list[str]:
-    return sorted(TOKENIZER_FILES & set(files))
-
-
-def _bytes(files: Mapping[str, int | None], names: list[str]) -> int | None:
-    sizes = [size for name in names if (size := files[name]) is not None]
-    return sum(sizes) if names and len(sizes) == len(names) else None
-
-
-def _cached(name: str, revision: str | None, chosen: Chosen) -> Path | None:
-    """Where the files of a repository are that was fetched before, if all of them are there."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        paths = [try_to_load_from_cache(name, file, revision=revision) for file in ("config.json", "tokenizer.json")]
-    except HFValidationError:
-        return None
-    for path in paths:
-        if isinstance(path, str) and chosen(_files_in(Path(path).parent)):
-            return Path(path).parent
-    return None
-
-
-def _files_in(folder: Path) -> dict[str, int | None]:
-    """Bytes of the files in a folder, not in those below it."""
-    try:
-        return {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    except OSError:
-        return {}
-
-
-def _in_folder(place: Place, folder: Path, chosen: Chosen) -> Source:
-    files = _files_in(folder)
-    return Source(place, _bytes(files, chosen(files)), licence=licence_in(folder), folder=folder)
-
-
 def licence_in(folder: Path) -> str:
-    """What a folder's README.md or LICENSE says; empty if nothing."""
-    front = re.match(r"---\n(.*?)\n---", _beginning(folder / "README.md"), re.DOTALL)
-    said = dict(re.findall(r"^(license|license_name):[ \t]*(\S.*)$", front[1], re.MULTILINE)) if front else {}
-    name = _licence({key: value.strip("'\" ") for key, value in said.items()})
-    if name:
-        return name
+    """What a folder's README.md or LICENSE says; empty if they say nothing."""
+    with contextlib.suppress(Exception):  # the YAML of a stranger: it fails in many ways
+        readme = folder / "README.md"
+        card = metadata_load(readme) if readme.stat().st_size <= CARD_BYTES else None
+        if name := licence_of(card or {}):
+            return name
     for file in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
-        lines = [line.strip("# ") for line in _beginning(folder / file).splitlines()]
-        if first := next(filter(None, lines), ""):
-            return one_line(first, LICENCE_LENGTH)
+        with contextlib.suppress(OSError), (folder / file).open(encoding="utf-8", errors="replace") as text:
+            lines = [line.strip("# ") for line in text.read(CARD_BYTES).splitlines()]
+            if first := next(filter(str.strip, lines), ""):
+                return one_line(first, LICENCE_LENGTH)
     return ""
-
-
-def _beginning(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(README_BYTES)
-    except OSError:
-        return ""
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
 
 
-def dataset_source(data: DatasetData, answers: Answers) -> Source:
-    """A dataset of the hub, or a folder."""
-    if is_folder(data.dataset):
-        folder = Path(data.dataset)
-        (count,) = at_once([partial(_bytes_below, folder)], DISK_SECONDS)
-        return Source("folder", count, at_most=True, licence=licence_in(folder), folder=folder)
-    place: Place = "cache" if not data.streaming and _is_prepared(data) else "hub"
-    told = answers.get(("dataset", data.dataset, None), NO_ANSWER)
-    if isinstance(told, str):
-        return Source(place, unknown=told)
-    count = download_of(told.card, data.subset)
-    if count is not None:
-        return Source(place, count, licence=told.licence)
-    return Source(place, _bytes(told.files, list(told.files)), at_most=True, licence=told.licence)
+def data_source(data: TextData, own: tuple[str, ...]) -> Look:
+    """Look at a run's data; or at `own`, the files that the volunteer has named instead."""
+    if own:
+        return files_source(own, "--data ")
+    if isinstance(data, FilesData):
+        return files_source(data.paths)
+    if isinstance(data, DatasetData):
+        return dataset_source(data)
+    return iter([Source(Part("the standard library of this Python", "here"))])
 
 
-def download_of(card: Mapping[str, Any], subset: str | None) -> int | None:
-    """Bytes of one subset, if the dataset's card says how many are downloaded for it."""
-    told = card.get("dataset_info")
-    for part in told if isinstance(told, list) else [told]:
-        if isinstance(part, dict) and part.get("config_name", "default") == (subset or "default"):
-            return _count(part.get("download_size"))
-    return None
+def dataset_source(data: DatasetData) -> Look:
+    """Look at a dataset of the hub, or a folder."""
+    import datasets  # noqa: F401  (this takes seconds, which are not the hub's)
 
-
-def _is_prepared(data: DatasetData) -> bool:
-    """Whether the datasets library has it in its cache."""
-    from datasets.naming import camelcase_to_snakecase
-
-    owner, _, name = data.dataset.rpartition("/")
-    folder = dataset_cache() / "___".join(filter(None, [owner, camelcase_to_snakecase(name)]))
-    subset = folder / (data.subset or "default")
-    return any(path.is_dir() for path in subset.glob("*/*"))
-
-
-def _bytes_below(folder: Path) -> int | None:
+    folder = Path(data.dataset) if is_folder(data.dataset) else None
+    subset = f"{data.subset}, " if data.subset else ""
+    name = one_line(f"{data.dataset} ({subset}{data.split})", NAME_LENGTH)
+    part = Part(name, "folder") if folder else Part(name, "hub", streamed=data.streaming, unknown=NO_ANSWER)
+    yield Source(part)
     try:
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    except OSError:
-        return None
+        card = None if folder else HfApi().dataset_info(data.dataset, timeout=SECONDS, expand=["cardData"]).card_data
+        part = replace(part, licence=licence_in(folder) if folder else licence_of(card or {}))
+        yield Source(part)
+        part = replace(part, unknown="")
+    except OfflineModeIsEnabled:
+        pass  # what was prepared before is found without the hub
+    except Exception as error:
+        yield Source(replace(part, unknown=_reason(error)))
+        return  # the library would ask the hub again and again
+    try:
+        builder = dataset_builder(data)
+        if part.place == "hub" and not data.streaming and Path(builder.cache_dir).is_dir():
+            part = replace(part, place="cache")
+        count, at_most = _bytes_of(builder, data)
+        yield Source(replace(part, bytes=count, at_most=at_most))
+    except Exception as error:
+        reason = one_line(error.why, NAME_LENGTH) if isinstance(error, DataError) else _reason(error)
+        yield Source(replace(part, unknown=part.unknown or reason))
 
 
-def files_source(patterns: Sequence[str]) -> tuple[int, int] | str | None:
-    """(files, bytes) of the files behind paths and patterns, or why there are none; None if it takes long to say."""
-    (found,) = at_once([partial(_measure, patterns)], DISK_SECONDS)
-    return found
+def _bytes_of(builder: Any, data: DatasetData) -> tuple[int | None, bool]:
+    """(bytes of the files that the datasets library reads, whether it may read less of them)."""
+    splits = builder.config.data_files
+    if not splits:  # its files are not known any more: without the hub, the library uses what it has prepared before
+        return _total([builder.info.download_size]), False
+    whole = {data.split: splits[data.split]} if data.streaming and data.split in splits else splits
+    files = [file for split in whole.values() for file in split]
+    if is_folder(data.dataset):
+        return sum(Path(file).stat().st_size for file in files), False
+    hub = HfFileSystem()
+    return _total(hub.info(file)["size"] for file in files), data.streaming and data.split not in splits
 
 
-def _measure(patterns: Sequence[str]) -> tuple[int, int] | str:
+def files_source(patterns: Sequence[str], option: str = "") -> Look:
+    """Look at files of this machine, by paths and patterns."""
+    more = f" and {len(patterns) - NAMED_FILES} more" if len(patterns) > NAMED_FILES else ""
+    part = Part(one_line(option + ", ".join(patterns[:NAMED_FILES]), NAME_LENGTH) + more, "files")
+    yield Source(replace(part, unknown="size unknown: there are many"))
     try:
         files = expand(patterns)
-        return len(files), sum(file.stat().st_size for file in files)
-    except DataError as error:
-        return error.what
-    except (OSError, ValueError) as error:
-        return str(error)
-
-
-def hub_cache() -> Path:
-    """Where models and tokenizers of the hub are kept on this machine."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
-def dataset_cache() -> Path:
-    """Where datasets of the hub are kept on this machine."""
-    from datasets import config
-
-    return Path(config.HF_DATASETS_CACHE)
+        count = sum(file.stat().st_size for file in files)
+        yield Source(replace(part, what=f"{part.what}: {counted(len(files), 'file')}", bytes=count))
+    except (DataError, OSError, ValueError) as error:
+        problem = error.what if isinstance(error, DataError) else str(error)
+        yield Source(replace(part, unknown=one_line(problem, NAME_LENGTH)))

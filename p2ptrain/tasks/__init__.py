@@ -1,7 +1,7 @@
-"""What is trained on what: tokenizer, model (transformers), documents and examples (datasets), what each peer draws of
-them, loss and held-out evaluation.
+"""What a run trains: tokenizer and model (transformers), documents and examples (datasets), the batches that each peer
+draws, the loss and the held-out evaluation.
 
-A task knows no peers; whoever trains asks it for the `index`-th batch's loss.
+A task knows nothing of other peers. The trainer asks it for the loss of the batch with a given index.
 """
 
 from p2ptrain.tasks.local import LocalOptions

@@ -19,14 +19,14 @@ from p2ptrain.run.spec import LoraSection
 from p2ptrain.tasks.patterns import matching
 
 FILE = "adapters.safetensors"
-"""Of an export: what was trained, under the names that the run gives it. The merged weights can't tell."""
+"""File of an export. It has the trained parameters under the run's own names, which merged weights do not keep."""
 
 
 def add_adapters(model: torch.nn.Module, section: LoraSection) -> None:
-    """Put adapters around the target modules; A is drawn from torch's random numbers, B is 0. Freezes all else.
+    """Put adapters around the target modules, and freeze all other parameters. A is random (torch's generator), B is 0.
 
     Raises:
-        SpecError: a pattern that matches no linear module, or no default for this architecture.
+        SpecError: a pattern matches no linear module, or peft has no default for this architecture.
         DataError: peft is not installed.
     """
     try:
@@ -44,7 +44,7 @@ def add_adapters(model: torch.nn.Module, section: LoraSection) -> None:
         lora_dropout=0.0,
         target_modules="|".join(map(re.escape, targets)),  # a string is a regular expression for the whole name
     )
-    with warnings.catch_warnings():  # it finds out by itself which way round a weight lies, and says so
+    with warnings.catch_warnings():  # peft finds out by itself whether a weight is transposed, and warns
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
         peft.inject_adapter_in_model(config, model)
 
@@ -69,15 +69,15 @@ def _defaults(model: torch.nn.Module) -> tuple[str, ...]:
     found = DEFAULTS.get(architecture)
     if not isinstance(found, list | tuple | set):
         raise SpecError(
-            f"peft knows no default for LoRA on a {architecture}",
-            "the spec names no modules",
+            f"there are no default LoRA modules for the architecture {architecture!r}",
+            "peft knows none, and the spec names none",
             "set model.lora.targets, e.g. ['q_proj', 'v_proj']",
         )
     return tuple(found)
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy with each adapter added into the weights that it adapts: what it was without adapters."""
+    """A copy of the model without adapters: each is added to the weights that it adapts."""
     from peft.tuners.lora import LoraLayer
 
     plain = copy.deepcopy(model)
@@ -91,7 +91,7 @@ def merged(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def export_adapters(model: torch.nn.Module, folder: Path) -> None:
-    """Write what is trained, adapters and all else that is not frozen."""
+    """Write all trained parameters (adapters, and what else is not frozen) to a file in `folder`."""
     from safetensors.torch import save_file
 
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
@@ -99,10 +99,10 @@ def export_adapters(model: torch.nn.Module, folder: Path) -> None:
 
 
 def exported_adapters(folder: Path) -> dict[str, torch.Tensor]:
-    """What `export_adapters` wrote, in the model's own order.
+    """Read what `export_adapters` has written, in the model's own order.
 
     Raises:
-        StorageError: it is missing or damaged.
+        StorageError: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 

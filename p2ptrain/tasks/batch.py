@@ -1,4 +1,7 @@
-"""The batch size that suits a machine: doubled for as long as it fits and pays. Pure; what is measured is handed in."""
+"""Find the batch size that suits a machine: double it while it fits into memory and makes each row cheaper.
+
+This is pure: the caller measures.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ import torch
 
 MOST_ROWS = 1024
 PAYS = 0.95
-"""Twice the batch has to take less than this share of the time per row; else it only makes steps rarer."""
+"""A doubled batch is taken if its time per row is at most this share of the time before."""
 LONGEST_SECONDS = 10.0
-"""A step that takes longer is not doubled: a peer that is to stop, or to hurry, finishes its step first."""
+"""Steps that take longer are not doubled: a peer that is asked to stop must finish its step first."""
 
 
 def find_batch_size(measure: Callable[[int], float | None], most: int = MOST_ROWS) -> int:
-    """The smallest power of two beyond which doubling does not fit or does not pay; 0 if not even one row fits.
+    """Double the number of rows until that does not fit, or is not faster per row.
 
     Args:
-        measure: seconds that a step on so many rows takes; None: there is no room for them.
+        measure: takes a number of rows; returns the seconds of one step on them, or None if they do not fit.
+        most: rows, at most.
+
+    Returns:
+        A power of two; 0 if not even one row fits.
     """
     size, best, best_seconds = 1, 0, 0.0
     while size <= most:
@@ -32,7 +39,7 @@ def find_batch_size(measure: Callable[[int], float | None], most: int = MOST_ROW
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a step failed for want of memory: torch has an error of its own on GPUs alone."""
+    """Whether a step failed because there was too little memory. torch has an error class for this on GPUs only."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = ("out of memory", "can't allocate memory", "not enough memory")

@@ -1,4 +1,4 @@
-"""Causal language modelling: predict the next token of documents laid end to end."""
+"""Causal language modelling: predict the next token. Documents are laid end to end."""
 
 from __future__ import annotations
 

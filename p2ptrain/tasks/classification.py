@@ -1,4 +1,4 @@
-"""Classification of texts by a head on the model; a text that is too long loses its end."""
+"""Classify texts with a head on the model. If a text is too long, its end is cut off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p2ptrain.tasks.tokenizer import Tokens
 
 
 class TextClassification(ExampleTask):
-    """The loss is the mean cross-entropy of the labels, in nats per example; the likeliest label is the answer."""
+    """The loss is the mean cross-entropy of the labels, in nats per example. The likeliest label is the answer."""
 
     @property
     def _section(self) -> Classification:
@@ -29,7 +29,7 @@ class TextClassification(ExampleTask):
         return len(self.tokens(example))
 
     def tokens(self, example: Example) -> Tokens:
-        """The text, with what the tokenizer puts around it, in at most `sequence_length` tokens."""
+        """The text in tokens, with the tokenizer's own tokens around it; at most `sequence_length` of them."""
         before, after = self.tokenizer.before, self.tokenizer.after
         room = self._data.sequence_length - len(before) - len(after)
         tokens = np.concatenate([before, self.tokenizer.encode(example.text)[:room], after])

@@ -1,7 +1,7 @@
-"""Completions of prompts: the loss counts the completion's tokens, and the likeliest label's completion is the answer.
+"""Complete prompts. The loss counts the completion's tokens only; the label with the likeliest completion is chosen.
 
-Before the prompt stands what the tokenizer puts before a text. A prompt that is too long loses its beginning, so that
-what leads to the answer stays; a completion is never cut. All labels' completions follow the same cut of the prompt.
+The tokenizer's own first tokens stand before the prompt. If a prompt is too long, its beginning is cut off, because its
+end leads to the answer; a completion is never cut. The prompt is cut in the same way for the completions of all labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2ptrain.tasks.task import EVAL_BATCH, Measured
 from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
 
 Pair = tuple[Tokens, Tokens]
-"""What is given, with at least one token, and what follows."""
+"""The prompt (at least one token), and the completion."""
 
 
 class PromptCompletion(ExampleTask):
@@ -34,12 +34,12 @@ class PromptCompletion(ExampleTask):
         room = self._data.sequence_length - len(self.tokenizer.before) - 1
         for completion in example.completions:
             if len(completion.encode(errors="replace")) + 2 <= room:
-                continue  # hardly ever more tokens than bytes, one before and one after: no need to count
+                continue  # a text has hardly ever more tokens than bytes: no need to count
             taken = len(self.tokenizer.encode(completion)) + (not self._section.labels)
             if taken > room:
                 raise DataError(
                     f"the completion of row {row} is too long",
-                    f"{taken} tokens, and data.sequence_length = {self._data.sequence_length} leaves {room}",
+                    f"it has {taken} tokens, and data.sequence_length = {self._data.sequence_length} leaves {room}",
                     "raise data.sequence_length, or leave such rows out",
                 )
 
@@ -47,7 +47,7 @@ class PromptCompletion(ExampleTask):
         return sum(map(len, self.pairs(example)[example.label]))
 
     def pairs(self, example: Example) -> list[Pair]:
-        """The prompt with each of the completions, in tokens."""
+        """The prompt with each of its completions, in tokens."""
         end = np.full(0 if self._section.labels else 1, self.tokenizer.end, dtype=np.int32)
         cut = [_cut(self.tokenizer, example.text, completion) for completion in example.completions]
         longest = max(len(completion) for _, completion in cut) + len(end)
@@ -73,7 +73,7 @@ class PromptCompletion(ExampleTask):
 
     def _surprise(self, forward: Any, pairs: Sequence[Pair]) -> torch.Tensor:
         """−log p of each completion after its prompt, in nats: (pairs,), float32."""
-        # The last token is asked for and never read: labels of one token share what the model reads.
+        # The model never reads the last token, it only predicts it: labels of one token share one row.
         contexts = [np.concatenate(pair)[:-1] for pair in pairs]
         read = {context.tobytes(): context for context in contexts}
         ids, mask = self._padded(list(read.values()))
@@ -89,8 +89,11 @@ class PromptCompletion(ExampleTask):
 
 
 def _cut(tokenizer: Tokenizer, prompt: str, completion: str) -> Pair:
-    """Both in tokens, cut out of those of the whole text where that is possible: many tokenizers begin a text on its
-    own with a token that is not there in the middle of one."""
+    """(prompt, completion) in tokens.
+
+    Where possible both are cut out of the tokens of the whole text: many tokenizers put a token at the beginning of a
+    text that the middle of a text does not have.
+    """
     given, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + completion)
     if len(given) < len(whole) and np.array_equal(whole[: len(given)], given):
         rest = whole[len(given) :]

@@ -1,11 +1,12 @@
-"""Where text comes from: the interpreter's own library, files, or a dataset of the hub; one document at a time.
+"""Where text comes from: Python's own library, files, or a dataset; one document at a time.
 
-A document is held out when the hash of its content says so: every peer that meets this text, wherever it comes from,
-then leaves it out of training.
+The hash of its content decides whether a document is held out. So every peer that reads this text leaves it out of
+training, wherever the text comes from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ TextData = StdlibData | FilesData | DatasetData
 
 TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 LONGEST_DOCUMENT = 64 * 1024
-"""Bytes; longer files are cut at line ends, so that one large file also has a held-out part."""
+"""Bytes. Longer files are cut at line ends, so that a part of one large file can be held out."""
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"})
 
 
@@ -31,19 +32,19 @@ def text_data(spec: RunSpec) -> TextData:
     """Where a run's text comes from.
 
     Raises:
-        SpecError: the founder's own program brings model or data.
+        SpecError: the founder's own program makes model and data.
     """
     if spec.is_custom or isinstance(spec.data, CustomData):  # the latter for the type checker
         raise SpecError(
             "this run's model and data are made by a program of its founder",
-            "the spec says 'custom'",
+            "its spec says 'custom'",
             "join it from that program with p2ptrain.StreamingDiLoCo, as the README shows",
         )
     return spec.data
 
 
 def own_files(spec: RunSpec) -> tuple[str, ...]:
-    """Files or folders of each volunteer's machine that a run's spec names; none if its text comes from elsewhere."""
+    """Paths on each volunteer's machine that the spec names; none if the text comes from elsewhere."""
     match spec.data:
         case FilesData(paths=paths):
             return paths
@@ -58,15 +59,15 @@ def is_held_out(text: str, fraction: float) -> bool:
 
 
 def draw_of(text: str) -> int:
-    """64 bits that only the content decides; those of the lowest numbers are held out."""
+    """A number of 64 bits that depends on the content only. Documents with the lowest numbers are held out."""
     return int.from_bytes(blake3(text.encode("utf-8", errors="replace")).digest()[:8], "big")
 
 
 def stdlib_documents() -> list[str]:
-    """The .py files of the running interpreter's standard library, without its tests.
+    """The .py files of this Python's standard library, without its tests.
 
     Raises:
-        DataError: this Python came without its sources.
+        DataError: this Python has no library in source form.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = sorted(path for path in root.rglob("*.py") if not _NOT_LIBRARY & set(path.relative_to(root).parts))
@@ -74,14 +75,18 @@ def stdlib_documents() -> list[str]:
     if len(documents) < 20:
         raise DataError(
             "this Python has no standard library in source form",
-            f"found {len(documents)} .py files in {root}",
-            "use another Python, or a run whose data is of another source",
+            f"{root} holds {len(documents)} .py files",
+            "use another Python, or a run with another data.source",
         )
     return documents
 
 
 def text_documents(paths: Sequence[Path]) -> list[str]:
-    """UTF-8 files, the long ones cut at line ends into documents of about `LONGEST_DOCUMENT` bytes."""
+    """Read UTF-8 files; long ones are cut at line ends into documents of about `LONGEST_DOCUMENT` bytes.
+
+    Raises:
+        DataError: a file can't be read, or all are empty.
+    """
     documents: list[str] = []
     for path in paths:
         try:
@@ -90,7 +95,7 @@ def text_documents(paths: Sequence[Path]) -> list[str]:
             raise DataError(f"can't read {path}", error.strerror or str(error), "check the path") from None
         documents.extend(_cut(text))
     if not any(documents):
-        raise DataError("the data files are empty", ", ".join(map(str, paths[:3])), "give files that hold text")
+        raise DataError("the data files are empty", ", ".join(map(str, paths[:3])), "name files with text in them")
     return documents
 
 
@@ -108,7 +113,7 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """Files behind paths, folders and globs, sorted.
+    """Find the files that paths, folders and patterns (*, **) name, sorted.
 
     Raises:
         DataError: one of them matches no file.
@@ -121,17 +126,19 @@ def expand(patterns: Sequence[str]) -> list[Path]:
         files = [file for file in files if file.is_file()]
         if not files:
             raise DataError(
-                f"no file matches {pattern!r}", "the run's data lies on each volunteer's machine", "pass it with --data"
+                f"no file matches {pattern!r}",
+                "the run reads files of each volunteer's machine",
+                "name yours with --data",
             )
         found.extend(files)
     return list(dict.fromkeys(found))
 
 
 def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = ()) -> Any:
-    """Local tables as one memory-mapped dataset of these columns, or of the text column alone.
+    """Open local tables as one memory-mapped dataset with these columns, or the text column alone.
 
     Raises:
-        DataError: files of different kinds, unreadable, or without one of the columns.
+        DataError: the files are of different kinds, can't be read, or lack one of the columns.
     """
     import datasets
 
@@ -139,7 +146,11 @@ def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = 
     kinds = {TABLES.get(path.suffix.lower()) for path in paths}
     kind = kinds.pop()
     if kinds or kind is None:
-        raise DataError("data files of different kinds are mixed", "tables and text, or two kinds of tables", "use one")
+        raise DataError(
+            "the data files are of different kinds",
+            "there are tables and text, or two kinds of tables",
+            "name files of one kind",
+        )
     try:
         table = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
@@ -148,25 +159,44 @@ def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = 
     return _checked(table, columns, data, str(paths[0]))
 
 
-def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
-    """A dataset of the hub, or a folder in its format, with these columns or the text column alone.
+def dataset_builder(data: DatasetData) -> Any:
+    """The datasets library's builder of a dataset, which knows its files; none of them is read yet.
 
     Raises:
-        DataError: it can't be found or read, has no such column, or is not safe to load.
+        DataError: the dataset can't be found, or is not safe to load.
     """
     import datasets
 
     datasets.disable_progress_bars()
     check_dataset(data.dataset)
-    try:
+    with _told(data):
         builder = datasets.load_dataset_builder(data.dataset, data.subset)
         files = builder.config.data_files or {}
         check_files(data.dataset, (file for split in files.values() for file in split))
+        return builder
+
+
+def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
+    """Open a dataset (name on the hub, or folder) with these columns, or the text column alone.
+
+    Raises:
+        DataError: it can't be found or read, has no such column, or is not safe to load.
+    """
+    builder = dataset_builder(data)
+    with _told(data):
         if data.streaming:
             found = builder.as_streaming_dataset(split=data.split)
         else:
             builder.download_and_prepare()
             found = builder.as_dataset(split=data.split)
+    return _checked(found, columns, data, data.dataset)
+
+
+@contextlib.contextmanager
+def _told(data: DatasetData) -> Iterator[None]:
+    """Turn what the datasets library raises into a DataError."""
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
@@ -177,11 +207,10 @@ def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
             (str(error) or type(error).__name__).splitlines()[0],
             "check name, subset and split, and the connection to the hub",
         ) from None
-    return _checked(found, columns, data, data.dataset)
 
 
 def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, where: str) -> Any:
-    """A CSV in the wrong format loads without complaint, with odd column names; so look before use."""
+    """Check the columns: a CSV in the wrong format loads without an error, but with odd column names."""
     columns = table.column_names
     if columns is None:  # a stream whose features are not declared
         first = next(iter(table), None)
@@ -191,6 +220,6 @@ def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, w
             raise DataError(
                 f"{where} has no column {column!r}",
                 f"its columns are: {', '.join(map(repr, columns))}",
-                "name another one in [task]" if wanted else "set data.text_column",
+                "name another column in [task]" if wanted else "set data.text_column",
             )
     return table.select_columns(list(wanted or (data.text_column,))) if hasattr(table, "select_columns") else table

@@ -1,8 +1,8 @@
-"""Examples: the rows of a table, put into words by the task's templates.
+"""Examples: the task's templates put the rows of a table into words.
 
-Rows that say the same are one example; rows in which a column that the task reads is empty are left out. Whether an
-example is held out is decided by the hash of what is given (prompt or text), whatever its answer. An evaluation reads
-those with the lowest hashes, so the order of the table, often sorted by label, does not matter.
+Rows that say the same are one example. A row is left out if a column that the task reads is empty. The hash of the
+prompt or text decides whether an example is held out; its answer does not count. An evaluation reads the examples with
+the lowest hashes, so that the order of the table does not matter (many are sorted by label).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from p2ptrain.tasks.task import Task
 from p2ptrain.tasks.tokenizer import Tokens
 
 ESTIMATED = 64
-"""Held-out examples whose mean length stands for all."""
+"""So many held-out examples are measured; their mean length is taken for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class Example:
     text: str
     """What is given: a prompt, or the text to classify."""
     completions: tuple[str, ...]
-    """What may follow the prompt, for each label one; without labels the only one. None in a classification."""
+    """One completion of the prompt for each label; a single one if there are no labels; empty for a classification."""
     label: int
-    """Which of them, or of the labels, is right."""
+    """Index of the right completion or label."""
 
 
 class Examples:
-    """The distinct rows of a table with random access: this peer's draws, and what is held out."""
+    """The distinct rows of a table with random access: the batches that this peer draws, and the held-out rows."""
 
     held_out: tuple[Example, ...]
-    """At most as many as an evaluation reads, in the order of their hashes: the same for the same rows."""
+    """The examples that an evaluation reads, in the order of their hashes: the same for the same rows."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Examples:
         """Read every row once.
 
         Args:
-            check: refuses an example, with the number of its row, by raising DataError.
+            check: takes the number of a row and its example; raises DataError to refuse it.
 
         Raises:
-            DataError: an unknown label, or no rows for training or evaluation.
+            DataError: a label is unknown, or no row is left for training or evaluation.
         """
         self._table, self._task, self._seed = table, task, seed
         self._training: list[int] = []
@@ -84,19 +84,19 @@ class Examples:
         if not self._training:
             raise DataError(
                 "there is no example to train on",
-                f"{len(table)} rows, of which {len(held_out)} are held out and the others say nothing",
+                f"of {len(table)} rows {len(held_out)} are held out, and the others are empty or repeated",
                 "use more data, or check the templates' columns",
             )
         if not held_out:
             raise DataError(
                 "no example is held out for evaluation",
-                f"none of {len(seen)} fell into the held-out {fraction:.0%}",
+                f"chance has put none of the {len(seen)} examples into the held-out {fraction:.0%}",
                 "use more data, or set data.held_out higher",
             )
         self.held_out = tuple(self._example(number) for _, _, number in sorted(held_out)[:evaluated])
 
     def batch(self, index: int, size: int) -> list[Example]:
-        """The `index`-th batch of this peer: a function of its seed and the index alone."""
+        """This peer's batch number `index`; it depends on the seed and the index only."""
         drawn = generator(self._seed, index).integers(0, len(self._training), size)
         return [self._example(self._training[at]) for at in drawn]
 
@@ -129,7 +129,7 @@ def example_of(task: TableTask, row: Mapping[str, Any], number: int) -> Example 
 
 
 def _label(task: TableTask, value: Any, number: int) -> int:
-    """Which label a column's value means: its word or, unless the words are numbers themselves, its index."""
+    """Index of the label that a column's value names: by its word, or by its index if the words are no numbers."""
     words, said = [word.strip() for word in task.labels], str(value).strip()
     if isinstance(value, bool):  # a table's true and false: Python would write them with a capital letter
         words, said = [word.lower() for word in words], said.lower()
@@ -140,7 +140,7 @@ def _label(task: TableTask, value: Any, number: int) -> int:
         return int(value)
     raise DataError(
         f"row {number} has the label {value!r} in {task.label_column!r}",
-        f"the labels are {', '.join(map(repr, task.labels[:10]))}; a number counts them from 0",
+        f"the labels are {', '.join(map(repr, task.labels[:10]))}; a number is an index from 0",
         "correct task.labels and task.label_column, or the data",
     )
 
@@ -156,7 +156,7 @@ def open_examples(
     """Open the table that the spec or the volunteer names.
 
     Raises:
-        DataError: it can't be read, is no table, or lacks a column.
+        DataError: the table can't be read, is no table, or lacks a column.
     """
     data = text_data(spec)
     if options.data:
@@ -171,7 +171,7 @@ def open_examples(
                 raise DataError(
                     f"{path} is no table",
                     f"task.kind = {task.kind!r} reads rows with columns",
-                    "give .jsonl, .csv or .parquet",
+                    "name .jsonl, .csv or .parquet files",
                 )
         table = open_table(data, paths, task.columns)
     return Examples(table, task, text_data(spec).held_out, spec.eval.sequences, seed, check)
@@ -202,7 +202,7 @@ class ExampleTask(Task):
 
     @abstractmethod
     def _length(self, example: Example) -> int:
-        """Tokens that training reads of it."""
+        """Number of tokens that training reads of this example."""
 
     @property
     def held_out_digest(self) -> Digest:
@@ -210,7 +210,7 @@ class ExampleTask(Task):
 
     @property
     def tokens_per_step(self) -> int:
-        """A batch of examples of the held-out ones' mean length."""
+        """Tokens of one batch, if its examples are as long as the held-out ones on average."""
         return round(self.batch_size * sum(self._lengths) / len(self._lengths))
 
     @cached_property
@@ -218,7 +218,7 @@ class ExampleTask(Task):
         return [self._length(example) for example in self.examples.held_out[:ESTIMATED]]
 
     def longest(self, count: int) -> list[Example]:
-        """The longest that is known; a training example may still be longer."""
+        """The longest held-out example, `count` times; a training example may be longer."""
         return [self.examples.held_out[self._lengths.index(max(self._lengths))]] * count
 
     def _batch(self, index: int) -> list[Example]:
@@ -228,7 +228,7 @@ class ExampleTask(Task):
         return self.examples.held_out
 
     def _padded(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token rows of different lengths, filled up at their ends: (rows, longest) ids and the mask of real ones."""
+        """Fill up token rows at their ends: ids and mask (1: a real token), both int64 of shape (rows, longest)."""
         lengths = torch.tensor([len(row) for row in rows])
         ids = torch.full((len(rows), int(lengths.max())), padding_id(self.model, self.tokenizer))
         for row, tokens in zip(ids, rows, strict=True):

@@ -1,4 +1,4 @@
-"""What only this volunteer cares about, and whether this machine can do it."""
+"""What each volunteer decides for this machine alone, and whether the machine can do it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from p2ptrain.errors import DataError, SpecError
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """What only this volunteer cares about."""
+    """What each volunteer decides for this machine alone."""
 
     device: str = "auto"
     """'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1', 'mps'."""
     batch_size: int | None = 8
-    """Sequences or examples per inner step; None: to be found out."""
+    """Sequences or examples per inner step; None: not measured yet."""
     autocast: bool = False
-    """Compute in bf16 where that is safe; weights stay float32."""
+    """Compute in bfloat16 where that is safe; the weights stay float32."""
     compile: bool = False
     model: str | None = None
     """A folder to load instead of the pretrained model that the spec names."""
@@ -27,11 +27,11 @@ class LocalOptions:
 
 
 def open_device(options: LocalOptions) -> torch.device:
-    """The device that was asked for.
+    """Open the device that the volunteer asks for.
 
     Raises:
-        DataError: it is not there, or can't compile.
-        SpecError: it has no bf16 autocast.
+        DataError: there is no such device, or torch.compile does not work on it.
+        SpecError: the device has no bfloat16 autocast.
     """
     name = options.device
     if name == "auto":
@@ -41,22 +41,22 @@ def open_device(options: LocalOptions) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DataError(
-            f"the device {name!r} can't be used", str(error).splitlines()[0], "choose another --device, e.g. cpu"
+            f"can't use the device {name!r}", str(error).splitlines()[0], "choose another --device, e.g. cpu"
         ) from None
     if options.autocast and not torch.amp.is_autocast_available(device.type):
-        raise SpecError(f"--autocast: the device {name!r} has no bf16 autocast", "", "leave --autocast out")
+        raise SpecError(f"--autocast: the device {name!r} can't compute in bfloat16", "", "leave out --autocast")
     if options.compile:
         _check_compiler(device)
     return device
 
 
 def _check_compiler(device: torch.device) -> None:
-    """torch.compile works when the first batch is there, which is too late to find that it can't."""
+    """Compile something small now: torch.compile itself begins with the first batch, too late to find that it can't."""
     try:
         torch.compile(lambda x: 2 * x + 1)(torch.zeros(8, device=device))
-    except RuntimeError as error:  # torch's base of everything that goes wrong there
+    except RuntimeError as error:  # torch's base class of all errors there
         raise DataError(
             "--compile: torch.compile does not work on this machine",
             str(error).splitlines()[0],
-            "install a C++ compiler (g++ or clang), or leave --compile out",
+            "install a C++ compiler (g++ or clang), or leave out --compile",
         ) from None

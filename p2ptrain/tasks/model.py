@@ -1,5 +1,6 @@
-"""Build the model that a run's spec describes: from scratch by its configuration, or pretrained by name or folder; and
-choose what of it is trained."""
+"""Build the model that a run's spec describes, from a configuration or from pretrained weights, and choose which
+parameters are trained.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ from p2ptrain.tasks.trust import LOADING_ERRORS, check_model, refuse_code, trans
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
-    """The model in float32 on the CPU; what is not trained has requires_grad = False.
+    """Build the run's model in float32 on the CPU; parameters that are not trained have requires_grad = False.
 
-    Random initialisation (of a model, a fresh head, adapters) is seeded by the spec, so peers on the same platform
-    build the same weights and need not fetch them.
+    The spec seeds all random weights (of a model, a new head, adapters). So peers on the same platform build the same
+    weights, and need not fetch them.
 
     Args:
         override: a local folder to load instead of the pretrained model that the spec names.
 
     Raises:
-        SpecError: the configuration does not fit the architecture, the task, the tokenizer or the sequence length; a
-            pattern matches nothing.
+        SpecError: the configuration does not fit the architecture, the task, the tokenizer or the sequence length; or
+            a pattern matches nothing.
         DataError: the pretrained model can't be loaded, or is incomplete.
     """
     model: torch.nn.Module
@@ -51,16 +52,19 @@ def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None
 
 
 def tokenizer_name(spec: RunSpec, override: str | None) -> str:
-    """Hub name or folder of the run's tokenizer: a folder that stands for the pretrained model brings its own."""
+    """Hub name or folder of the run's tokenizer. A folder instead of the pretrained model brings its own."""
     name = text_data(spec).tokenizer
     return override if override and name == spec.model.pretrained else name
 
 
 def count_parameters(spec: RunSpec, override: str | None = None, vocabulary: int | None = None) -> tuple[int, int]:
-    """(all, trained) parameters of the model, which is not loaded for it.
+    """Count the model's parameters without loading or making any weights.
 
     Args:
-        vocabulary: tokens of the tokenizer, if it shall not be loaded to count them.
+        vocabulary: number of the tokenizer's tokens; None: load the tokenizer and count.
+
+    Returns:
+        (all parameters, trained parameters).
 
     Raises:
         SpecError, DataError: as `build_model` would.
@@ -76,18 +80,21 @@ def count_parameters(spec: RunSpec, override: str | None = None, vocabulary: int
 
 
 def padding_id(model: torch.nn.Module, tokenizer: Tokenizer) -> int:
-    """The token that the model takes for padding; one of its own, since not every tokenizer has one."""
+    """Id of a padding token that the model knows; not every tokenizer has one."""
     config: Any = model.config
     own = getattr(config, "pad_token_id", None)
     return own if own is not None and 0 <= own < config.vocab_size else tokenizer.end
 
 
 def exported_parameters(spec: RunSpec, folder: Path) -> tuple[dict[str, torch.Tensor], Digest | None]:
-    """What an exported folder holds of the run's trained parameters (float32, in the model's own order), and the digest
-    of those that are not trained; None where the adapters are merged into them.
+    """Read the run's parameters from an exported folder.
+
+    Returns:
+        The trained parameters (float32, in the model's own order), and the digest of the others; None if adapters are
+        merged into them.
 
     Raises:
-        DataError: it wants code to be run.
+        DataError: the folder wants code to be run.
         StorageError, OSError, ValueError, RuntimeError: it can't be loaded.
     """
     if spec.model.lora is not None:
@@ -99,8 +106,9 @@ def exported_parameters(spec: RunSpec, folder: Path) -> tuple[dict[str, torch.Te
 
 
 def _choose_trained(model: torch.nn.Module, spec: RunSpec) -> None:
-    """Freeze all but the parameters that the spec's patterns name, and add adapters; with adapters and no patterns, a
-    classification head is trained, too."""
+    """Freeze all parameters but those that the spec's patterns name, and add adapters. With adapters and no patterns, a
+    classification head is trained, too.
+    """
     section: ModelSection = spec.model
     if not section.trainable and section.lora is None:
         return
@@ -111,13 +119,14 @@ def _choose_trained(model: torch.nn.Module, spec: RunSpec) -> None:
         chosen = {name for name in named if isinstance(spec.task, Classification) and _is_head(model, name)}
     if section.lora is not None:
         add_adapters(model, section.lora)
-    for name, parameter in named.items():  # the adapters' own are not among them
+    for name, parameter in named.items():  # `named` was made before the adapters' parameters
         parameter.requires_grad_(name in chosen)
 
 
 def _is_head(model: Any, name: str) -> bool:
-    """Whether a parameter lies outside what the architecture's models have in common, or in its pooler: not every
-    pretrained encoder comes with one."""
+    """Whether a parameter belongs to the head: to no part that all models of the architecture have, or to the pooler,
+    which some pretrained encoders lack.
+    """
     prefix = f"{model.base_model_prefix}."
     return not name.startswith(prefix) or name.startswith(f"{prefix}pooler.")
 
@@ -129,7 +138,7 @@ def _auto_class(spec: RunSpec) -> Any:
 
 
 def _label_fields(spec: RunSpec) -> dict[str, Any]:
-    """The part of a configuration that a classification decides."""
+    """Fields of a configuration that a classification sets."""
     if not isinstance(spec.task, Classification):
         return {}
     words = dict(enumerate(spec.task.labels))
@@ -145,11 +154,11 @@ def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
         default = config_of(name)
     except (ValueError, KeyError):
         raise SpecError(
-            f"model.architecture: transformers knows no model type {name!r}", "", "e.g. 'llama', 'gpt2', 'qwen3'"
+            f"model.architecture: transformers knows no model type {name!r}", "", "use e.g. 'llama', 'gpt2' or 'qwen3'"
         ) from None
     known = set(default.to_dict()) | set(getattr(default, "attribute_map", {}))
     for key in section.config:
-        if key not in known:  # transformers would take it silently and ignore it
+        if key not in known:  # transformers would ignore it without a word
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
@@ -187,7 +196,7 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
         )
     except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from None
-    # A fresh head is drawn with the spec's seed, the same on every peer; any other weight must be there.
+    # A missing head is made with the spec's seed, the same on every peer; all other weights must be there.
     fresh = isinstance(spec.task, Classification)
     missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
     if missing:
@@ -200,7 +209,7 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
 
 
 def _outline(spec: RunSpec, override: str | None) -> Any:
-    """A pretrained model's architecture."""
+    """A pretrained model without its weights."""
     name = override or spec.model.pretrained or ""
     try:
         check_model(name, spec.model.revision)
@@ -216,7 +225,7 @@ def _not_loaded(name: str, error: Exception) -> DataError:
     return DataError(
         f"can't load the model {name!r}",
         (str(error) or type(error).__name__).splitlines()[0],
-        "check the name and the connection to the hub, or pass a complete local folder with --model",
+        "check the name and your connection to the hub, or pass a complete local folder with --model",
     )
 
 
@@ -231,6 +240,6 @@ def _check_sizes(config: Any, data: TextData, tokenizer: Tokenizer) -> None:
     if longest is not None and longest < data.sequence_length:
         raise SpecError(
             "data.sequence_length is more than the model can take",
-            f"{data.sequence_length} tokens, the model takes {longest}",
+            f"it is {data.sequence_length} tokens, and the model takes {longest}",
             "lower data.sequence_length or raise model.config.max_position_embeddings",
         )

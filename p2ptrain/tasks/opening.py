@@ -12,10 +12,10 @@ from p2ptrain.tasks.task import Task
 
 
 def open_task(spec: RunSpec, options: LocalOptions) -> Task:
-    """Load tokenizer and model; the data is loaded by `load_data`.
+    """Open the task: load tokenizer and model, but no data (see `Task.load_data`).
 
     Raises:
-        SpecError: the spec does not fit the model, or this device can't do what was asked.
+        SpecError: the spec does not fit the model, or the device can't do what the volunteer asks for.
         DataError: model or tokenizer can't be loaded here.
     """
     match spec.task:

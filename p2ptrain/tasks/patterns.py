@@ -1,4 +1,4 @@
-"""Names of a model's parts by patterns, and help where a pattern misses."""
+"""Find a model's parts by patterns; the error names similar parts if a pattern matches nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def matching(patterns: Sequence[str], names: Sequence[str], key: str, anywhere: 
     """The names that match one of the patterns (* any text, ? one letter, [ab] one of them), in their own order.
 
     Args:
-        key: of the spec, for messages.
-        anywhere: the end of a name after a dot may match, too: 'q_proj' finds 'layers.0.q_proj'.
+        key: the spec's key, for messages.
+        anywhere: a pattern may also match the end of a name after a dot: 'q_proj' finds 'layers.0.q_proj'.
 
     Raises:
         SpecError: a pattern matches nothing.
@@ -27,7 +27,7 @@ def matching(patterns: Sequence[str], names: Sequence[str], key: str, anywhere: 
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
             raise SpecError(
                 f"{key}: {pattern!r} matches nothing in this model",
-                f"the names next to it: {', '.join(near)}" if near else "there is nothing to match",
+                f"similar names are: {', '.join(near)}" if near else "the model has no such parts",
                 "correct the pattern; * stands for any text",
             )
         found.update(hits)

@@ -1,8 +1,8 @@
-"""Training sequences: each peer draws its own, deterministically from its seed, and never from held-out documents.
+"""Training sequences. Each peer's seed decides which ones it draws; none comes from a held-out document.
 
-Three ways to draw, for three sizes of corpus: `PooledSequences` (all tokens in memory, any offset), `DrawnSequences`
-(a table with random access, packed from random rows), `StreamedSequences` (a stream, read in this peer's own order of
-shards, shuffled in a buffer).
+There are three ways to draw, for three sizes of corpus: `PooledSequences` keeps all tokens in memory, and begins
+anywhere; `DrawnSequences` packs random rows of a table; `StreamedSequences` reads the shards of a stream in an order of
+this peer's own, and shuffles in a buffer.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ class Sequences(Protocol):
     """(sequences, length), the same on every peer with the same data."""
 
     def batch(self, index: int, size: int) -> Tokens:
-        """The `index`-th batch of this peer, (size, length)."""
+        """This peer's batch number `index`: int32 tokens of shape (size, length)."""
 
     def state(self) -> Any:
-        """What `restore` needs to go on after a restart, beyond the index."""
+        """What `restore` needs after a restart, besides the index."""
 
     def restore(self, state: Any) -> None: ...
 
 
 def shard_seed(run: Digest, peer: PeerId) -> int:
-    """128 bits that decide what a peer draws in a run."""
+    """A number of 128 bits: the seed of all that a peer draws in a run."""
     return int.from_bytes(blake3(b"p2ptrain shard" + run + peer.encode()).digest()[:16], "little")
 
 
 def generator(seed: int, counter: int) -> np.random.Generator:
-    """Random numbers addressed by (seed, counter): any batch can be drawn without the ones before it."""
+    """A random generator for (seed, counter): so each batch can be drawn without the batches before it."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, counter, 0, 0]))
 
 
 def _cut(tokens: Iterable[Tokens], length: int, most: int | None = None) -> Iterator[Tokens]:
-    """Consecutive sequences of `length` from documents laid end to end; what does not fill one is left."""
+    """Lay documents end to end and cut them into sequences of `length`; tokens that do not fill one are dropped."""
     rest = np.empty(0, dtype=np.int32)
     made = 0
     for document in tokens:
@@ -66,7 +66,7 @@ def _held_out(documents: Iterable[str], tokenizer: Tokenizer, length: int, count
     if not rows:
         raise DataError(
             "no document is held out for evaluation",
-            f"none of the documents that were read fell into the held-out {fraction:.0%}, or they are too short",
+            f"chance has put none of the documents into the held-out {fraction:.0%}, or those are too short",
             "use more data, or set data.held_out higher",
         )
     return np.stack(rows)
@@ -77,7 +77,7 @@ def _encode(text: str, tokenizer: Tokenizer) -> Tokens:
 
 
 class PooledSequences:
-    """All training documents end to end in memory; a sequence starts anywhere."""
+    """Keeps all training documents end to end in memory; a sequence begins anywhere."""
 
     def __init__(
         self, documents: list[str], tokenizer: Tokenizer, length: int, held_out: float, evaluated: int, seed: int
@@ -88,7 +88,7 @@ class PooledSequences:
         if len(self._tokens) <= length:
             raise DataError(
                 "there is too little text to train on",
-                f"{len(self._tokens)} tokens, a sequence takes {length}",
+                f"there are {len(self._tokens)} tokens, and one sequence takes {length}",
                 "use more data, or a smaller data.sequence_length",
             )
         self.held_out = _held_out(documents, tokenizer, length, evaluated, held_out)
@@ -105,7 +105,7 @@ class PooledSequences:
 
 
 class DrawnSequences:
-    """A table with random access: each sequence is packed from rows drawn at random."""
+    """Packs each sequence from random rows of a table."""
 
     def __init__(
         self, table: Any, column: str, tokenizer: Tokenizer, length: int, held_out: float, evaluated: int, seed: int
@@ -113,7 +113,7 @@ class DrawnSequences:
         self._table, self._column, self._tokenizer = table, column, tokenizer
         self._length, self._fraction, self._seed = length, held_out, seed
         if len(table) == 0:
-            raise DataError("the dataset is empty", "it has no rows", "check split and files")
+            raise DataError("the dataset is empty", "it has no rows", "check its split and files")
         rows = (self._text(row) for row in range(len(table)))
         self.held_out = _held_out(rows, tokenizer, length, evaluated, held_out)
 
@@ -132,7 +132,11 @@ class DrawnSequences:
             if not text or is_held_out(text, self._fraction):
                 misses += 1
                 if misses > 1000:
-                    raise DataError("there is too little text to train on", "1000 rows in a row were empty or held out")
+                    raise DataError(
+                        "there is too little text to train on",
+                        "1000 rows, one after another, were empty or held out",
+                        "use more data",
+                    )
                 continue
             tokens = _encode(text, self._tokenizer)
             start = int(random.integers(max(1, len(tokens) - missing + 1)))
@@ -148,7 +152,7 @@ class DrawnSequences:
 
 
 class StreamedSequences:
-    """A stream of rows. After a restart it goes on at the row it had reached; what was in the buffer is skipped."""
+    """Reads a stream of rows. After a restart it continues at the row that it had reached; the buffer is lost."""
 
     def __init__(
         self, stream: Any, column: str, tokenizer: Tokenizer, length: int, held_out: float, evaluated: int, seed: int
@@ -157,8 +161,8 @@ class StreamedSequences:
         self._length, self._fraction, self._seed = length, held_out, seed
         self.held_out = _held_out(
             (str(row[column] or "") for row in stream), tokenizer, length, evaluated, held_out
-        )  # before the order is this peer's own
-        # Each peer reads the shards in an order of its own; the buffer below mixes what lies together in them.
+        )  # in the stream's own order, which is the same on every peer
+        # Each peer reads the shards in an order of its own; the buffer below mixes neighbours.
         self._stream = stream.shuffle(seed=seed % 2**32, buffer_size=1)
         self._random = generator(seed, 0)
         self._buffer: list[Tokens] = []
@@ -166,7 +170,7 @@ class StreamedSequences:
 
     def _texts(self) -> Iterator[str]:
         empty = False
-        while not empty:  # the stream begins again when it ends
+        while not empty:  # at its end the stream begins again
             empty = True
             for row in self._stream:
                 empty = False

@@ -1,4 +1,4 @@
-"""What all tasks have in common: model and tokenizer, loss by batch number, held-out evaluation, export."""
+"""What all tasks share: model and tokenizer, the loss of a batch, the held-out evaluation, the export."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Evaluation:
     loss: float
     """Nats per token; per example for a classification."""
     accuracy: float | None = None
-    """Of the tasks with labels: the share of examples whose label was found."""
+    """Share of examples whose label was found; None in tasks without labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a few held-out rows add to an evaluation."""
+    """What one batch of held-out rows adds to an evaluation."""
 
     loss: float
-    """Sum over what `count` counts."""
+    """Nats, summed over `count` tokens or examples."""
     count: int
     correct: int | None = None
-    """Rows whose label was found."""
+    """Rows whose label was found; None in tasks without labels."""
 
 
 class Task(ABC):
@@ -49,11 +49,11 @@ class Task(ABC):
         """Load tokenizer and model.
 
         Raises:
-            SpecError, DataError: see `build_model` and `load_tokenizer`; or this device can't do what was asked.
+            SpecError, DataError: as `build_model`, `load_tokenizer` and `open_device` raise.
         """
         self._spec, self._options = spec, options
         self.batch_size = options.batch_size or 1
-        """Rows of a batch. Whoever trains may change it between two batches."""
+        """Rows of a batch. The trainer may change it between two batches."""
         self._data = text_data(spec)
         self.device = open_device(options)
         self.tokenizer: Tokenizer = load_tokenizer(tokenizer_name(spec, options.model))
@@ -66,48 +66,48 @@ class Task(ABC):
 
     @abstractmethod
     def load_data(self, seed: int) -> None:
-        """Open the data; `seed` decides what this peer draws.
+        """Open the data; `seed` decides which batches this peer draws.
 
         Raises:
-            DataError: files, columns or datasets that are missing, empty or unreadable.
+            DataError: files, columns or datasets are missing, empty or unreadable.
         """
 
     @property
     @abstractmethod
     def held_out_digest(self) -> Digest:
-        """Names the held-out rows: evaluations can be compared between peers that have the same."""
+        """Digest of the held-out rows. Peers can compare their evaluations if their digests are equal."""
 
     @property
     @abstractmethod
     def tokens_per_step(self) -> int:
-        """Tokens that the model reads for one `loss`; of examples, which differ in length, an estimate."""
+        """Tokens that the model reads for one batch; an estimate for examples, since they differ in length."""
 
     @abstractmethod
     def data_state(self) -> Any:
-        """What `restore_data` needs to go on after a restart, beyond the batch's index."""
+        """What `restore_data` needs after a restart, besides the batch's index."""
 
     @abstractmethod
     def restore_data(self, state: Any) -> None:
-        """Go on where `data_state` was asked."""
+        """Continue where `data_state` was called."""
 
     def loss(self, index: int) -> torch.Tensor:
-        """Mean loss, in nats, on this peer's `index`-th batch; differentiable."""
+        """Mean loss, in nats, on this peer's batch number `index`: a differentiable scalar, float32."""
         return self.loss_on(self.batch(index))
 
     def batch(self, index: int) -> Any:
-        """This peer's `index`-th batch of training rows; a stream has each only once."""
+        """This peer's training batch number `index`. A stream gives each batch once only."""
         return self._batch(index)
 
     @abstractmethod
     def longest(self, count: int) -> Any:
-        """So many rows that take as much memory as any, to try whether they fit; no training data is used up."""
+        """`count` of the longest known rows, to try whether they fit into memory. This uses up no training data."""
 
     def loss_on(self, rows: Any) -> torch.Tensor:
-        """Mean loss, in nats, on rows; differentiable."""
+        """Mean loss, in nats, on these rows: a differentiable scalar, float32."""
         return self._loss(self._forward, rows)
 
     def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> Evaluation:
-        """Evaluate on the held-out rows, with these weights instead of the model's own, which stay as they are."""
+        """Evaluate on the held-out rows with these weights. The model's own weights do not change."""
 
         def forward(**inputs: Any) -> Any:
             return torch.func.functional_call(self.model, dict(parameters), kwargs=inputs)
@@ -125,8 +125,9 @@ class Task(ABC):
         return Evaluation(loss, sum(correct) / len(rows) if correct else None)
 
     def export(self, parameters: Mapping[str, torch.Tensor], folder: Path) -> None:
-        """Write model and tokenizer so that transformers' Auto classes load them from `folder`; adapters are merged
-        into the model's weights and, beside that, written as they are."""
+        """Write model and tokenizer so that transformers' Auto classes load them from `folder`. Adapters are merged
+        into the weights, and also written on their own.
+        """
         with torch.no_grad():
             for name, tensor in self.model.named_parameters():
                 if name in parameters:
@@ -139,21 +140,21 @@ class Task(ABC):
 
     @abstractmethod
     def _batch(self, index: int) -> Any:
-        """This peer's `index`-th batch of training rows."""
+        """This peer's training batch number `index`."""
 
     @abstractmethod
     def _held_out(self) -> Any:
-        """A sequence of all held-out rows that an evaluation reads."""
+        """All held-out rows that an evaluation reads, as a sequence."""
 
     @abstractmethod
     def _loss(self, forward: Any, rows: Any) -> torch.Tensor:
-        """Mean loss of rows; `forward` answers like the model."""
+        """Mean loss of rows; `forward` is called like the model."""
 
     @abstractmethod
     def _measure(self, forward: Any, rows: Any) -> Measured: ...
 
     def _answer(self, forward: Any, **inputs: Any) -> Any:
-        """The model's output, in the precision that the volunteer chose."""
+        """The model's output, in the precision that the volunteer has chosen."""
         if not self._autocast:
             context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         else:

@@ -1,4 +1,4 @@
-"""Text to token ids and back: raw bytes, or any transformers tokenizer."""
+"""Turn text into token ids: by bytes, or by any tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer(Protocol):
-    """What the tasks need of a tokenizer."""
+    """What a task needs of a tokenizer."""
 
     vocab_size: int
     end: int
-    """Stands between two documents."""
+    """Id of the token between two documents."""
     before: Tokens
     after: Tokens
-    """What the tokenizer itself puts around one text on its own, e.g. [CLS] and [SEP]; mostly nothing."""
+    """Tokens that the tokenizer puts before and after a text, e.g. [CLS] and [SEP]; mostly none."""
 
     def encode(self, text: str) -> Tokens: ...
 
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """Ids 0…255 are the bytes of UTF-8; 256 is the end of a document. Needs no download."""
+    """Ids 0…255 are the bytes of UTF-8; 256 is the end of a document. It needs no download."""
 
     vocab_size = 257
     end = 256
@@ -43,7 +43,7 @@ class ByteTokenizer:
         return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int32)
 
     def save(self, folder: Path) -> None:
-        """As a byte-level BPE without merges, which gives the same ids, also for a text that names the end token."""
+        """Write a byte-level BPE without merges: it gives the same ids, even for a text with the end token's name."""
         from tokenizers import Tokenizer as FastTokenizer
         from tokenizers import decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
@@ -59,7 +59,7 @@ class ByteTokenizer:
 
 
 class HubTokenizer:
-    """A transformers tokenizer, by hub name or folder."""
+    """A tokenizer of transformers: a name on the hub, or a folder."""
 
     def __init__(self, name: str) -> None:
         try:
@@ -70,7 +70,7 @@ class HubTokenizer:
             raise DataError(
                 f"can't load the tokenizer {name!r}",
                 (str(error) or type(error).__name__).splitlines()[0],
-                "check the name and the connection to the hub, or give a local folder",
+                "check the name and your connection to the hub, or name a local folder",
             ) from None
         self.vocab_size = len(self._inner)
         end = self._inner.eos_token_id
@@ -78,7 +78,9 @@ class HubTokenizer:
             end = self._inner.sep_token_id
         if end is None:
             raise DataError(
-                f"the tokenizer {name!r} has no end-of-text token", "documents could not be told apart", "use another"
+                f"the tokenizer {name!r} has no end-of-text token",
+                "without it, nothing marks where a document ends",
+                "use another tokenizer",
             )
         self.end = int(end)
         self.before, self.after = self._frame()
@@ -98,7 +100,11 @@ class HubTokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Raises DataError if it can't be loaded."""
+    """Load the tokenizer 'bytes', or one by its name on the hub or its folder.
+
+    Raises:
+        DataError: it can't be loaded, wants code to be run, or has no end-of-text token.
+    """
     return ByteTokenizer() if name == "bytes" else HubTokenizer(name)
 
 

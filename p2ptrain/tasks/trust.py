@@ -1,10 +1,10 @@
-"""No code that a run names is ever run: what would bring some is refused before it is loaded.
+"""No code that a run names is ever run. Whatever would bring code is refused before it is loaded.
 
-Names and configurations come from strangers. transformers and datasets run code of theirs in more ways than the one
-that `trust_remote_code=False` forbids (docs/safety.md lists them, with the versions in which they were found), so
+Names and configurations come from strangers. `trust_remote_code=False` does not forbid all ways in which transformers
+and datasets run strangers' code (docs/safety.md lists the others, with the versions of the libraries). Therefore
 
-* whoever loads a model or tokenizer takes the library from `transformers_without_code`;
-* `refuse_code` and the three `check_…` look at what was named, and say what in it wants code to be run.
+* all code that loads a model or tokenizer takes the library from `transformers_without_code`;
+* `refuse_code` and the `check_…` functions look at what a run names, and say what in it wants code to be run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOADING_ERRORS = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-"""What transformers raises for files that are missing, malformed, or refused."""
+"""What transformers raises if files are missing, malformed or refused."""
 
 BRINGS_CODE = {
     "auto_map": "names Python files to run instead of transformers' own",
@@ -45,36 +45,35 @@ BRINGS_CODE = {
     "quantization_config": "says that weights are quantized, which takes kernels from the hub, and can't be trained",
     "checkpoint_path": "names a file for the timm library to unpickle",
 }
-"""Keys of a configuration, at any depth. They do no harm while they are empty or false."""
+"""Keys of a configuration, at any depth. An empty or false value does no harm."""
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation", "implementation_internal")
-"""How keys end whose value is the name of a function in transformers, or of a repository to fetch one from."""
+"""Endings of keys. Their value names a function in transformers, or a repository from which a function is fetched."""
 
 
 def transformers_without_code() -> Any:
-    """The transformers library, in a process that can't fetch kernels and asks nobody whether it may run code.
+    """Import transformers so that it can't fetch kernels, and never asks whether it may run code.
 
-    transformers takes kernels from the hub through the package `kernels` wherever that is installed, whatever
-    `trust_remote_code` says; and where it is not told what to do about code (parts of composite models), it asks on
-    the terminal.
+    If the package `kernels` is installed, transformers fetches kernels from the hub, whatever `trust_remote_code` says.
+    And for the parts of composite models it asks on the terminal whether it may run code.
     """
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # Python's own way to say: there is no such package
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # Python's own way to say that there is no such package
     import transformers
     from transformers import dynamic_module_utils
 
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # its question is answered with no before it is asked
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # no time for an answer: the answer is no
     return transformers
 
 
 def is_folder(name: str) -> bool:
-    """Whether a name that may also be one on the hub is that of a folder here."""
+    """Whether a name, which may also be one on the hub, is that of a folder on this machine."""
     try:
         return Path(name).is_dir()
-    except OSError:  # too long for a file's name, or in a place where nobody may look
+    except OSError:  # the name is too long for a file, or the place can't be read
         return False
 
 
 def code_in(fields: Any) -> tuple[str, str] | None:
-    """(dotted key, why) of something in a JSON value that has code fetched and run; None if there is nothing."""
+    """(dotted key, reason) of something in a JSON value that would have code run; None if there is nothing."""
     for key, name, value in _entries(fields):
         if name in BRINGS_CODE and value:
             return key, BRINGS_CODE[name]
@@ -84,7 +83,10 @@ def code_in(fields: Any) -> tuple[str, str] | None:
 
 
 def _entries(fields: Any) -> Iterator[tuple[str, str, Any]]:
-    """(dotted key, key, value) of all objects in a JSON value, also in lists. No recursion: depth is a stranger's."""
+    """(dotted key, key, value) of all objects in a JSON value, also in lists.
+
+    There is no recursion: a stranger decides how deep the value is.
+    """
     waiting: list[tuple[str, Any]] = [("", fields)]
     while waiting:
         at, value = waiting.pop()
@@ -98,7 +100,10 @@ def _entries(fields: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def _with_slash(value: Any) -> str:
-    """A text with a slash in it: transformers' own functions have none. Values can differ for a model's parts."""
+    """A text with a slash in a value, or in its parts (one for each part of a model); empty if there is none.
+
+    The names of transformers' own functions have no slash.
+    """
     texts = [value, *(part for _, _, part in _entries(value))]
     return next((text for text in texts if isinstance(text, str) and "/" in text), "")
 
@@ -111,40 +116,40 @@ def refuse_code(config: dict[str, Any]) -> None:
     """
     if found := code_in(config):
         raise SpecError(
-            f"model.config.{found[0]} would have code run that comes from elsewhere",
+            f"model.config.{found[0]} would run code from elsewhere",
             f"it {found[1]}",
-            "remove it; if the run is somebody else's, don't join it: p2ptrain runs no code from the network",
+            "remove it; if somebody else founded the run, don't join it: p2ptrain runs no code from the network",
         )
 
 
 def check_model(name: str, revision: str | None) -> None:
-    """Look at what a pretrained model's repository or folder says of itself.
+    """Check what a pretrained model's repository or folder says of itself.
 
     Raises:
         DataError: it wants code to be run, or is only an adapter for another model.
-        OSError, ValueError, …: one of `LOADING_ERRORS`; there is no such model, or its configuration can't be read.
+        One of `LOADING_ERRORS`: there is no such model, or its configuration can't be read.
     """
     transformers = transformers_without_code()
     from transformers.utils.peft_utils import find_adapter_config_file
 
     config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
     _check_config("model", name, "config.json", config)
-    if is_folder(name) and is_folder(f"{name}/custom_generate"):  # the hub's are never fetched
+    if is_folder(name) and is_folder(f"{name}/custom_generate"):  # nothing fetches such a folder from the hub
         _refuse("model", name, "custom_generate holds Python files to run instead of transformers' own")
     if find_adapter_config_file(name, revision=revision or "main") is not None:
         raise DataError(
-            f"{name!r} is an adapter, no model",
-            "its adapter_config.json names another model, which would be loaded unseen",
-            "merge it into that model, and give the folder of the result",
+            f"{name!r} is an adapter, not a model",
+            "its adapter_config.json names another model, which would be loaded without a check",
+            "merge it into that model, and name the folder of the result",
         )
 
 
 def check_tokenizer(name: str) -> None:
-    """Look at what a tokenizer's repository or folder says of itself.
+    """Check what a tokenizer's repository or folder says of itself.
 
     Raises:
         DataError: it wants code to be run.
-        OSError, ValueError, …: one of `LOADING_ERRORS`.
+        One of `LOADING_ERRORS`: there is no such tokenizer, or its configuration can't be read.
     """
     transformers_without_code()
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -153,32 +158,32 @@ def check_tokenizer(name: str) -> None:
 
 
 def check_dataset(name: str) -> None:
-    """Look at a dataset's name, and at its folder if it is one.
+    """Check a dataset's name, and its folder if it is one.
 
     Raises:
-        DataError: it has a loading script, or is one of the library's formats and no dataset.
+        DataError: it has a loading script, or its name is that of a file format.
     """
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
 
     if name in FORMATS:
         raise DataError(
-            f"{name!r} is no dataset",
+            f"{name!r} is not a dataset",
             f"it is a file format of the datasets library, which would read whatever lies in {Path.cwd()}",
-            "name a dataset of the hub or a folder, or use data.source = 'files'",
+            "name a dataset on the hub or a folder, or use data.source = 'files'",
         )
     if name.endswith(".py") or (is_folder(name) and (Path(name) / f"{Path(name).resolve().name}.py").is_file()):
         refuse_script(name)
 
 
 def check_files(name: str, files: Iterable[str]) -> None:
-    """Look at which files a dataset's own description names.
+    """Check which files a dataset's own description names.
 
     Raises:
-        DataError: one is neither on the hub nor in the dataset's folder, but e.g. another file of this machine.
+        DataError: one is neither on the hub nor in the dataset's folder, e.g. another file of this machine.
     """
     folder = Path(name).resolve() if is_folder(name) else None
     for file in files:
-        place = file.rpartition("::")[2]  # of an archive's member: the archive
+        place = file.rpartition("::")[2]  # for a file in an archive: the archive
         if folder is not None:
             inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
         else:
@@ -192,7 +197,7 @@ def check_files(name: str, files: Iterable[str]) -> None:
 
 
 def refuse_script(name: str) -> NoReturn:
-    """Raises DataError."""
+    """Refuse a dataset that has a loading script: raises DataError."""
     _refuse("dataset", name, "it has a loading script, a Python file to run", "pass its data as files, with --data")
 
 

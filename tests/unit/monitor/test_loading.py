@@ -29,7 +29,7 @@ def test_lines_say_what_comes_from_where_and_how_large_it_is() -> None:
         "licence apache-2.0",
         "  tokenizer  the model's own",
         "  data       somebody/texts (train); streamed from the hub, 5.0 GB in all, licence unknown",
-        "  state      its current weights from its peers, at most 8.0 MB",
+        "  state      the current weights from the run's peers, at most 8.0 MB",
         "  method     Streaming DiLoCo: sends each peer about 126.0 kB every 25 steps",
         "  code       no code from the network is run",
     ]
@@ -37,7 +37,7 @@ def test_lines_say_what_comes_from_where_and_how_large_it_is() -> None:
 
 def test_of_a_run_that_begins_here_nothing_comes_from_peers() -> None:
     first = dataclasses.replace(LOADING, run="", founder="", description="", method="spsa", sent_bytes=None)
-    assert line("run", first) == "quickstart, which begins here"
+    assert line("run", first) == "quickstart, a new run that this peer founds"
     assert line("method", first) == "one-byte SPSA: sends one byte for each gradient"
     assert not any("peers" in told for told in loading_lines(first))
 
@@ -45,7 +45,7 @@ def test_of_a_run_that_begins_here_nothing_comes_from_peers() -> None:
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        (events.Part("x", "cache", 10, licence="mit"), "x; from the hub, on this machine already, 10 B, licence mit"),
+        (events.Part("x", "cache", 10, licence="mit"), "x; from the hub, already on this machine, 10 B, licence mit"),
         (events.Part("/x", "folder", None, licence="mit"), "/x; a folder of this machine, licence mit, size unknown"),
         (events.Part("x", "hub", 10, at_most=True), "x; from the hub, at most 10 B, licence unknown"),
         (events.Part("x", "hub", unknown=SILENT), f"x; from the hub, size and licence unknown: {SILENT}"),

@@ -117,8 +117,8 @@ def test_a_commit_names_its_contributors() -> None:
 
 def test_a_rollback_names_both_branches_and_what_it_cost() -> None:
     assert plain(ROLLED_BACK) == [
-        "3 commits taken back: the branch of 22222222 is heavier than that of 11111111; 6,000 tokens count no more, "
-        "2,000 of them this peer's"
+        "3 commits taken back: branch 22222222 is heavier than branch 11111111; "
+        "6,000 tokens no longer count, 2,000 of them from this peer"
     ]
 
 
@@ -136,7 +136,7 @@ def test_replaying_says_how_long_it_takes() -> None:
     assert plain(dataclasses.replace(PAUSED, reason="others use the GPU (40%)", until=None)) == [
         "paused while others use the GPU (40%)"
     ]
-    assert plain(WENT_ON) == ["going on after a pause of 1 h 2 min"]
+    assert plain(WENT_ON) == ["training again after a pause of 1 h 2 min"]
     assert plain(MARKED) == [f"mark 3: 6,150 records, state {STATE[:8]}"]
 
 

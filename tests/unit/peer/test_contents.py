@@ -12,12 +12,12 @@ import pytest
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.monitor.events import Part
-from p2ptrain.peer import contents
 from p2ptrain.peer.contents import Contents, check_own_files, look_at
-from p2ptrain.peer.sources import NO_ANSWER, Repository
+from p2ptrain.peer.sources import NO_ANSWER
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, SigningKey
 from p2ptrain.tasks import LocalOptions, open_task
 from p2ptrain.text import one_line
+from tests.unit.peer.hub import TABLE, Hub
 from tests.unit.peer.samples import spec_of
 from tests.unit.tasks.samples import TINY_LLAMA, tiny_spec
 
@@ -106,20 +106,31 @@ def test_without_the_hub_it_is_said_that_sizes_are_unknown() -> None:
     assert (found.parameters, found.trained) == (None, None)
 
 
-def test_what_the_hub_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = Repository("0" * 40, {"model.safetensors": 269, "a.parquet": 31}, "mit", 134, {})
-    monkeypatch.setattr(contents, "ask_hub", lambda questions: dict.fromkeys(questions, repository))
+def test_what_the_hub_says_is_told(hub: Hub) -> None:
     data = {
         "source": "dataset",
-        "dataset": "a/texts",
-        "tokenizer": "a/model",
+        "dataset": "somebody/texts",
+        "tokenizer": "somebody/model",
         "sequence_length": 32,
         "streaming": False,
     }
-    found = look_at(tiny_spec(pretrained="a/model", data=data), HERE)
-    assert found.model == Part("a/model", "hub", 269, licence="mit")
-    assert found.data == Part("a/texts (train)", "hub", 300, at_most=True, licence="mit")
+    found = look_at(tiny_spec(pretrained="somebody/model", data=data), HERE)
+    assert found.model == Part("somebody/model", "hub", 269, licence="apache-2.0")
+    assert found.tokenizer is None
+    assert found.data == Part("somebody/texts (train)", "hub", 8 * len(TABLE), licence="mit, cc0-1.0")
     assert (found.parameters, found.trained) == (134, None)
+
+
+def test_of_a_tokenizer_s_files_not_all_may_be_loaded(hub: Hub, folder: Path) -> None:
+    def found(name: str) -> Part | None:
+        data = {"source": "stdlib-python", "tokenizer": name, "sequence_length": 32}
+        return look_at(tiny_spec(data=data, **TINY_LLAMA), HERE).tokenizer
+
+    assert found("somebody/model") == Part("somebody/model", "hub", 50, at_most=True, licence="apache-2.0")
+    assert found("nobody/has-this") == Part("nobody/has-this", "hub", unknown="the hub answered 404")
+    here = found(str(folder))
+    assert here is not None
+    assert (here.place, here.at_most, here.licence) == ("folder", True, "apache-2.0")
 
 
 def test_without_its_tokenizer_a_model_has_at_least_so_many_parameters(folder: Path) -> None:
@@ -187,8 +198,8 @@ def test_a_download_that_does_not_fit_on_the_disk_ends_a_peer_before_it_begins(m
         downloads(too_large, here).check_room()
     assert refused.value.why.startswith("1.0 kB would go to ")
     assert "HF_HOME" in refused.value.next_step
-    with pytest.raises(DataError, match=r"e\.g\. a/texts"):  # both caches are on one disk
-        downloads(fits, Part("a/texts", "hub", 600)).check_room()
+    with pytest.raises(DataError, match=r"e\.g\. a/texts"):  # together they are too large
+        downloads(fits, Part("a/texts", "hub", 601)).check_room()
 
 
 @pytest.mark.parametrize(

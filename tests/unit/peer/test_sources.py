@@ -5,155 +5,227 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
-from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+from huggingface_hub import ModelCardData, constants, hf_hub_download
+from huggingface_hub.hf_api import ModelInfo
 
+from p2ptrain.monitor.events import Part
+from p2ptrain.peer import sources
 from p2ptrain.peer.sources import (
+    LICENCE_LENGTH,
     NO_ANSWER,
-    ask_hub,
-    at_once,
-    dataset_source,
-    download_of,
+    Look,
+    Source,
+    data_source,
     files_source,
+    known_in_time,
     licence_in,
-    model_source,
-    repository_of,
-    tokenizer_source,
+    licence_of,
+    pretrained_source,
+    tokenizer_of,
     weights_of,
 )
 from p2ptrain.run.spec import DatasetData
+from p2ptrain.tasks.documents import open_dataset
+from tests.unit.peer.hub import COMMIT, TABLE, Hub, Repository
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES = [("config.json", 700), ("model.safetensors", 269_000_000), ("tokenizer.json", 2_000_000), ("x.gguf", 90)]
-MODEL = {
-    "id": "somebody/model",
-    "sha": COMMIT,
-    "siblings": [{"rfilename": name, "size": size} for name, size in FILES],
-    "cardData": {"license": "apache-2.0"},
-    "safetensors": {"parameters": {"BF16": 134_500_000}, "total": 134_500_000},
-}
-DATASET = {
-    "id": "somebody/texts",
-    "sha": COMMIT,
-    "siblings": [{"rfilename": "a.parquet", "size": 600}, {"rfilename": "b.parquet", "size": 400}],
-    "cardData": {"license": ["mit", "cc0-1.0"], "dataset_info": [{"config_name": "small", "download_size": 123}]},
-}
+NEWER = "f" * 40
+
+
+def sharded(*parts: str) -> dict[str, bytes]:
+    """The index of a model in these parts."""
+    index = {"metadata": {}, "weight_map": {f"layer{number}": part for number, part in enumerate(parts)}}
+    return {"model.safetensors.index.json": json.dumps(index).encode()}
+
+
+def model(name: str = "somebody/model", revision: str | None = None) -> Look:
+    return pretrained_source(name, revision, name, weights_of)
+
+
+def tokenizer(name: str = "somebody/model") -> Look:
+    return pretrained_source(name, None, name, tokenizer_of)
+
+
+def dataset(name: str = "somebody/texts", **fields: Any) -> Look:
+    return data_source(DatasetData(source="dataset", dataset=name, **fields), ())
+
+
+def known(look: Look) -> Source:
+    return known_in_time({"it": look}, 10.0)["it"]
 
 
 # The hub -------------------------------------------------------------------------------------------------------------
 
 
-class Hub(ThreadingHTTPServer):
-    """Answers as the hub's API does."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.silent = threading.Event()
-        self.asked: list[str] = []
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.server.asked.append(path)
-        if "slow" in path:
-            self.server.silent.wait(30)
-        known: dict[str, Any] = {
-            "/api/models/somebody/model": MODEL,
-            "/api/models/somebody/model/revision/v1": MODEL,
-            "/api/datasets/somebody/texts": DATASET,
-        }
-        body = json.dumps(known.get(path, {"error": "not found"})).encode()
-        self.send_response(200 if path in known else 404)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield server
-    server.silent.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 def test_the_hub_is_asked_for_sizes_licences_and_parameters(hub: Hub) -> None:
-    model, data = ("model", "somebody/model", "v1"), ("dataset", "somebody/texts", None)
-    answers = ask_hub([model, data, model], 30.0)
-    assert hub.asked.count("/api/models/somebody/model/revision/v1") == 1
-    found = model_source("somebody/model", "v1", answers)
-    assert (found.place, found.bytes, found.licence, found.parameters) == (
-        "hub",
-        269_000_000,
-        "apache-2.0",
-        134_500_000,
-    )
-    texts = dataset_source(DatasetData(source="dataset", dataset="somebody/texts", subset="small"), answers)
-    assert (texts.bytes, texts.at_most, texts.licence) == (123, False, "mit, cc0-1.0")
-    texts = dataset_source(DatasetData(source="dataset", dataset="somebody/texts"), answers)
-    assert (texts.bytes, texts.at_most) == (1000, True)
+    found = known(model(revision="v1"))
+    assert found == Source(Part("somebody/model", "hub", 269, licence="apache-2.0"), None, 134)
+    assert "GET /api/models/somebody/model/revision/v1" in hub.asked
+    assert known(tokenizer()).part == Part("somebody/model", "hub", 50, licence="apache-2.0")
 
 
-def test_that_the_hub_knows_no_such_name_is_told(hub: Hub) -> None:
-    missing, wrong = ("model", "nobody/has-this", None), ("model", "no name", None)
-    assert ask_hub([missing, wrong], 30.0) == {missing: "the hub answered 404", wrong: "this is no name on the hub"}
+def test_looking_at_a_model_fetches_nothing_of_it(hub: Hub, tmp_path: Path) -> None:
+    known_in_time({"model": model(), "tokenizer": tokenizer()}, 30.0)
+    assert not [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
+    assert not (tmp_path / "hub").exists()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        ("model-00001-of-000163.safetensors", "model-00002-of-000163.safetensors"),
+        ("model.safetensors-00001-of-00002.safetensors", "first half.safetensors"),
+    ],
+)
+def test_a_model_in_parts_is_as_large_as_the_parts_that_its_index_names(hub: Hub, parts: tuple[str, ...]) -> None:
+    left_over = ["model-00001-of-00002.fp16.safetensors", "model-00001-of-00009.safetensors", "pytorch_model.bin"]
+    files = dict.fromkeys((*parts, *left_over), b"12345")
+    hub.repositories["models/somebody/large"] = Repository(COMMIT, sharded(*parts, parts[0]) | files)
+    assert known(model("somebody/large")).part == Part("somebody/large", "hub", 10)
+
+
+def test_only_what_is_missing_is_counted_as_a_download(hub: Hub) -> None:
+    parts = {f"model-0000{number}-of-00003.safetensors": b" " * number for number in (1, 2, 3)}
+    hub.repositories["models/somebody/large"] = Repository(COMMIT, sharded(*parts) | parts)
+    hf_hub_download("somebody/large", "model-00002-of-00003.safetensors")
+    assert known(model("somebody/large")).part == Part("somebody/large", "hub", 4)
+    for part in parts:
+        hf_hub_download("somebody/large", part)
+    assert known(model("somebody/large")).part == Part("somebody/large", "cache", 6)
+
+
+@pytest.mark.parametrize(
+    "index", [b"[", b"[]", b"{}", b'{"weight_map": 3}', b'{"weight_map": {"a": [3]}}', b"\xff", b"[" * 99_999]
+)
+def test_a_malformed_index_is_told_and_ends_nothing(hub: Hub, index: bytes) -> None:
+    hub.repositories["models/somebody/model"].files = {"model.safetensors.index.json": index}
+    found = known(model())
+    assert (found.part.place, found.part.bytes, found.part.licence) == ("hub", None, "apache-2.0")
+    assert found.part.unknown == "what the hub answered can't be read"
+
+
+def test_a_model_that_lacks_a_part_has_no_known_size(hub: Hub) -> None:
+    files = sharded("a.safetensors", "b.safetensors") | {"a.safetensors": b"12345"}
+    hub.repositories["models/somebody/model"].files = files
+    missing = "the hub does not have all files of it"
+    assert known(model()).part == Part("somebody/model", "hub", licence="apache-2.0", unknown=missing)
+    hub.repositories["models/somebody/model"].files = {"config.json": b"{}"}
+    assert known(model()).part.unknown == missing
+
+
+def test_an_index_that_is_too_large_is_not_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "INDEX_BYTES", 10)
+    hub.repositories["models/somebody/model"].files = sharded("a.safetensors")
+    assert known(model()).part.unknown == "what the hub answered can't be read"
+    assert not [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
+
+
+def test_a_dataset_is_as_large_as_the_files_that_are_read_of_it(hub: Hub) -> None:
+    name, licence = "somebody/texts (train)", "mit, cc0-1.0"
+    assert known(dataset()).part == Part(name, "hub", 6 * len(TABLE), streamed=True, licence=licence)
+    assert known(dataset(streaming=False)).part == Part(name, "hub", 8 * len(TABLE), licence=licence)
+    some = known(dataset(split="train[:10%]")).part
+    assert (some.bytes, some.at_most, some.streamed) == (8 * len(TABLE), True, True)
+
+
+def test_a_dataset_that_was_prepared_before_is_here_until_the_hub_has_a_newer_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import config
+
+    open_dataset(DatasetData(source="dataset", dataset="somebody/texts", streaming=False))
+    prepared = known(dataset(streaming=False)).part
+    assert (prepared.place, prepared.bytes) == ("cache", 8 * len(TABLE))
+    assert known(dataset()).part.place == "hub"  # streamed, all the same
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        offline.setattr(config, "HF_HUB_OFFLINE", True)
+        prepared = known(dataset(streaming=False)).part
+        assert (prepared.place, prepared.bytes, prepared.unknown) == ("cache", 8 * len(TABLE), NO_ANSWER)
+        assert known(dataset("somebody/other", streaming=False)).part.place == "hub"
+    hub.repositories["datasets/somebody/texts"].commit = NEWER
+    assert known(dataset(streaming=False)).part.place == "hub"
+
+
+def test_that_the_hub_knows_no_such_name_or_lets_nobody_in_is_told(hub: Hub) -> None:
+    assert known(model("nobody/has-this")).part.unknown == "the hub answered 404"
+    assert known(model("no name")).part.unknown == "this is no name on the hub"
+    assert known(model(revision="v2")).part.unknown == "the hub answered 404"
+    assert known(dataset("nobody/has-this")).part.unknown == "the hub answered 404"
+    hub.repositories["models/somebody/model"].gated = True
+    found = known(model())
+    assert (found.part.licence, found.part.bytes, found.part.unknown) == ("apache-2.0", None, "the hub answered 403")
+    hub.repositories["datasets/somebody/texts"].gated = True
+    assert known(dataset()).part.unknown.startswith("Dataset 'somebody/texts' is a gated dataset")
+
+
+def test_a_dataset_that_is_not_safe_says_why(hub: Hub) -> None:
+    hub.repositories["datasets/somebody/texts"].files["texts.py"] = b""
+    assert known(dataset()).part.unknown == "it has a loading script, a Python file to run"
 
 
 def test_a_hub_that_keeps_silent_is_not_waited_for(hub: Hub) -> None:
+    hub.silent = "/"
     began = time.monotonic()
-    slow = ("model", "somebody/slow", None)
-    assert ask_hub([slow], 0.3) == {slow: NO_ANSWER}
+    found = known_in_time({"model": model(), "data": dataset()}, 0.3)
     assert time.monotonic() - began < 10
-    found = model_source("somebody/slow", None, ask_hub([], 0.3))
-    assert (found.place, found.bytes, found.unknown) == ("hub", None, NO_ANSWER)
+    assert [source.part.unknown for source in found.values()] == [NO_ANSWER, NO_ANSWER]
+    assert {(source.part.place, source.part.bytes) for source in found.values()} == {("hub", None)}
+
+
+def test_what_was_found_in_time_is_kept_when_the_rest_is_not(hub: Hub) -> None:
+    hub.silent = "/tree/"
+    found = known_in_time({"model": model(), "data": dataset()}, 1.0)
+    assert (found["model"].part.licence, found["model"].parameters, found["model"].part.bytes) == (
+        "apache-2.0",
+        134,
+        None,
+    )
+    assert (found["data"].part.licence, found["data"].part.bytes) == ("mit, cc0-1.0", None)
+    assert [source.part.unknown for source in found.values()] == [NO_ANSWER, NO_ANSWER]
 
 
 def test_without_a_network_it_is_said_at_once() -> None:
-    question = ("dataset", "somebody/texts", None)
-    assert ask_hub([question], 30.0) == {question: NO_ANSWER}
-    found = dataset_source(DatasetData(source="dataset", dataset="somebody/texts"), {question: NO_ANSWER})
-    assert (found.place, found.unknown) == ("hub", NO_ANSWER)
+    began = time.monotonic()
+    assert known(dataset()).part == Part("somebody/texts (train)", "hub", streamed=True, unknown=NO_ANSWER)
+    assert known(model("somebody/unheard-of")).part == Part("somebody/unheard-of", "hub", unknown=NO_ANSWER)
+    assert time.monotonic() - began < 20
 
 
-def test_a_call_that_takes_too_long_is_left_behind() -> None:
+def test_a_look_that_takes_too_long_is_left_behind() -> None:
     never = threading.Event()
-    assert at_once([lambda: 1, lambda: never.wait(30), lambda: 3], 0.2) == [1, None, 3]
+
+    def slow() -> Look:
+        yield Source(Part("slow", "hub"))
+        never.wait(30)
+        yield Source(Part("never", "hub"))
+
+    found = known_in_time({"slow": slow(), "quick": iter([Source(Part("a", "hub")), Source(Part("b", "hub"))])}, 0.2)
     never.set()
+    assert {key: source.part.what for key, source in found.items()} == {"slow": "slow", "quick": "b"}
+
+
+# Strangers' words ----------------------------------------------------------------------------------------------------
 
 
 def test_what_a_card_says_is_one_short_clean_line() -> None:
     fields = {"license": "other", "license_name": "my\x1b[2J\nlicence " + "x" * 10_000}
-    told = repository_of(ModelInfo(id="a/b", cardData=fields)).licence
+    told = licence_of(ModelInfo(id="a/b", cardData=fields).card_data or {})
     assert told.startswith("my\ufffd[2J licence x")
-    assert len(told) == 40
-    for nothing in (None, [], ["", None], 0):
-        assert repository_of(ModelInfo(id="a/b", cardData={"license": nothing})).licence == ""
+    assert len(told) == LICENCE_LENGTH
+    nothing: list[Any] = [None, [], ["", None], 0]
+    for said in nothing:
+        assert licence_of(ModelCardData(license=said)) == ""
 
 
-@pytest.mark.parametrize("info", [None, {}, "text", [3], {"download_size": "much"}, [{"config_name": "other"}]])
-def test_a_card_without_a_size_tells_none(info: Any) -> None:
-    assert download_of(repository_of(DatasetInfo(id="a/b", cardData={"dataset_info": info})).card, None) is None
+@pytest.mark.parametrize("said", [None, "large", -1, 0.5])
+def test_a_number_that_is_none_is_unknown(hub: Hub, said: Any) -> None:
+    hub.repositories["models/somebody/model"].said = {"safetensors": {"parameters": {}, "total": said}}
+    assert known(model()).parameters is None
 
 
 # Which files are loaded ----------------------------------------------------------------------------------------------
@@ -164,22 +236,18 @@ def test_a_card_without_a_size_tells_none(info: Any) -> None:
     [
         (["model.safetensors", "pytorch_model.bin", "x.safetensors"], ["model.safetensors"]),
         (["model.safetensors", "model-00001-of-00002.safetensors"], ["model.safetensors"]),
-        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
         (["model-00001-of-00002.safetensors"], []),
         (["pytorch_model.bin", "tf_model.h5"], ["pytorch_model.bin"]),
         (["config.json"], []),
     ],
 )
-def test_transformers_choice_of_weights_is_counted(files: list[str], loaded: list[str] | None) -> None:
-    assert weights_of(dict.fromkeys(files, 1)) == (files if loaded is None else loaded)
+def test_transformers_choice_of_weights_is_counted(files: list[str], loaded: list[str]) -> None:
+    assert weights_of(files, Path) == loaded
 
 
-def test_a_size_that_the_hub_does_not_say_is_unknown() -> None:
-    for said in (None, "large", -1, 0.5):
-        files = [{"rfilename": "model.safetensors", "size": said}]
-        told = repository_of(ModelInfo(id="a/b", siblings=files, safetensors={"parameters": {}, "total": said}))
-        found = model_source("a/b", None, {("model", "a/b", None): told})
-        assert (found.bytes, found.parameters) == (None, None)
+def test_a_tokenizer_is_its_own_files() -> None:
+    own = ["added_tokens.json", "chat_template.jinja", "merges.txt", "tokenizer.json", "tokenizer.model", "vocab.txt"]
+    assert tokenizer_of([*own, "config.json", "model.safetensors", "onnx/tokenizer.json"], Path) == own
 
 
 # This machine --------------------------------------------------------------------------------------------------------
@@ -201,32 +269,63 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_in_the_cache_is_told_without_the_hub(cached: Path) -> None:
-    found = model_source("somebody/model", None, {})
-    assert (found.place, found.bytes, found.licence, found.folder) == ("cache", 1000, "mit", cached)
-    assert tokenizer_source("somebody/model", {}).bytes == 50
-    assert model_source("somebody/model", "another-branch", {}).place == "hub"
-    assert model_source("somebody/other", None, {}).place == "hub"
-    assert model_source("no name", None, {}).place == "hub"
+    found = known(model())
+    assert (found.part.place, found.part.bytes, found.part.licence, found.folder) == ("cache", 1000, "mit", cached)
+    assert known(tokenizer()).part.bytes == 50
+    assert known(model(revision="another-branch")).part.place == "hub"
+    assert known(model("somebody/other")).part.place == "hub"
+    assert known(model("no name")).part.place == "hub"
     (cached / "model.safetensors").unlink()
-    assert model_source("somebody/model", None, {}).place == "hub"
-    assert tokenizer_source("somebody/model", {}).place == "cache"
+    assert known(model()).part.place == "hub"
+    assert known(tokenizer()).part.place == "cache"
 
 
-def test_a_newer_commit_on_the_hub_is_not_in_the_cache(cached: Path) -> None:
-    question = ("model", "somebody/model", None)
-    same = repository_of(ModelInfo(**MODEL))
-    newer = repository_of(ModelInfo(**{**MODEL, "sha": "f" * 40}))
-    assert model_source("somebody/model", None, {question: same}).place == "cache"
-    assert model_source("somebody/model", None, {question: newer}).place == "hub"
+def test_of_a_model_in_parts_all_have_to_be_in_the_cache(cached: Path) -> None:
+    (cached / "model.safetensors").unlink()
+    for name, content in sharded("a.safetensors", "b.safetensors").items():
+        (cached / name).write_bytes(content)
+    (cached / "a.safetensors").write_bytes(b"12345")
+    assert known(model()).part.place == "hub"
+    (cached / "b.safetensors").write_bytes(b"12345")
+    found = known(model())
+    assert (found.part.place, found.part.bytes) == ("cache", 10)
+
+
+def test_a_silent_hub_hides_nothing_that_is_in_the_cache(hub: Hub, cached: Path) -> None:
+    hub.silent = "/"
+    found = known_in_time({"it": model()}, 0.3)["it"]
+    assert (found.part.place, found.part.bytes, found.folder) == ("cache", 1000, cached)
+
+
+def test_a_newer_commit_on_the_hub_is_not_in_the_cache(hub: Hub, cached: Path) -> None:
+    assert known(model()).part.place == "cache"
+    hub.repositories["models/somebody/model"].commit = NEWER
+    found = known(model())
+    assert (found.part.place, found.part.bytes, found.folder) == ("hub", 269, None)
 
 
 def test_a_folder_says_how_large_it_is(tmp_path: Path) -> None:
-    for name in ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "x.py"):
+    parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    for name in ("config.json", *parts, "x.py"):
         (tmp_path / name).write_bytes(b"12345")
-    found = model_source(str(tmp_path), None, {})
-    assert (found.place, found.bytes, found.licence, found.folder) == ("folder", 10, "", tmp_path)
-    data = dataset_source(DatasetData(source="dataset", dataset=str(tmp_path)), {})
-    assert (data.place, data.bytes, data.at_most) == ("folder", 20, True)
+    assert known(model(str(tmp_path))).part.bytes is None
+    for name, content in sharded(*parts).items():
+        (tmp_path / name).write_bytes(content)
+    found = known(model(str(tmp_path)))
+    assert (found.part.place, found.part.bytes, found.part.licence, found.folder) == ("folder", 10, "", tmp_path)
+
+
+@pytest.mark.usefixtures("own_dataset_cache")
+def test_a_folder_of_data_says_how_large_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    found = known(dataset(str(folder))).part
+    assert (found.place, found.bytes, found.streamed) == ("folder", None, False)
+    assert found.unknown.startswith("The directory at ")
+    (folder / "a.jsonl").write_bytes(TABLE)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    found = known(dataset(str(folder))).part
+    assert (found.place, found.bytes, found.at_most, found.licence) == ("folder", len(TABLE), False, "mit")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +333,9 @@ def test_a_folder_says_how_large_it_is(tmp_path: Path) -> None:
     [
         ({"README.md": "---\ntags:\n- x\nlicense: apache-2.0\n---\n# Model"}, "apache-2.0"),
         ({"README.md": "---\nlicense: other\nlicense_name: 'my own'\n---\n"}, "my own"),
+        ({"README.md": "---\nlicense:\n- mit\n- cc0-1.0\n---\n"}, "mit, cc0-1.0"),
         ({"README.md": "license: not in front\n", "LICENSE": "\n   MIT License\n\nCopyright\n"}, "MIT License"),
+        ({"README.md": "---\n[\n---\n", "LICENSE": "MIT"}, "MIT"),
         ({"LICENSE.md": "# The Licence\x1b[2J\n"}, "The Licence\ufffd[2J"),
         ({"README.md": "---\n" + "license" * 100_000}, ""),
         ({}, ""),
@@ -249,17 +350,7 @@ def test_a_folders_licence_is_what_it_says(tmp_path: Path, files: dict[str, str]
 def test_files_are_counted(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("12345")
-    assert files_source([str(tmp_path / "*.txt")]) == (2, 10)
-    assert files_source([str(tmp_path / "*.csv")]) == f"no file matches '{tmp_path / '*.csv'}'"
-    assert isinstance(files_source(["a\0b"]), str)
-
-
-def test_a_prepared_dataset_is_here_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets import config
-
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path)
-    (tmp_path / "somebody___my_texts" / "default" / "0.0.0" / COMMIT).mkdir(parents=True)
-    whole = DatasetData(source="dataset", dataset="somebody/MyTexts", streaming=False)
-    assert dataset_source(whole, {}).place == "cache"
-    assert dataset_source(whole.model_copy(update={"subset": "small"}), {}).place == "hub"
-    assert dataset_source(whole.model_copy(update={"streaming": True}), {}).place == "hub"
+    found = known(files_source([str(tmp_path / "*.txt")], "--data ")).part
+    assert (found.what.startswith("--data "), found.what.endswith(": 2 files"), found.bytes) == (True, True, 10)
+    assert known(files_source(["/no/*.csv"])).part == Part("/no/*.csv", "files", unknown="no file matches '/no/*.csv'")
+    assert known(files_source(["a\0b"])).part.unknown

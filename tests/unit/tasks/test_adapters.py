@@ -126,7 +126,7 @@ def test_patterns_add_to_the_adapters_and_a_head_is_trained_by_itself() -> None:
         ("llama", ["query_proj"], "'query_proj' matches nothing"),
         ("llama", ["model.layers.0"], "matches nothing"),
         ("llama", ["lm_head"], "matches nothing"),  # tied: what it would adapt is the embedding
-        ("olmo3", [], "knows no default for LoRA on a olmo3"),
+        ("olmo3", [], "no default LoRA modules for the architecture 'olmo3'"),
     ],
 )
 def test_targets_that_can_not_be_adapted_are_refused(architecture: str, targets: list[str], told: str) -> None:

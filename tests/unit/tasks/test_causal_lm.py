@@ -158,7 +158,7 @@ def test_without_a_compiler_compile_is_an_error_that_says_so(corpus: Path, monke
     with pytest.raises(DataError, match="--compile: ") as told:
         CausalLM(spec_of(corpus), LocalOptions(device="cpu", compile=True))
     assert told.value.why == "InvalidCxxCompiler: No working C++ compiler found"
-    assert "leave --compile out" in told.value.next_step
+    assert "leave out --compile" in told.value.next_step
 
 
 def test_autocast_computes_close_to_float32_and_keeps_float32_weights(task: CausalLM, corpus: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_completion_that_leaves_no_room_is_an_error_that_names_its_row(tmp_pat
     assert open_completion(tmp_path, FREE, rows=[*REVIEWS, {"text": "long", "mood": "x" * 29}])
     with pytest.raises(DataError, match="completion of row 60 is too long") as long:
         open_completion(tmp_path, FREE, rows=rows)
-    assert long.value.why == "32 tokens, and data.sequence_length = 32 leaves 31"
+    assert long.value.why == "it has 32 tokens, and data.sequence_length = 32 leaves 31"
 
 
 class Merging:

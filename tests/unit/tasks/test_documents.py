@@ -178,7 +178,7 @@ def test_files_of_different_kinds_are_not_mixed(tmp_path: Path) -> None:
     table, other = write_table(tmp_path / "a.csv", ROWS), write_table(tmp_path / "a.parquet", ROWS)
     (tmp_path / "a.txt").write_text("text")
     for paths in ([table, other], [table, tmp_path / "a.txt"]):
-        with pytest.raises(DataError, match="mixed"):
+        with pytest.raises(DataError, match="of different kinds"):
             open_table(files(*paths), paths)
 
 

@@ -104,7 +104,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused() -> None:
 def test_sequences_longer_than_the_model_takes_are_refused() -> None:
     with pytest.raises(SpecError, match="sequence_length is more than") as refused:
         build(tiny_spec(max_position_embeddings=16))
-    assert refused.value.why == "32 tokens, the model takes 16"
+    assert refused.value.why == "it is 32 tokens, and the model takes 16"
 
 
 # Pretrained ----------------------------------------------------------------------------------------------------------

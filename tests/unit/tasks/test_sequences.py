@@ -125,7 +125,7 @@ def test_too_little_text_is_an_error_that_counts_it() -> None:
     held_out, short = MARKED[0], next(text for text in map(str, range(99)) if not is_held_out(text, FRACTION))
     with pytest.raises(DataError, match="too little text") as little:
         pooled([held_out, short])
-    assert little.value.why.startswith(f"{len(short) + 1} tokens")
+    assert little.value.why.startswith(f"there are {len(short) + 1} tokens")
 
 
 def test_a_drawn_sequence_is_packed_from_whole_rows_and_a_part_of_the_last() -> None:
