@@ -2,101 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from p2ptrain.diloco.audit import audit, branch_of, check_against, shares
+from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.history import history
 from p2ptrain.diloco.replica import Replica, StateGone
 from p2ptrain.diloco.state import HashedVector, StateManifest
 from p2ptrain.diloco.trainer import DiLoCoTrainer, as_event, make_optimizer
 from p2ptrain.errors import StorageError
-from p2ptrain.method import Claim, Credit, History, PastState, Tell, Trainer
-from p2ptrain.monitor import events
+from p2ptrain.method import Claim, Credit, Method, PastState, Traffic
 from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, RunSpec, digest_of
 from p2ptrain.state import Blobs, RunFolder
 from p2ptrain.state.check import Check
-from p2ptrain.state.run import Run
 from p2ptrain.tasks import Task
+from p2ptrain.units import size
 
 
-class StreamingDiLoCoMethod:
-    """See `Method`."""
+def _alone(spec: RunSpec, task: Task) -> Callable[[int], None]:
+    optimizer = make_optimizer(task.model, spec.diloco)
 
-    def trainer(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> Trainer:
-        return DiLoCoTrainer(run, task, tell, stop)
+    def step(index: int) -> None:
+        loss = task.loss(index)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), spec.diloco.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
 
-    def as_event(self, name: str, facts: Mapping[str, object]) -> events.Event | None:
-        return as_event(name, facts)
+    return step
 
-    def alone(self, spec: RunSpec, task: Task) -> Callable[[int], None]:
-        optimizer = make_optimizer(task.model, spec.diloco)
 
-        def step(index: int) -> None:
-            loss = task.loss(index)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(task.model.parameters(), spec.diloco.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
-
-        return step
-
-    def history(self, folder: RunFolder) -> History:
-        return history(folder)
-
-    def audit(self, folder: RunFolder, base: int | None) -> Iterator[Check]:
-        return audit(folder, base)
-
-    def check_against(self, folder: RunFolder, claim: Claim) -> Check:
-        return check_against(folder, claim.commit, claim.state)
-
-    def state_at(self, folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
-        head = folder.ledger.head
-        if head == NO_DIGEST:
-            raise StorageError(
-                f"{folder.path} holds no state yet",
-                "the peer stopped before its first snapshot",
-                "start the peer again",
-            )
-        shapes = {name: parameter.shape for name, parameter in shared_parameters(model).items()}
-        layout = Layout.of(shapes, folder.spec.diloco.fragments, digest_of_frozen(model))
-        try:
-            state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, head, height))
-        except StateGone as error:
-            raise StorageError(
-                f"{'the newest state' if height is None else f'the state of height {height}'} can't be computed in "
-                f"{folder.path}",
-                error.why,
-                "start the peer again: it fetches what is missing" if height is None else "choose a later height",
-            ) from None
-        commits = branch_of(folder, state.commit)
-        return PastState(
-            head=state.head,
-            words=f"height {state.height}",
-            parameters=layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments]),
-            manifest=state.manifest,
-            heights_known=(commits[0].height, commits[-1].height) if commits else (0, 0),
-            credits=[Credit(s.peer, s.contributions, s.tokens, s.share) for s in shares(commits, folder.spec)],
+def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
+    head = folder.ledger.head
+    if head == NO_DIGEST:
+        raise StorageError(
+            f"{folder.path} holds no state yet",
+            "the peer stopped before its first snapshot",
+            "start the peer again",
         )
+    shapes = {name: parameter.shape for name, parameter in shared_parameters(model).items()}
+    layout = Layout.of(shapes, folder.spec.diloco.fragments, digest_of_frozen(model))
+    try:
+        state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, head, height))
+    except StateGone as error:
+        raise StorageError(
+            f"{'the newest state' if height is None else f'the state of height {height}'} can't be computed in "
+            f"{folder.path}",
+            error.why,
+            "start the peer again: it fetches what is missing" if height is None else "choose a later height",
+        ) from None
+    commits = branch_of(folder, state.commit)
+    return PastState(
+        head=state.head,
+        words=f"height {state.height}",
+        parameters=layout.assemble([torch.tensor(fragment.theta.values) for fragment in state.fragments]),
+        manifest=state.manifest,
+        heights_known=(commits[0].height, commits[-1].height) if commits else (0, 0),
+        credits=[Credit(s.peer, s.contributions, s.tokens, s.share) for s in shares(commits, folder.spec)],
+    )
 
-    def check_weights(
-        self, spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None
-    ) -> Check:
-        manifest = StateManifest.decode(claim.manifest)
-        problem = _problem(claim, manifest, tensors)
-        if not problem and frozen not in (None, manifest.frozen):
-            problem = "the numbers that are not trained are not the run's"
-        if problem:
-            return Check("weights", False, problem)
-        unchecked = ""
-        if spec.model.lora is not None:
-            unchecked = "; checked: adapters.safetensors, not the base model that it was merged into"
-        return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}{unchecked}")
+
+def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> Check:
+    manifest = StateManifest.decode(claim.manifest)
+    problem = _problem(claim, manifest, tensors)
+    if not problem and frozen not in (None, manifest.frozen):
+        problem = "the numbers that are not trained are not the run's"
+    if problem:
+        return Check("weights", False, problem)
+    unchecked = ""
+    if spec.model.lora is not None:
+        unchecked = "; checked: adapters.safetensors, not the base model that it was merged into"
+    return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}{unchecked}")
 
 
 def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:
@@ -124,3 +106,25 @@ def _problem(claim: Claim, manifest: StateManifest, tensors: Mapping[str, torch.
         if HashedVector(values).digest != theta:
             return f"the numbers of fragment {index} are not those of height {claim.height}"
     return ""
+
+
+def _traffic(spec: RunSpec, trained: int | None) -> Traffic:
+    method = spec.diloco
+    if trained is None:
+        return Traffic("", None, method.steps_per_round)
+    count = CODECS[method.codec].encoded_bytes(trained // method.fragments)
+    every = f"every {method.steps_per_round} steps" if method.steps_per_round > 1 else "every step"
+    return Traffic(f"sends each peer about {size(count)} {every}", count, method.steps_per_round)
+
+
+METHOD = Method(
+    trainer=DiLoCoTrainer,
+    as_event=as_event,
+    traffic=_traffic,
+    alone=_alone,
+    history=history,
+    audit=audit,
+    state_at=_state_at,
+    check_weights=_check_weights,
+    check_against=lambda folder, claim: check_against(folder, claim.commit, claim.state),
+)

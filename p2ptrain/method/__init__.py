@@ -5,7 +5,7 @@ A third method is a package beside `diloco` and `spsa` that keeps this contract,
 """
 
 from p2ptrain.method.background import Background
-from p2ptrain.method.contract import Claim, Credit, History, Method, PastState, Table, Tell
+from p2ptrain.method.contract import Claim, Credit, History, Method, PastState, Table, Tell, Traffic
 from p2ptrain.method.exchange import Exchange, trainers_of
 from p2ptrain.method.joining import AnotherModel, Offer, find_snapshot, hear_peers
 from p2ptrain.method.shelf import Shelf
@@ -25,6 +25,7 @@ __all__ = [
     "Shelf",
     "Table",
     "Tell",
+    "Traffic",
     "Trainer",
     "find_snapshot",
     "hear_peers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -81,58 +81,43 @@ class Claim:
     weights: str
 
 
-class Method(Protocol):
-    """One way to train a run together: `diloco.method` and `spsa.method` are the two there are. Chosen once, in
-    `peer/methods.py`, by the run's spec."""
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a peer will send to each other peer."""
 
-    def trainer(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> Trainer:
-        """Found the run, join it or go back to it.
+    words: str
+    """For people; empty if it is not known yet."""
+    bytes: int | None
+    """About so many every `every` inner steps; None: unknown, or not to be told in advance."""
+    every: int
 
-        Args:
-            stop: asked whenever the trainer would wait for others; once it says True nothing waits any more.
 
-        Raises:
-            P2PTrainError: nobody to join, another model, no space on the disk, …
-        """
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to train a run together: what it gives to whoever does not want to know which one it is.
 
-    def as_event(self, name: str, facts: Mapping[str, Any]) -> events.Event | None:
-        """What people are told when `Tell` is called with this; None: nothing."""
+    `diloco.method` and `spsa.method` make the two that there are. `peer/methods.py` chooses one by the run's spec.
+    """
 
-    def alone(self, spec: RunSpec, task: Task) -> Callable[[int], None]:
-        """A function that trains step number n without any network, for measuring this machine's speed."""
-
-    def history(self, folder: RunFolder) -> History:
-        """Who has given what and when, and what was taken back."""
-
-    def audit(self, folder: RunFolder, base: int | None) -> Iterator[Check]:
-        """Check every digest and signature of a folder, and replay its ledger.
-
-        Args:
-            base: height of the snapshot to replay from; the oldest one if None.
-
-        Raises:
-            StorageError: there is no snapshot of that height.
-        """
-
-    def state_at(self, folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
-        """The newest state that the folder's ledger leads to, or the one of `height`.
-
-        Raises:
-            StorageError: there is none, or it can't be computed here.
-        """
-
-    def check_weights(
-        self, spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None
-    ) -> Check:
-        """Whether an export's weights are those of the state that it names.
-
-        Args:
-            tensors: its trained weights by name.
-            frozen: digest of its other weights; None: they can't be told apart any more.
-
-        Raises:
-            MalformedError: the manifest is no manifest.
-        """
-
-    def check_against(self, folder: RunFolder, claim: Claim) -> Check:
-        """Whether the folder's ledger leads to the claimed state."""
+    trainer: Callable[[Run, Task, Tell, Callable[[], bool]], Trainer]
+    """Founds the run, joins it or goes back to it. The last argument is asked whenever the trainer would wait for
+    others; once it says True nothing waits any more. Raises P2PTrainError: nobody to join, another model, …"""
+    as_event: Callable[[str, Mapping[str, Any]], events.Event | None]
+    """What people are told when `Tell` is called with this; None: nothing."""
+    traffic: Callable[[RunSpec, int | None], Traffic]
+    """What a peer sends, for so many trained parameters; None: their number is not known yet."""
+    alone: Callable[[RunSpec, Task], Callable[[int], None]]
+    """Makes a function that trains step number n without any network, for measuring this machine's speed."""
+    history: Callable[[RunFolder], History]
+    """Who has given what and when, and what was taken back."""
+    audit: Callable[[RunFolder, int | None], Iterator[Check]]
+    """Checks every digest and signature of a folder, and replays its ledger from the snapshot of this height; from the
+    oldest one if None. Raises StorageError: there is no snapshot of that height."""
+    state_at: Callable[[RunFolder, torch.nn.Module, int | None], PastState]
+    """The newest state that the folder's ledger leads to, or the one of a height. Raises StorageError: there is none,
+    or it can't be computed here."""
+    check_weights: Callable[[RunSpec, Claim, Mapping[str, torch.Tensor], Digest | None], Check]
+    """Whether an export's weights are those of the state that it names. It is given its trained weights by name and the
+    digest of its other weights (None: they can't be told apart any more). Raises MalformedError: a bad manifest."""
+    check_against: Callable[[RunFolder, Claim], Check]
+    """Whether the folder's ledger leads to the claimed state."""

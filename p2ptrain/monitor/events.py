@@ -69,6 +69,8 @@ class Loading(Event):
     method: Literal["diloco", "spsa"]
     state_bytes: int | None
     """At most so many bytes are fetched from the run's peers; None: unknown."""
+    sends: str
+    """What goes to each other peer, in words; empty if it is not known."""
     sent_bytes: int | None
     """About so many bytes go to each other peer, every `sent_every` inner steps; None: unknown."""
     sent_every: int

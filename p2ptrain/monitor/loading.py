@@ -62,7 +62,8 @@ def loading_rows(event: Loading) -> list[tuple[str, str]]:
         reasons.add(part.unknown)
     if event.run:
         rows.append(("state", f"the current weights from the run's peers, {_state(event)}"))
-    return [*rows, ("method", METHODS[event.method] + _sends(event)), ("code", event.code)]
+    method = METHODS[event.method] + (f": {event.sends}" if event.sends else "")
+    return [*rows, ("method", method), ("code", event.code)]
 
 
 def _parameters(event: Loading) -> str:
@@ -91,10 +92,3 @@ def _origin(part: Part, with_reason: bool) -> str:
 
 def _state(event: Loading) -> str:
     return "size unknown" if event.state_bytes is None else f"at most {size(event.state_bytes)}"
-
-
-def _sends(event: Loading) -> str:
-    if event.method == "spsa":
-        return ": sends one byte for each gradient"
-    every = f"every {event.sent_every} steps" if event.sent_every > 1 else "every step"
-    return "" if event.sent_bytes is None else f": sends each peer about {size(event.sent_bytes)} {every}"

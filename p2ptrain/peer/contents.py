@@ -14,11 +14,11 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.doctor import verdicts
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
 from p2ptrain.peer.memory import WEIGHT_BYTES
+from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.sources import (
     NAME_LENGTH,
     NAMED_FILES,
@@ -29,7 +29,7 @@ from p2ptrain.peer.sources import (
     tokenizer_of,
     weights_of,
 )
-from p2ptrain.run import Genesis, RunSpec, SPSAMethod
+from p2ptrain.run import Genesis, RunSpec
 from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
@@ -72,14 +72,11 @@ class Contents:
 
     def told(self, spec: RunSpec, genesis: Genesis | None) -> Loading:
         """The event that shows this to the volunteer; `genesis` is None if this peer founds the run now."""
-        state = sent = None
-        every = 1
-        if self.trained is not None and not self.at_least:
-            state = int(verdicts.needs(spec.method.name, self.trained, self.trained, 1, True).state)
-        if not isinstance(spec.method, SPSAMethod):
-            every = spec.method.steps_per_round
-            if state is not None and self.trained is not None:
-                sent = CODECS[spec.method.codec].encoded_bytes(self.trained // spec.method.fragments)
+        known = None if self.at_least else self.trained
+        state = None
+        if known is not None:
+            state = int(verdicts.needs(spec.method.name, known, known, 1, True).state)
+        traffic = method_of(spec).traffic(spec, known)
         return Loading(
             run_name=spec.run.name,
             run=genesis.digest.hex() if genesis else "",
@@ -93,8 +90,9 @@ class Contents:
             trained=self.trained,
             method=spec.method.name,
             state_bytes=state if genesis else 0,
-            sent_bytes=sent,
-            sent_every=every,
+            sends=traffic.words,
+            sent_bytes=traffic.bytes,
+            sent_every=traffic.every,
         )
 
     def check_room(self) -> None:

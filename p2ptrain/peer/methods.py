@@ -10,10 +10,10 @@ def method_of(spec: RunSpec) -> Method:
     """The method that a run's spec names. Only that method's package is loaded."""
     match spec.method.name:
         case "diloco":
-            from p2ptrain.diloco.method import StreamingDiLoCoMethod
+            from p2ptrain.diloco.method import METHOD as DILOCO
 
-            return StreamingDiLoCoMethod()
+            return DILOCO
         case "spsa":
-            from p2ptrain.spsa.method import OneByteSPSAMethod
+            from p2ptrain.spsa.method import METHOD as SPSA
 
-            return OneByteSPSAMethod()
+            return SPSA

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.method import Claim, Credit, History, PastState, Tell, Trainer
-from p2ptrain.monitor import events
+from p2ptrain.method import Claim, Credit, Method, PastState, Traffic
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, RunSpec, SigningKey, digest_of
 from p2ptrain.run.head import Head
@@ -23,62 +22,47 @@ from p2ptrain.spsa.trainer import SPSATrainer, as_event
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 from p2ptrain.state.logs import Log
-from p2ptrain.state.run import Run
 from p2ptrain.tasks import Task
 
 
-class OneByteSPSAMethod:
-    """See `Method`."""
+def _alone(spec: RunSpec, task: Task) -> Callable[[int], None]:
+    method, tensors = spec.spsa, shared_parameters(task.model)
+    task.model.eval()
+    layout = MasterLayout.for_weights(tensors)
+    state = MasterState(layout, {}, layout.from_weights(tensors).numpy())
+    replica = Replica(NO_DIGEST, method, state, task.device)
+    log = Log(SigningKey.generate().peer_id, bytes(8))
+    peer = Alone(NO_DIGEST, log, method, replica, Estimator(method, replica, tensors, task.loss_on))
+    each = method.batches_per_seed
 
-    def trainer(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> Trainer:
-        return SPSATrainer(run, task, tell, stop)
+    def step(index: int) -> None:
+        peer.step([task.batch(at) for at in range(index * each, (index + 1) * each)])
 
-    def as_event(self, name: str, facts: Mapping[str, object]) -> events.Event | None:
-        return as_event(name, facts)
+    return step
 
-    def alone(self, spec: RunSpec, task: Task) -> Callable[[int], None]:
-        method, tensors = spec.spsa, shared_parameters(task.model)
-        task.model.eval()
-        layout = MasterLayout.for_weights(tensors)
-        state = MasterState(layout, {}, layout.from_weights(tensors).numpy())
-        replica = Replica(NO_DIGEST, method, state, task.device)
-        log = Log(SigningKey.generate().peer_id, bytes(8))
-        peer = Alone(NO_DIGEST, log, method, replica, Estimator(method, replica, tensors, task.loss_on))
-        each = method.batches_per_seed
 
-        def step(index: int) -> None:
-            peer.step([task.batch(at) for at in range(index * each, (index + 1) * each)])
+def _check_against(folder: RunFolder, claim: Claim) -> Check:
+    try:
+        position = unpacked(MasterManifest.decode(claim.manifest).position)
+    except (MalformedError, ValueError) as error:
+        return Check("ledger", False, f"the export does not say what its state holds: {error}")
+    return check_against(folder, claim.state, position)
 
-        return step
 
-    def history(self, folder: RunFolder) -> History:
-        return history(folder)
+def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
+    past = Past(folder)
+    return past_state(past, past.state_at(past.book.standing() if height is None else past.position_of(height)))
 
-    def audit(self, folder: RunFolder, base: int | None) -> Iterator[Check]:
-        return audit(folder, base)
 
-    def check_against(self, folder: RunFolder, claim: Claim) -> Check:
-        try:
-            position = unpacked(MasterManifest.decode(claim.manifest).position)
-        except (MalformedError, ValueError) as error:
-            return Check("ledger", False, f"the export does not say what its state holds: {error}")
-        return check_against(folder, claim.state, position)
-
-    def state_at(self, folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
-        past = Past(folder)
-        return past_state(past, past.state_at(past.book.standing() if height is None else past.position_of(height)))
-
-    def check_weights(
-        self, spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None
-    ) -> Check:
-        manifest = MasterManifest.decode(claim.manifest)
-        problem = _problem(claim, manifest, tensors)
-        if not problem and frozen not in (None, manifest.frozen):
-            problem = "the numbers that are not trained are not the run's"
-        if problem:
-            return Check("weights", False, problem)
-        unchecked = "rounded to float32: --run RUN_DIR checks that the logs lead to it"
-        return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}; {unchecked}")
+def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> Check:
+    manifest = MasterManifest.decode(claim.manifest)
+    problem = _problem(claim, manifest, tensors)
+    if not problem and frozen not in (None, manifest.frozen):
+        problem = "the numbers that are not trained are not the run's"
+    if problem:
+        return Check("weights", False, problem)
+    unchecked = "rounded to float32: --run RUN_DIR checks that the logs lead to it"
+    return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}; {unchecked}")
 
 
 def past_state(past: Past, state: MasterState) -> PastState:
@@ -109,3 +93,16 @@ def _problem(claim: Claim, manifest: MasterManifest, tensors: Mapping[str, torch
     if {slot.name: slot.shape for slot in layout.slots} != {name: tuple(t.shape) for name, t in tensors.items()}:
         return "names or shapes of the parameters are not the run's"
     return "" if _digest_of(layout, tensors).hex() == claim.weights else "the numbers are not those that were exported"
+
+
+METHOD = Method(
+    trainer=SPSATrainer,
+    as_event=as_event,
+    traffic=lambda spec, trained: Traffic("sends one byte for each gradient", None, 1),
+    alone=_alone,
+    history=history,
+    audit=audit,
+    state_at=_state_at,
+    check_weights=_check_weights,
+    check_against=_check_against,
+)

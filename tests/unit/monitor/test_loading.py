@@ -36,9 +36,9 @@ def test_lines_say_what_comes_from_where_and_how_large_it_is() -> None:
 
 
 def test_of_a_run_that_begins_here_nothing_comes_from_peers() -> None:
-    first = dataclasses.replace(LOADING, run="", founder="", description="", method="spsa", sent_bytes=None)
+    first = dataclasses.replace(LOADING, run="", founder="", description="", method="spsa", sends="")
     assert line("run", first) == "quickstart, a new run that this peer founds"
-    assert line("method", first) == "one-byte SPSA: sends one byte for each gradient"
+    assert line("method", first) == "one-byte SPSA"
     assert not any("peers" in told for told in loading_lines(first))
 
 
@@ -67,7 +67,7 @@ def test_a_reason_is_told_once() -> None:
 
 def test_parameters_that_are_not_known_are_not_told() -> None:
     assert line("model", dataclasses.replace(LOADING, parameters=None)).startswith("somebody/model@v1; from")
-    some = dataclasses.replace(LOADING, trained=None, parameters_at_least=True, state_bytes=None, sent_bytes=None)
+    some = dataclasses.replace(LOADING, trained=None, parameters_at_least=True, state_bytes=None, sends="")
     assert ", at least 134,500,000 parameters; from" in line("model", some)
     assert line("state", some).endswith("size unknown")
     assert line("method", some) == "Streaming DiLoCo"

@@ -69,6 +69,7 @@ def test_a_one_byte_run_sends_bytes_and_keeps_integers(corpus: Path) -> None:
     told = found.told(spec, genesis_of(spec))
     assert found.trained is not None
     assert (told.method, told.state_bytes, told.sent_bytes) == ("spsa", 4 * found.trained, None)
+    assert told.sends == "sends one byte for each gradient"
 
 
 def test_a_folder_is_measured_and_says_its_licence(folder: Path) -> None:
