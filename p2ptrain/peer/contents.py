@@ -12,10 +12,8 @@ import shutil
 from dataclasses import dataclass
 
 from p2ptrain.diloco.codecs import CODECS
-from p2ptrain.doctor import verdicts
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
-from p2ptrain.peer.memory import WEIGHT_BYTES
 from p2ptrain.peer.sources import (
     Answers,
     Question,
@@ -29,6 +27,7 @@ from p2ptrain.peer.sources import (
     tokenizer_source,
 )
 from p2ptrain.run import Genesis, RunSpec, SPSAMethod
+from p2ptrain.run.needs import WEIGHT_BYTES, needs_of
 from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
@@ -77,7 +76,7 @@ class Contents:
         state = sent = None
         every = 1
         if self.trained is not None and not self.at_least:
-            state = int(verdicts.needs(spec.method.name, self.trained, self.trained, 1, True).state)
+            state = needs_of(spec, self.trained, self.trained, on_gpu=False).fetched
         if not isinstance(spec.method, SPSAMethod):
             every = spec.method.steps_per_round
             if state is not None and self.trained is not None:
