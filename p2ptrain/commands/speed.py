@@ -24,7 +24,7 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
     task = open_task(spec, local)
     task.load_data(0)
     if local.batch_size is None:
-        choose_batch_size(task, spec.method.name, Memory(None, task.device))
+        choose_batch_size(task, spec, Memory(None, task.device))
     one_step = method_of(spec).alone(spec, task)
     step = 0
 

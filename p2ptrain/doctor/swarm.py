@@ -14,7 +14,8 @@ from p2ptrain.doctor.check import DoctorOptions, checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
-from p2ptrain.run import Digest, PeerId, RunSpec, SPSAMethod
+from p2ptrain.run import Digest, PeerId, RunSpec
+from p2ptrain.run.needs import needs_of
 from p2ptrain.run.summary import contents
 from p2ptrain.state.files import nearest
 from p2ptrain.state.passing import passing
@@ -204,15 +205,17 @@ def _run(
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
     if spec.is_custom:
         return Finding("run", "ok", f"{spec.run.name}: its model and data are its own program's, so sizes are unknown")
-    trained, parameters = _parameters(spec)
-    free_device, on_host = _free_on_device(options.device)
+    from p2ptrain.tasks.model import count_parameters
+
+    parameters, trained = count_parameters(spec)
+    free_device = _free_on_gpu(options.device)
     return verdicts.run(
         RunFacts(
             name=spec.run.name,
             contents=contents(spec),
             peers=len(presences),
             parameters=parameters,
-            needs=verdicts.needs(spec.method.name, trained, parameters, _snapshots(spec), on_host),
+            needs=needs_of(spec, parameters, trained, free_device is not None, len(presences) + 1),
             free_memory=free_memory()[0],
             free_device=free_device,
             free_disk=shutil.disk_usage(nearest(options.home_or_default)).free,
@@ -222,30 +225,15 @@ def _run(
     )
 
 
-def _parameters(spec: RunSpec) -> tuple[int, int]:
-    """(trained, all)."""
-    from p2ptrain.tasks.model import count_parameters
-
-    parameters, trained = count_parameters(spec)
-    return trained, parameters
-
-
-def _snapshots(spec: RunSpec) -> int:
-    """How many snapshots are on disk at a time."""
-    if isinstance(spec.method, SPSAMethod):
-        return 3
-    return spec.limits.rollback_depth // spec.method.snapshot_every + 2
-
-
-def _free_on_device(name: str) -> tuple[float | None, bool]:
-    """(free bytes of the GPU's own memory, whether training computes in the machine's memory)."""
+def _free_on_gpu(name: str) -> float | None:
+    """Free bytes of the GPU's memory; None if training computes in main memory."""
     import torch
 
     from p2ptrain.tasks import LocalOptions
     from p2ptrain.tasks.local import open_device
 
     device = open_device(LocalOptions(device=name))
-    return (float(torch.cuda.mem_get_info(device)[0]), False) if device.type == "cuda" else (None, True)
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def _reads_own_files(spec: RunSpec) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from p2ptrain.run.needs import Needs
 from p2ptrain.units import counted, duration, size
 
 Verdict = Literal["ok", "warning", "problem"]
@@ -284,37 +285,6 @@ def bandwidth(down: float | None, up: float | None, refusal: str = "") -> Findin
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """Bytes that a run surely takes here; batches come on top."""
-
-    memory: float
-    """Of the machine."""
-    device: float
-    """Of the GPU, where there is one."""
-    disk: float
-    state: float
-    """That a newcomer fetches at most."""
-
-
-def needs(method: Literal["diloco", "spsa"], trained: int, parameters: int, snapshots: int, on_host: bool) -> Needs:
-    """Args:
-    trained: parameters that are trained and exchanged, of all the `parameters`.
-    snapshots: kept on disk at a time.
-    on_host: training computes on the CPU, in the machine's memory.
-    """
-    if method == "diloco":  # weights; gradients and two moments | θ and m | snapshots of these, and the checkpoint
-        working, state, checkpoint = 4 * parameters + 12 * trained, 8 * trained, 16 * trained
-    else:  # weights | int32 master | snapshots of that
-        working, state, checkpoint = 4 * parameters, 4 * trained, 0
-    return Needs(
-        memory=state + (working if on_host else 0),
-        device=0 if on_host else working,
-        disk=snapshots * state + checkpoint,
-        state=state,
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class RunFacts:
     """A run and what this machine has for it."""
 
@@ -339,7 +309,7 @@ def run(facts: RunFacts) -> Finding:
         text, join = f"{text}; it trains on files that you name", f"{join} --data FILES"
     wanted = facts.needs
     places = [
-        ("memory", wanted.memory, facts.free_memory, "close other programs"),
+        ("memory", wanted.host, facts.free_memory, "close other programs"),
         ("GPU memory", wanted.device, facts.free_device, "--device cpu"),
         ("disk", wanted.disk, facts.free_disk, "--home OTHER_DISK"),
     ]
@@ -350,9 +320,9 @@ def run(facts: RunFacts) -> Finding:
         if free is not None and free < ROOM * need:
             told = f"{text}; takes at least {size(need)} of {place}, {size(free)} are free"
             return Finding("run", "warning", told, f"{join} --batch-size 1, or {step}")
-    seconds = wanted.state / facts.down if facts.down else 0.0
+    seconds = wanted.fetched / facts.down if facts.down else 0.0
     fetch = f", {duration(seconds)} to fetch" if seconds >= 1 else ""
-    text = f"{text}; state of {size(wanted.state)} at most{fetch}"
+    text = f"{text}; state of {size(wanted.fetched)} at most{fetch}"
     return Finding("run", "warning", text, join) if facts.own_files else Finding("run", "ok", text)
 
 

@@ -7,7 +7,9 @@ import time
 import torch
 
 from p2ptrain.errors import MemoryLimitError
-from p2ptrain.peer.memory import ON_DEVICE, ON_HOST, Memory
+from p2ptrain.peer.memory import Memory
+from p2ptrain.run import RunSpec
+from p2ptrain.run.needs import kept_by_method
 from p2ptrain.tasks import Task
 from p2ptrain.tasks.batch import find_batch_size, is_out_of_memory
 
@@ -19,14 +21,13 @@ class Prober:
     memory by reckoning.
     """
 
-    def __init__(self, task: Task, method: str, memory: Memory) -> None:
+    def __init__(self, task: Task, spec: RunSpec, memory: Memory) -> None:
         self._task, self._memory = task, memory
-        self._with_gradients = method == "diloco"
+        self._with_gradients = spec.method.name == "diloco"
         trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
-        on_gpu = task.device.type == "cuda"
-        later = trained * ON_DEVICE[method]
-        self._reserve = trained * ON_HOST[method] + (0 if on_gpu else later)
-        self._ballast = torch.empty(later if on_gpu else 0, dtype=torch.uint8, device=task.device)
+        later = kept_by_method(spec, trained, on_gpu=task.device.type == "cuda")
+        self._reserve = later.host
+        self._ballast = torch.empty(later.device, dtype=torch.uint8, device=task.device)
         self._grown = 0.0
         """Bytes that the last batch took at its peak."""
 
@@ -62,13 +63,13 @@ class Prober:
             loss.item()
 
 
-def choose_batch_size(task: Task, method: str, memory: Memory) -> int:
+def choose_batch_size(task: Task, spec: RunSpec, memory: Memory) -> int:
     """Find the batch size and set it.
 
     Raises:
         MemoryLimitError: not even one row fits.
     """
-    found = find_batch_size(Prober(task, method, memory).measure)
+    found = find_batch_size(Prober(task, spec, memory).measure)
     if not found:
         raise MemoryLimitError(
             "there is no memory for a batch of one row",

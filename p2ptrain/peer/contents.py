@@ -14,10 +14,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from p2ptrain.doctor import verdicts
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
-from p2ptrain.peer.memory import WEIGHT_BYTES
 from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.sources import (
     NAME_LENGTH,
@@ -30,6 +28,7 @@ from p2ptrain.peer.sources import (
     weights_of,
 )
 from p2ptrain.run import Genesis, RunSpec
+from p2ptrain.run.needs import WEIGHT_BYTES, needs_of
 from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
@@ -73,9 +72,7 @@ class Contents:
     def told(self, spec: RunSpec, genesis: Genesis | None) -> Loading:
         """The event that shows this to the volunteer; `genesis` is None if this peer founds the run now."""
         known = None if self.at_least else self.trained
-        state = None
-        if known is not None:
-            state = int(verdicts.needs(spec.method.name, known, known, 1, True).state)
+        state = None if known is None else needs_of(spec, known, known, on_gpu=False).fetched
         traffic = method_of(spec).traffic(spec, known)
         return Loading(
             run_name=spec.run.name,

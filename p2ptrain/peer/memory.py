@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ import torch
 
 from p2ptrain.errors import MemoryLimitError
 from p2ptrain.run import RunSpec
+from p2ptrain.run.needs import needs_of
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.local import open_device
 from p2ptrain.tasks.model import count_parameters
@@ -23,31 +23,7 @@ from p2ptrain.tasks.model import count_parameters
 TIGHT, FULL = 0.90, 0.97
 """Shares of the limit from which on the peer makes room, and from which on it stops."""
 
-PROGRAM_BYTES = 700e6
-"""The peer without a model: Python, torch, transformers, p2pd and the network."""
-WEIGHT_BYTES = 4
-ON_DEVICE = {"diloco": 12, "spsa": 8}
-"""For each trained parameter, beside its weight: gradient and two moments; master weight and a working copy."""
-ON_HOST = {"diloco": 75, "spsa": 30}
-"""And in main memory: θ, momentum, their next version, contributions and the checkpoint; snapshots of the master
-weights. Measured, at the peak; see docs/limits.md."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that a run takes here at least, with a batch of next to nothing."""
-
-    host: int
-    gpu: int
-
-
-def need_of(method: str, parameters: int, trained: int, on_gpu: bool) -> Need:
-    """For a model of so many parameters, of which so many are trained."""
-    device = WEIGHT_BYTES * parameters + ON_DEVICE[method] * trained
-    host = int(PROGRAM_BYTES) + ON_HOST[method] * trained
-    return Need(host, device) if on_gpu else Need(host + device, 0)
 
 
 def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) -> None:
@@ -60,8 +36,8 @@ def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) 
         return
     device = open_device(local)
     parameters, trained = count_parameters(spec, local.model)
-    need = need_of(spec.method.name, parameters, trained, device.type == "cuda")
-    for where, least in (("main memory", need.host), ("GPU memory", need.gpu)):
+    needs = needs_of(spec, parameters, trained, device.type == "cuda")
+    for where, least in (("main memory", needs.host), ("GPU memory", needs.device)):
         if least > FULL * limit:
             raise MemoryLimitError(
                 f"this run takes about {least / 1e9:.1f} GB of {where}, and --max-memory allows {limit / 1e9:.1f}",

@@ -71,7 +71,7 @@ def run_peer(
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
         memory = Memory(volunteer.max_memory, task.device)
         if local.batch_size is None:
-            size = choose_batch_size(task, run.spec.method.name, memory)
+            size = choose_batch_size(task, run.spec, memory)
             reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
         cores = _shared_cores(volunteer, task.device)
