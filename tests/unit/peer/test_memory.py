@@ -17,16 +17,10 @@ from p2ptrain.errors import MemoryLimitError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer import batch_size as choosing
 from p2ptrain.peer.batch_size import choose_batch_size
-<<<<<<< HEAD
 from p2ptrain.peer.loop import Loop
-from p2ptrain.peer.memory import Memory, check_before_loading, need_of
-from p2ptrain.run import RunSpec
-=======
-from p2ptrain.peer.diloco_loop import DiLoCoLoop
 from p2ptrain.peer.memory import FULL, Memory, check_before_loading
 from p2ptrain.run import RunSpec
 from p2ptrain.run.needs import needs_of
->>>>>>> 303cd2a (One module says what a run takes of a machine: the doctor, --max-memory, the batch-size search and the rows before loading ask it)
 from p2ptrain.state.run import Run
 from p2ptrain.swarm.door import Door
 from p2ptrain.tasks import LocalOptions, Task, open_task
