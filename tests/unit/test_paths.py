@@ -63,7 +63,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return heard
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS, ids=["str", "Path", "PathLike"])
 def test_a_run_begins_with_paths_in_any_form(tmp_path: Path, opened: list[Any], form: Callable[[Path], Any]) -> None:
     spec, home, key = tmp_path / "run.toml", tmp_path / "home", tmp_path / "my.key"
     spec.write_text(toml_with())
@@ -72,7 +72,7 @@ def test_a_run_begins_with_paths_in_any_form(tmp_path: Path, opened: list[Any], 
     with pytest.raises(Started):
         p2ptrain.Run.join(INVITE, home=form(home), identity=form(key))
     assert [given[:2] for given in opened] == [(home, key)] * 2
-    with pytest.raises(p2ptrain.errors.StorageError, match="is no run folder"):
+    with pytest.raises(p2ptrain.errors.StorageError, match="is not a run folder"):
         p2ptrain.Run.resume(form(home))
     assert load_spec(form(spec)) == SPEC
 
