@@ -100,6 +100,8 @@ class OneByteSPSA:
         self._estimator: Estimator
         self._clock, self._may_halve = 0, bf16
         self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
+        self._saved: Digest | None = None
+        """The state's digest, until a step changes the weights again."""
         self.not_finite = 0
         """Measurements that gave no number, and were said as zero."""
         self._exchange = Exchange(run, lambda: self._vitals, on_event)
@@ -213,6 +215,8 @@ class OneByteSPSA:
 
         self._replica.move(target, self._exchange, tell)
         moved = distance(before, target)
+        if moved:
+            self._saved = None
         if moved >= LEAST_TIMED:
             self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved, RATE_SMOOTHING)
 
@@ -272,8 +276,10 @@ class OneByteSPSA:
 
     @property
     def head(self) -> Head:
-        """Which records are in the weights, and the newest state whose digest this peer has computed."""
-        return Head(self.records, self._exchange.view.digest, self._exchange.own_presence.state)
+        """Which records are in the weights, and the state there if `save` kept it; else the newest state whose digest
+        this peer has computed."""
+        state = self._exchange.own_presence.state if self._saved is None else self._saved
+        return Head(self.records, self._exchange.view.digest, state)
 
     @property
     def is_complete(self) -> bool:
@@ -316,6 +322,7 @@ class OneByteSPSA:
         self._exchange.flush()
         state = self._replica.state()
         self._exchange.save(state)
+        self._saved = state.digest
         return state
 
     def halt(self) -> None:
