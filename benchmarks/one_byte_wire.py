@@ -21,7 +21,7 @@ from report import report
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from p2ptrain.run import Digest, SigningKey
-from p2ptrain.spsa.batch import FIRST, Batch
+from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state import Ledger
 from p2ptrain.state.logs import Batch as Row
 from p2ptrain.state.logs import Log
@@ -35,7 +35,7 @@ FLUSH_SECONDS = 5.0
 
 def batch_bytes() -> int:
     key = SigningKey.generate()
-    batch = Batch(Log(key.peer_id, bytes(8)), 2**32, 2**32, bytes(range(64)))
+    batch = LogBatch(Log(key.peer_id, bytes(8)), 2**32, 2**32, bytes(range(64)))
     return len(batch.signed(Digest(bytes(32)), FIRST, key).encoded)
 
 

@@ -7,7 +7,7 @@ from p2ptrain.commands.visiting import members_of, tell_everyone, told_words, vi
 from p2ptrain.errors import StorageError
 from p2ptrain.run import PeerId, SigningKey, short_peer
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import MOST_KEPT, Revocation
+from p2ptrain.spsa.messages import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import PeerId, short_peer
-from p2ptrain.spsa.batch import Batch, Equivocation, Revocation
 from p2ptrain.spsa.logbook import Logbook
+from p2ptrain.spsa.messages import Equivocation, LogBatch, Revocation
 from p2ptrain.spsa.replica import Piece
 from p2ptrain.state import Ledger
 from p2ptrain.state.logs import Batch as Row
@@ -25,7 +25,7 @@ class Archive:
     def __init__(self, ledger: Ledger) -> None:
         self._logs = ledger.logs
 
-    def keep(self, batches: Sequence[Batch]) -> None:
+    def keep(self, batches: Sequence[LogBatch]) -> None:
         """On disk when this returns.
 
         Raises:
@@ -68,7 +68,7 @@ class Archive:
         except LedgerError:
             return book.end(name)[0]
 
-    def batches(self, name: Log, start: int = 0) -> Iterator[Batch]:
+    def batches(self, name: Log, start: int = 0) -> Iterator[LogBatch]:
         """The batches that hold records from `start` on.
 
         Raises:
@@ -79,7 +79,7 @@ class Archive:
                 yield _restored(row)
             start = rows[-1].stop
 
-    def batch_at(self, name: Log, start: int) -> Batch:
+    def batch_at(self, name: Log, start: int) -> LogBatch:
         """The batch that begins there."""
         return next(self.batches(name, start))
 
@@ -99,9 +99,9 @@ class Archive:
             )
 
 
-def _restored(row: Row) -> Batch:
+def _restored(row: Row) -> LogBatch:
     try:
-        batch = Batch.restore(row.log, row.start, row.record)
+        batch = LogBatch.restore(row.log, row.start, row.record)
         why = "" if batch.stop == row.stop else f"it ends at {batch.stop}"
     except MalformedError as error:
         why = error.what

@@ -14,8 +14,8 @@ from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageE
 from p2ptrain.run import Digest, PeerId, short, short_peer
 from p2ptrain.run.access import owners_of
 from p2ptrain.spsa.archive import Archive, take_cut
-from p2ptrain.spsa.batch import Mark
 from p2ptrain.spsa.logbook import Logbook
+from p2ptrain.spsa.messages import Mark
 from p2ptrain.spsa.position import Position, distance, total, unpacked
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.snapshots import load_state

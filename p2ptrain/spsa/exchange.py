@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from p2ptrain.method import Exchange as SharedExchange
 from p2ptrain.method import Tell
-from p2ptrain.spsa.batch import FIRST, SESSION_BYTES, Batch
 from p2ptrain.spsa.marks import Due
+from p2ptrain.spsa.messages import FIRST, SESSION_BYTES, LogBatch
 from p2ptrain.spsa.replica import Piece
 from p2ptrain.spsa.shell import Shell
 from p2ptrain.spsa.state import MasterState
@@ -80,7 +80,7 @@ class Exchange(SharedExchange[View]):
         """
         if not self._open:
             return
-        batch = Batch(self.log, self._said, self._open_clock, bytes(self._open))
+        batch = LogBatch(self.log, self._said, self._open_clock, bytes(self._open))
         batch = batch.signed(self._run.id, self._last, self._swarm.key)
         self._shell.archive.keep([batch])
         self._said, self._last, self._open = batch.stop, batch.digest, bytearray()

@@ -9,7 +9,7 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.method import History, Table
 from p2ptrain.run import short_peer
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import Equivocation, Revocation
+from p2ptrain.spsa.messages import Equivocation, Revocation
 from p2ptrain.spsa.position import total
 from p2ptrain.state import RunFolder
 from p2ptrain.units import moment

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, digest_of
-from p2ptrain.spsa.batch import FIRST, Batch, Equivocation, Revocation
+from p2ptrain.spsa.messages import FIRST, Equivocation, LogBatch, Revocation
 from p2ptrain.spsa.position import Position, packed
 from p2ptrain.state.logs import Log
 
@@ -59,7 +59,7 @@ class Logbook:
         self._cuts: dict[Log, int] = {}
         self._revocations: dict[PeerId, list[Revocation]] = defaultdict(list)
 
-    def judge(self, batch: Batch) -> Verdict:
+    def judge(self, batch: LogBatch) -> Verdict:
         """What this batch is; nothing is changed."""
         chain = self._chains.get(batch.log, _Chain())
         cut = self._cut(batch.log)
@@ -79,7 +79,7 @@ class Logbook:
             return Verdict.CONTRADICTS
         return Verdict.NEXT if batch.clock >= chain.clock else Verdict.BACKWARDS
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: LogBatch) -> None:
         """Take in a batch that was judged NEXT, once it is on disk."""
         chain = self._chains.setdefault(batch.log, _Chain())
         assert batch.start == chain.length, "logs have no gaps"
@@ -87,7 +87,7 @@ class Logbook:
         chain.digests.append(batch.digest)
         chain.length, chain.clock = batch.stop, batch.clock
 
-    def restore(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def restore(self, batches: Iterable[LogBatch]) -> Iterator[LogBatch]:
         """At a start: take in what a disk kept, in its order, each log from its first batch; yields what is not whole,
         and with it all that follows in its log."""
         broken: set[Log] = set()
@@ -105,7 +105,7 @@ class Logbook:
 
     # Taking back -----------------------------------------------------------------------------------------------------
 
-    def proof(self, batch: Batch, stored: Batch) -> Equivocation:
+    def proof(self, batch: LogBatch, stored: LogBatch) -> Equivocation:
         """Of a batch that CONTRADICTS the one that is stored in its place."""
         chain = self._chains[batch.log]
         before = chain.before(bisect_left(chain.starts, batch.start))

@@ -18,7 +18,7 @@ from blake3 import blake3
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of, short, short_peer
 from p2ptrain.spsa.archive import Archive
-from p2ptrain.spsa.batch import Mark
+from p2ptrain.spsa.messages import Mark
 from p2ptrain.spsa.position import MAX_PACKED_BYTES, Position, packed, total, unpacked
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.snapshots import Snapshots

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import PeerId
 from p2ptrain.run.keys import peer_id_from_key, public_bytes_of
-from p2ptrain.spsa.batch import SESSION_BYTES
+from p2ptrain.spsa.messages import SESSION_BYTES
 from p2ptrain.state.logs import Log
 
 Position = Mapping[Log, int]

@@ -16,7 +16,7 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record
 from p2ptrain.run.keys import peer_id_from_key, public_bytes_of
 from p2ptrain.run.record import Count, DigestField, PeerIdField
-from p2ptrain.spsa.batch import SESSION_BYTES, Batch, Equivocation, Revocation, Session
+from p2ptrain.spsa.messages import SESSION_BYTES, Equivocation, LogBatch, Revocation, Session
 from p2ptrain.state.logs import Log, Logs
 from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Refused, Rpc
@@ -106,7 +106,7 @@ async def serve(
             rows = logs.batches(log, start, BATCHES_PER_FRAME)
             if not rows:
                 return
-            bundle = Bundle(batches=tuple(Batch.restore(log, row.start, row.record).encoded for row in rows)).encoded
+            bundle = Bundle(batches=tuple(LogBatch.restore(log, row.start, row.record).encoded for row in rows)).encoded
             await throttle.take(len(bundle))
             yield bundle
             start = rows[-1].stop
@@ -137,14 +137,14 @@ async def ask_summary(rpc: Rpc, peer: PeerId, run: Digest) -> dict[Log, End]:
     return found
 
 
-async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int) -> AsyncGenerator[Batch, None]:
+async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int) -> AsyncGenerator[LogBatch, None]:
     """What the peer has of a log from the batch on that holds record `start`; raises RpcError, MalformedError."""
     while True:
         request = BatchesRequest(run=run, author=log.author, session=log.session, start=start)
         count = 0
         async for frame in rpc.stream(peer, BatchesRequest.kind, request):
             for data in Bundle.decode(frame).batches:
-                batch = Batch.decode(data)
+                batch = LogBatch.decode(data)
                 if batch.log != log or batch.stop <= start:
                     raise MalformedError("a batch was not asked for")
                 start, count = batch.stop, count + 1

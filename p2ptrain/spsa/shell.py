@@ -17,10 +17,10 @@ from p2ptrain.method import Background, Tell, trainers_of
 from p2ptrain.run import Digest, PeerId, short_peer
 from p2ptrain.run.access import owners_of
 from p2ptrain.spsa.archive import Archive, take_cut
-from p2ptrain.spsa.batch import Batch, Equivocation, Mark, Revocation
 from p2ptrain.spsa.join import Joiner
 from p2ptrain.spsa.logbook import Logbook, Verdict
 from p2ptrain.spsa.marks import Marks
+from p2ptrain.spsa.messages import Equivocation, LogBatch, Mark, Revocation
 from p2ptrain.spsa.position import Position
 from p2ptrain.spsa.reconcile import LAST_WORDS, End, ask_batches, ask_cuts, ask_summary
 from p2ptrain.spsa.reconcile import serve as serve_logs
@@ -72,7 +72,7 @@ class Shell:
         self.marks = Marks(run, self.membership, fetcher, self.archive, self.snapshots, self._workers, tell)
         self._new_logs = RateLimit(NEW_LOGS_RATE, NEW_LOGS_BURST)
         self._on_disk: dict[Log, int] = {}
-        self._unwritten: list[Batch] = []
+        self._unwritten: list[LogBatch] = []
         self._writing = self._pulling = False
         self._background = Background(self._swarm)
         self.spawn = self._background.spawn
@@ -143,7 +143,7 @@ class Shell:
         self.spawn(self.marks.compare(presence))
 
     def message(self, origin: PeerId, kind: str, data: bytes) -> None:
-        if kind == Batch.kind:
+        if kind == LogBatch.kind:
             self._hear_batch(origin, data)
         elif kind == Mark.kind:
             self.spawn(self.marks.hear(Mark.decode(data), self.book.standing()))
@@ -162,7 +162,7 @@ class Shell:
         pass
 
     def _hear_batch(self, origin: PeerId, data: bytes) -> None:
-        batch = Batch.decode(data)  # membership counts what is malformed
+        batch = LogBatch.decode(data)  # membership counts what is malformed
         if batch.log.author != origin:
             self._refused["not its author's"] += 1
             return
@@ -171,7 +171,7 @@ class Shell:
             return
         self._take(batch, origin)
 
-    def _take(self, batch: Batch, source: PeerId) -> Verdict:
+    def _take(self, batch: LogBatch, source: PeerId) -> Verdict:
         """Judge what arrived by whatever way, and keep it if it is next in its log."""
         verdict = self.book.judge(batch)
         match verdict:
@@ -220,7 +220,7 @@ class Shell:
 
     # Lies ------------------------------------------------------------------------------------------------------------
 
-    async def _convict(self, batch: Batch) -> None:
+    async def _convict(self, batch: LogBatch) -> None:
         places = {(other.log, other.start): other for other in self._unwritten}
         stored = places.get((batch.log, batch.start))
         if stored is None:
@@ -345,7 +345,7 @@ class Shell:
         """Others' messages and batches that were not used, counted by reason."""
         return self._refused + self.membership.dropped
 
-    async def say(self, batch: Batch) -> None:
+    async def say(self, batch: LogBatch) -> None:
         """Announce a batch of this peer's own, which is on disk."""
         verdict = self.book.judge(batch)
         if verdict is Verdict.CUT:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from p2ptrain.run import Digest, PeerId
-from p2ptrain.spsa.batch import FIRST, Batch
+from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state.logs import Log
 from tests.swarm.faulty import LATE_SECONDS
 from tests.swarm.lab import Lab, Peer
@@ -121,12 +121,12 @@ def hostile_batches(intruder: Intruder, victim: PeerId) -> list[bytes]:
     """One good batch of the intruder's own, and everything that can be wrong with another."""
     mine, key, run = Log(intruder.swarm.peer_id, SESSION), intruder.swarm.key, intruder.run
     codes = bytes([1] * 16)
-    good = Batch(mine, 0, 100, codes).signed(run, FIRST, key)
-    following = Batch(mine, 16, 100, codes)
+    good = LogBatch(mine, 0, 100, codes).signed(run, FIRST, key)
+    following = LogBatch(mine, 16, 100, codes)
     of_another_run = following.signed(Digest(bytes(32)), good.digest, key)
     of_another_place = following.signed(run, FIRST, key)
     unsigned = replace(following, signature=bytes(64))
-    in_others_name = Batch(Log(victim, SESSION), 0, 0, codes).signed(run, FIRST, key)
+    in_others_name = LogBatch(Log(victim, SESSION), 0, 0, codes).signed(run, FIRST, key)
     return [
         good.encoded,
         good.encoded,  # replayed: known

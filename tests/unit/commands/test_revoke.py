@@ -12,7 +12,7 @@ from p2ptrain.commands import cuts
 from p2ptrain.commands.revoke import revoke
 from p2ptrain.errors import AccessError, IdentityError, NetworkError, StorageError, UsageError
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.batch import MOST_KEPT, Revocation
+from p2ptrain.spsa.messages import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import GivenCut
 from p2ptrain.state.contact import Contact
 from tests.unit.commands.others import Others

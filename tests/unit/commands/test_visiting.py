@@ -9,7 +9,7 @@ import pytest
 from p2ptrain.commands.visiting import find_member, tell_everyone, told_words
 from p2ptrain.errors import NetworkError, StorageError
 from p2ptrain.run import NO_DIGEST, PeerId
-from p2ptrain.spsa.batch import Revocation
+from p2ptrain.spsa.messages import Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from tests.unit.commands.others import Others
 from tests.unit.diloco.samples import KEY_OF, PEERS

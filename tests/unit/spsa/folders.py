@@ -9,8 +9,8 @@ import torch
 
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, digest_of
 from p2ptrain.spsa.archive import Archive
-from p2ptrain.spsa.batch import Mark
 from p2ptrain.spsa.master import MasterLayout
+from p2ptrain.spsa.messages import Mark
 from p2ptrain.spsa.position import Position, packed, total
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.snapshots import Snapshots

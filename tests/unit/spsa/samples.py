@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from p2ptrain.run import Digest, PeerId
-from p2ptrain.spsa.batch import FIRST, Batch
 from p2ptrain.spsa.logbook import Logbook
+from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state.logs import Log
 from tests.unit.diloco.samples import KEY_OF, PEERS
 
@@ -28,28 +28,28 @@ class Author:
 
     def __init__(self, author: PeerId, session: int = 0, run: Digest = RUN) -> None:
         self.log, self._run = log_of(author, session), run
-        self.batches: list[Batch] = []
+        self.batches: list[LogBatch] = []
 
-    def say(self, *values: int, clock: int = 0) -> Batch:
+    def say(self, *values: int, clock: int = 0) -> LogBatch:
         start = self.batches[-1].stop if self.batches else 0
         before = self.batches[-1].digest if self.batches else FIRST
-        batch = Batch(self.log, start, clock, codes(*values)).signed(self._run, before, KEY_OF[self.log.author])
+        batch = LogBatch(self.log, start, clock, codes(*values)).signed(self._run, before, KEY_OF[self.log.author])
         self.batches.append(batch)
         return batch
 
-    def say_again(self, place: int, *values: int) -> Batch:
+    def say_again(self, place: int, *values: int) -> LogBatch:
         """Something else in a place where there is a batch."""
         before = self.batches[place - 1].digest if place else FIRST
         other = replace(self.batches[place], codes=codes(*values))
         return replace(other, signature=b"").signed(self._run, before, KEY_OF[self.log.author])
 
 
-def book(*batches: Batch, run: Digest = RUN) -> Logbook:
+def book(*batches: LogBatch, run: Digest = RUN) -> Logbook:
     found = Logbook(run, frozenset({FOUNDER}))
     add(found, batches)
     return found
 
 
-def add(found: Logbook, batches: Sequence[Batch]) -> None:
+def add(found: Logbook, batches: Sequence[LogBatch]) -> None:
     for batch in batches:
         found.append(batch)

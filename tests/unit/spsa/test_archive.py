@@ -11,8 +11,8 @@ from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.run import Digest
 from p2ptrain.spsa import archive as module
 from p2ptrain.spsa.archive import Archive, take_cut
-from p2ptrain.spsa.batch import Batch
 from p2ptrain.spsa.logbook import Logbook, Verdict
+from p2ptrain.spsa.messages import LogBatch
 from p2ptrain.state import Ledger
 from p2ptrain.state.logs import Cut, Log
 from tests.unit.diloco.samples import PEERS
@@ -260,5 +260,5 @@ def test_a_batch_that_can_not_be_read_any_more_is_no_piece(ledger: Ledger, archi
 def test_a_batch_is_what_its_author_signed(archive: Archive, author: Author) -> None:
     archive.keep(talk(author, 3))
     [found] = archive.batches(author.log)
-    assert isinstance(found, Batch)
+    assert isinstance(found, LogBatch)
     assert found.follows(RUN, Digest(bytes(32)))

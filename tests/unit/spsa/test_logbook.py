@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest
-from p2ptrain.spsa.batch import FIRST, Batch, Revocation
 from p2ptrain.spsa.logbook import Logbook, Verdict
+from p2ptrain.spsa.messages import FIRST, LogBatch, Revocation
 from tests.unit.diloco.samples import KEY_OF, PEERS
 from tests.unit.spsa.samples import FOUNDER, RUN, Author, book, codes, log_of
 
@@ -22,7 +22,7 @@ def order(revoked: Author, kept: int | None = None, author: str = FOUNDER, run: 
     return made.signed(KEY_OF[author])
 
 
-def talk(author: Author, *sizes: int) -> list[Batch]:
+def talk(author: Author, *sizes: int) -> list[LogBatch]:
     return [author.say(*range(1, size + 1), clock=place) for place, size in enumerate(sizes)]
 
 
@@ -215,7 +215,7 @@ def test_peers_that_hear_everything_end_up_with_the_same_whatever_its_order(data
     batches = [batch for author in authors for batch in talk(author, 2, 1, 3)]
     liar = authors[data.draw(st.integers(0, 3))]
     lie = liar.say_again(data.draw(st.integers(0, 2)), 99)
-    words: list[Batch | Revocation] = [*batches, lie]
+    words: list[LogBatch | Revocation] = [*batches, lie]
     if data.draw(st.booleans()):
         words.append(order(authors[data.draw(st.integers(0, 3))], kept=data.draw(st.integers(0, 6))))
     one = hear(data.draw(st.permutations(words)), [*batches, lie])
@@ -224,12 +224,12 @@ def test_peers_that_hear_everything_end_up_with_the_same_whatever_its_order(data
     assert one.digest() == other.digest()
 
 
-def hear(words: list[Batch | Revocation], batches: list[Batch]) -> Logbook:
+def hear(words: list[LogBatch | Revocation], batches: list[LogBatch]) -> Logbook:
     """A peer that hears these, then asks for what it has missed until there is nothing new."""
     found = book()
-    stored: dict[tuple[object, int], Batch] = {}
+    stored: dict[tuple[object, int], LogBatch] = {}
 
-    def take(batch: Batch) -> None:
+    def take(batch: LogBatch) -> None:
         verdict = found.judge(batch)
         if verdict is Verdict.NEXT:
             found.append(batch)

@@ -12,8 +12,8 @@ import pytest
 
 from p2ptrain.run import Digest, PeerId, digest_of
 from p2ptrain.spsa import marks as module
-from p2ptrain.spsa.batch import Mark
 from p2ptrain.spsa.marks import TURN_SECONDS, Due, Marks
+from p2ptrain.spsa.messages import Mark
 from p2ptrain.spsa.position import Position, packed, total
 from p2ptrain.spsa.state import MasterState
 from p2ptrain.state import FetchError

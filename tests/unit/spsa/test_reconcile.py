@@ -17,8 +17,8 @@ from p2ptrain.run import Digest, PeerId, Record
 from p2ptrain.run.keys import peer_id_from_key
 from p2ptrain.spsa import reconcile as module
 from p2ptrain.spsa.archive import Archive, take_cut
-from p2ptrain.spsa.batch import MOST_RECORDS, Batch
 from p2ptrain.spsa.logbook import Logbook
+from p2ptrain.spsa.messages import MOST_RECORDS, LogBatch
 from p2ptrain.spsa.reconcile import (
     BATCHES_PER_CALL,
     BATCHES_PER_FRAME,
@@ -125,15 +125,15 @@ class Told:
         take_cut(self.book, record)
         self.taken.append(record)
 
-    def keep(self, batches: list[Batch]) -> None:
+    def keep(self, batches: list[LogBatch]) -> None:
         add(self.book, batches)
         self.archive.keep(batches)
 
     def summary(self, run: Digest = RUN) -> dict[Log, End]:
         return self._asking.run(ask_summary(self._asking.rpc, self.peer, run), 20)
 
-    def batches(self, log: Log, start: int = 0, run: Digest = RUN) -> list[Batch]:
-        async def ask() -> list[Batch]:
+    def batches(self, log: Log, start: int = 0, run: Digest = RUN) -> list[LogBatch]:
+        async def ask() -> list[LogBatch]:
             async with contextlib.aclosing(ask_batches(self._asking.rpc, self.peer, run, log, start)) as found:
                 return [batch async for batch in found]
 
@@ -289,7 +289,7 @@ def answering(frames: Iterable[bytes]) -> Rpc:
     return cast(Rpc, SimpleNamespace(stream=stream))
 
 
-def bundle(*batches: Batch) -> bytes:
+def bundle(*batches: LogBatch) -> bytes:
     return Bundle(batches=tuple(batch.encoded for batch in batches)).encoded
 
 
@@ -306,7 +306,7 @@ def bundle(*batches: Batch) -> bytes:
     ],
 )
 def test_what_was_not_asked_for_is_refused(start: int, frames: list[bytes], usable: int) -> None:
-    arrived: list[Batch] = []
+    arrived: list[LogBatch] = []
 
     async def ask() -> None:
         async for batch in ask_batches(answering(frames), PEERS[1], RUN, AUTHOR.log, start):

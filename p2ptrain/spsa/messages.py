@@ -42,7 +42,7 @@ Session = Annotated[bytes, Field(min_length=SESSION_BYTES, max_length=SESSION_BY
 
 
 @dataclass(frozen=True)
-class Batch:
+class LogBatch:
     """Records of one log, `start` and those after it, signed."""
 
     kind: ClassVar[str] = "batch/1"
@@ -155,7 +155,7 @@ class Equivocation(Record):
         Raises:
             MalformedError: it proves nothing.
         """
-        one, other = Batch.decode(self.one), Batch.decode(self.other)
+        one, other = LogBatch.decode(self.one), LogBatch.decode(self.other)
         if (one.log, one.start) != (other.log, other.start) or one.body == other.body:
             raise MalformedError("two batches do not contradict each other")
         if not (one.follows(self.run, self.before) and other.follows(self.run, self.before)):

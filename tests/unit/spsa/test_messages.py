@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest
-from p2ptrain.spsa.batch import FIRST, MOST_RECORDS, Batch, Equivocation
+from p2ptrain.spsa.messages import FIRST, MOST_RECORDS, Equivocation, LogBatch
 from tests.unit.diloco.samples import KEY_OF, PEERS
 from tests.unit.spsa.samples import RUN, Author, codes, log_of
 
@@ -23,9 +23,9 @@ counts = st.integers(0, 2**40 - 1)
 def test_a_batch_comes_back_from_the_wire_and_from_the_ledger(
     start: int, clock: int, values: list[int], session: int
 ) -> None:
-    made = Batch(log_of(PEERS[1], session), start, clock, codes(*values)).signed(RUN, FIRST, KEY_OF[PEERS[1]])
-    assert Batch.decode(made.encoded) == made
-    assert Batch.restore(made.log, made.start, made.stored) == made
+    made = LogBatch(log_of(PEERS[1], session), start, clock, codes(*values)).signed(RUN, FIRST, KEY_OF[PEERS[1]])
+    assert LogBatch.decode(made.encoded) == made
+    assert LogBatch.restore(made.log, made.start, made.stored) == made
     assert made.values.tolist() == values
     assert made.stop == start + len(values)
 
@@ -38,7 +38,7 @@ def test_64_records_take_three_bytes_each() -> None:
 @given(data=st.binary(max_size=400))
 def test_arbitrary_bytes_are_refused_or_are_exactly_a_batch(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
-        assert Batch.decode(data).encoded == data
+        assert LogBatch.decode(data).encoded == data
 
 
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
@@ -48,7 +48,7 @@ def test_a_flipped_bit_is_noticed(at: int, bit: int) -> None:
     good = bytearray(author.say(5, 6, 7, clock=9).encoded)
     good[at % len(good)] ^= 1 << bit
     try:
-        harmed = Batch.decode(bytes(good))
+        harmed = LogBatch.decode(bytes(good))
     except MalformedError:
         return
     assert not harmed.follows(RUN, author.batches[0].digest)
@@ -58,18 +58,18 @@ def test_a_flipped_bit_is_noticed(at: int, bit: int) -> None:
 def test_a_truncated_batch_is_refused(kept: int) -> None:
     whole = Author(PEERS[0]).say(*range(80)).encoded
     with pytest.raises(MalformedError):
-        Batch.decode(whole[: min(kept, len(whole) - 1)])
+        LogBatch.decode(whole[: min(kept, len(whole) - 1)])
 
 
 def test_a_code_that_there_is_none_of_is_refused() -> None:
     batch = Author(PEERS[0]).say(1, -128, 2)
     with pytest.raises(MalformedError, match="a code that there is none of"):
-        Batch.decode(batch.encoded)
+        LogBatch.decode(batch.encoded)
 
 
 def test_more_records_than_allowed_are_refused() -> None:
     with pytest.raises(MalformedError, match="impossible length"):
-        Batch.decode(Author(PEERS[0]).say(*([1] * (MOST_RECORDS + 1))).encoded)
+        LogBatch.decode(Author(PEERS[0]).say(*([1] * (MOST_RECORDS + 1))).encoded)
 
 
 def test_a_signature_holds_for_one_run_one_place_and_one_author() -> None:
