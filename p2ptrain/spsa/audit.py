@@ -1,13 +1,13 @@
-"""What a run folder of one-byte SPSA can prove: any past state again from the base, and whether all of it agrees.
+"""Checks of a one-byte run's folder: its logs are read anew, and any past state can be computed from a snapshot.
 
-The ledger may be read while its peer goes on. Nothing is believed because it was believed before.
+The ledger may be read while its peer trains. Every signature and digest is checked again.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p2ptrain.errors import LedgerError, MalformedError, P2PTrainError, StorageError
@@ -17,32 +17,35 @@ from p2ptrain.spsa.archive import Archive, take_cut
 from p2ptrain.spsa.logbook import Logbook
 from p2ptrain.spsa.messages import Mark
 from p2ptrain.spsa.position import Position, distance, total, unpacked
-from p2ptrain.spsa.replica import Replica
+from p2ptrain.spsa.replica import Progress, Replica
 from p2ptrain.spsa.snapshots import load_state
 from p2ptrain.spsa.state import MasterManifest, MasterState
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 from p2ptrain.state.logs import Log
 
+WRONG_BASE = "the snapshot of 0 records is not the base that the genesis names"
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one peer has measured."""
+    """How much one peer has measured."""
 
     peer: PeerId
     logs: int
     records: int
     standing: int
-    """Of these records, those that count."""
+    """The number of these records that count."""
     share: float
-    """Of everybody's that count."""
+    """Part of all records that count, between 0 and 1."""
 
 
 class Past:
-    """A run folder's logs, and the states that they lead to.
+    """A run folder's logs, and the states to which they lead.
 
     Raises:
-        LedgerError: a log in it is damaged; its peer mends that at its next start.
+        LedgerError: a log is damaged.
+        MalformedError: a cut is damaged.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -54,23 +57,21 @@ class Past:
                 raise LedgerError(
                     f"a log of {short_peer(log.author)} is damaged from record {start} on",
                     "",
-                    "start the peer: it pulls what is missing",
+                    "start the peer: it fetches these records again",
                 )
-        for record in self.archive.cuts():  # last: what lies beyond them is here, and signed, all the same
-            take_cut(self.book, record)
+        for data in self.archive.cuts():  # after the logs: a logbook takes no batch beyond a cut
+            take_cut(self.book, data)
 
     def snapshots(self) -> Iterator[MasterState]:
-        """Those on disk that are whole, newest first."""
+        """The whole snapshots on disk, newest first."""
         for row in self._folder.ledger.snapshots():
             try:
                 yield load_state(self._folder, row)
             except P2PTrainError:
                 continue
 
-    def state_at(
-        self, position: Position, progress: Callable[[int, int], None] = lambda done, in_all: None
-    ) -> MasterState:
-        """The state at a position, from the snapshot that is nearest to it.
+    def state_at(self, position: Position, progress: Progress = lambda done, in_all: None) -> MasterState:
+        """The state at a position, computed from the nearest snapshot.
 
         Raises:
             StorageError: no snapshot is whole.
@@ -84,15 +85,15 @@ class Past:
         return self.moved(near, position, progress)
 
     def moved(
-        self, state: MasterState, position: Position, progress: Callable[[int, int], None] = lambda done, in_all: None
+        self, state: MasterState, position: Position, progress: Progress = lambda done, in_all: None
     ) -> MasterState:
-        """The state at a position, from this one."""
-        replica = Replica.base(self._folder.run, self._folder.spec.spsa, state)
+        """The state at a position, computed from `state`. Raises LedgerError if a record is missing."""
+        replica = Replica(self._folder.run, self._folder.spec.spsa, state)
         replica.move(position, self.archive, progress)
         return replica.state()
 
     def shares(self, position: Position | None = None) -> list[Share]:
-        """Who has measured how much up to a position (all that counts if None), most first."""
+        """How much each peer has measured, the most first. Records beyond `position`, if there is one, do not count."""
         lengths, counting = self.book.lengths(), self.book.standing() if position is None else position
         by_author: dict[PeerId, list[Log]] = defaultdict(list)
         for log in lengths:
@@ -105,14 +106,14 @@ class Past:
         return sorted(found, key=lambda share: (-share.standing, share.peer))
 
     def in_order(self, position: Position) -> dict[Log, int]:
-        """A position's logs in the order in which they came to this folder."""
+        """A position with its logs in the order in which they came to this folder."""
         return {log: position[log] for log in self._folder.ledger.logs.lengths() if log in position}
 
     def position_of(self, records: int) -> Position:
-        """The position of the snapshot of so many records.
+        """The position of the snapshot that holds `records` records.
 
         Raises:
-            StorageError: there is none.
+            StorageError: there is no such snapshot.
         """
         known: dict[int, Position] = {}
         for row in self._folder.ledger.snapshots():
@@ -122,30 +123,26 @@ class Past:
             told = ", ".join(f"{count}" for count in sorted(known))
             raise StorageError(
                 f"{self._folder.path} has no snapshot of {records} records",
-                f"it has some of {told or 'none'}",
+                f"it has snapshots of {told} records" if told else "it has no snapshots",
                 "choose one of them, or rebuild any other state with `p2ptrain replay`",
             )
         return known[records]
 
     def marks(self) -> list[tuple[Mark, int]]:
-        """(mark, records before it), newest first."""
+        """(mark, number of records at its position), newest first. Raises MalformedError if one is damaged."""
         rows = self._folder.ledger.logs.marks()
         return [(Mark.decode(row.record).check_signature(), row.position) for row in rows]
 
     def at_time(self, when: float) -> dict[Log, int]:
-        """What stood by the time that each batch arrived here, in seconds since 1970 by this machine's clock."""
+        """The records that had come by `when`, in seconds since 1970 by this machine's clock, and are not cut now."""
         there = self._folder.ledger.logs.lengths_at(when)
         return {log: min(count, there.get(log, 0)) for log, count in self.book.standing().items() if log in there}
 
 
 def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
-    """Check a folder, one subject after another; genesis and spec were checked when it was opened.
+    """Check a folder, one subject after another. See `Method.audit`; here a height is a number of records.
 
-    Args:
-        base: records of the snapshot to replay from; the one with the fewest if None.
-
-    Raises:
-        StorageError: there is no snapshot of so many records.
+    Genesis and spec were checked when the folder was opened.
     """
     yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
     try:
@@ -172,7 +169,7 @@ def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
             yield Check("snapshot", False, f"{row.height:,} records, state {short(row.state)}: {error.brief}")
     try:
         yield from _replay(folder, past, whole, base)
-    except LedgerError as error:  # a snapshot holds records that have not come yet
+    except LedgerError as error:  # a snapshot holds records that are not in the logs
         yield Check("replay", False, error.brief)
 
 
@@ -181,18 +178,19 @@ def _replay(folder: RunFolder, past: Past, snapshots: list[MasterState], base: i
     if not starts:
         if base is not None:
             told = ", ".join(f"{state.records:,}" for state in snapshots)
-            raise StorageError(f"there is no whole snapshot of {base:,} records", f"there are some of {told or 'none'}")
+            why = f"there are whole snapshots of {told} records" if told else "no snapshot is whole"
+            raise StorageError(f"there is no whole snapshot of {base:,} records", why)
         yield Check("replay", False, "no snapshot is whole")
         return
     start = min(starts, key=lambda state: state.records)
     if start.records == 0 and start.digest != folder.genesis.base:
-        yield Check("replay", False, "the snapshot of no records is not the one that the genesis names")
+        yield Check("replay", False, WRONG_BASE)
         return
     for state in sorted(snapshots, key=lambda found: found.records):
         if state is not start:
             reached = past.moved(start, state.position)
             good = reached.digest == state.digest
-            found = "is what the logs lead to" if good else f"the logs lead to {short(reached.digest)} there"
+            found = "the logs lead to it" if good else f"the logs lead to state {short(reached.digest)}"
             yield Check("replay", good, f"{state.records:,} records, state {short(state.digest)}: {found}")
     head = past.moved(start, past.book.standing())
     text = f"from {start.records:,} records to all that count: {head.records:,} records, state {head.digest.hex()}"
@@ -200,7 +198,7 @@ def _replay(folder: RunFolder, past: Past, snapshots: list[MasterState], base: i
 
 
 def check_against(folder: RunFolder, state: Digest, position: Position) -> Check:
-    """Whether a folder's logs lead to this state at this position, from as far back as they can be replayed."""
+    """Whether a folder's logs lead to `state` at `position`, from the earliest whole snapshot."""
     try:
         past = Past(folder)
         start = min(past.snapshots(), key=lambda found: found.records, default=None)
@@ -213,6 +211,6 @@ def check_against(folder: RunFolder, state: Digest, position: Position) -> Check
     if start.records:
         found += f", replayed from a snapshot of {start.records:,}"
     elif start.digest != folder.genesis.base:
-        return Check("ledger", False, "the snapshot of no records is not the one that the genesis names")
+        return Check("ledger", False, WRONG_BASE)
     good = reached.digest == state
     return Check("ledger", good, found if good else f"{found}, not {short(state)}")

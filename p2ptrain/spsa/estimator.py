@@ -2,11 +2,11 @@
 
     g = (L(θ + ε·z) − L(θ − ε·z)) / 2ε          (arXiv 2306.10015, definition 1, with z ∈ {−1, +1}^d)
 
-The two sides are made from the master weights, which are never touched, in one pass each; nothing is restored between
-steps. (Adding and subtracting ε·z in place would leave more than a quarter of float32 weights changed.)
+Each side is written from the master weights in one pass. The master weights do not change, so there is nothing to
+restore. (Adding and subtracting ε·z in place would leave more than a quarter of float32 weights changed.)
 
-A working copy in bfloat16 takes half the memory, but rounds the perturbation with the weights: where their spacing is
-wider than 2ε, both sides are the same. So it is only used where its gradients agree: see `Estimator.halve`.
+A working copy in bfloat16 takes half the memory, but it rounds the perturbation together with the weights. Where its
+numbers lie further apart than 2ε, both sides are equal. So it is used only if its gradients agree with float32's.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from p2ptrain.spsa.signs import seed_key
 from p2ptrain.state.logs import Log
 
 COMPARED = 16
-"""Perturbations along which two precisions are compared."""
+"""Perturbations along which the two precisions are compared."""
 LEAST_AGREEMENT = 0.9
+"""Correlation of the gradients from which on bfloat16 is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one measurement gives."""
+    """The result of one measurement."""
 
     gradient: float
-    """g; NaN or infinite if a loss is."""
+    """g. It is not finite if one of the two losses is not."""
     loss: float
-    """Mean of the two sides."""
+    """Mean of the losses on the two sides."""
 
 
 class Estimator:
-    """A model's working copy, made from a replica, and the loss on it.
+    """The working copy of a model's weights, made from a replica, and the loss with it.
 
     Args:
-        tensors: the model's trainable parameters; they become views of one flat vector.
-        loss_fn: the mean loss of the model on a batch, a scalar.
+        tensors: the model's trainable parameters. They become views of one flat vector, the working copy.
+        loss_fn: the model's mean loss on a minibatch, a scalar.
     """
 
     def __init__(
@@ -65,11 +66,10 @@ class Estimator:
         self.restore()
 
     def halve(self, batches: Sequence[Any]) -> float:
-        """Go on with a working copy in bfloat16, if the gradients that it gives along a few perturbations agree with
-        those of float32 on the same minibatches.
+        """Measure along a few perturbations in float32 and in bfloat16, and go on in bfloat16 if the gradients agree.
 
         Returns:
-            Their correlation: below `LEAST_AGREEMENT`, or NaN, float32 stays.
+            The correlation of the gradients. If it is below `LEAST_AGREEMENT`, or NaN, float32 stays.
         """
         wide = [self.measure(key, batches).gradient for key in range(COMPARED)]
         self._make_copy(torch.bfloat16)
@@ -80,7 +80,7 @@ class Estimator:
         return found
 
     def measure(self, key: int, batches: Sequence[Any]) -> Measured:
-        """Along the perturbation of this key; leaves the working copy on one side."""
+        """Measure along the perturbation of this 64-bit key. The working copy stays on the side θ − ε·z."""
         sides = [self._side(key, amplitude, batches) for amplitude in (self._epsilon, -self._epsilon)]
         return Measured((sides[0] - sides[1]) / (2 * self._epsilon), sum(sides) / 2)
 
@@ -90,12 +90,12 @@ class Estimator:
             return sum(float(self._loss(batch)) for batch in batches) / len(batches)
 
     def restore(self) -> None:
-        """Make the working copy the weights themselves."""
+        """Write the weights θ themselves to the working copy."""
         self._replica.weights(self._work)
 
 
 class Alone:
-    """One author's log in memory: the same steps as a peer's, without a network, for measuring speed and settings."""
+    """One author's log in memory. It takes the steps of a peer, without a network, to measure speed or settings."""
 
     def __init__(self, run: Digest, log: Log, method: SPSAMethod, replica: Replica, estimator: Estimator) -> None:
         self._run, self._log, self._method = run, log, method
@@ -103,7 +103,7 @@ class Alone:
         self._codes = bytearray()
 
     def step(self, batches: Sequence[Any]) -> Measured:
-        """Measure once on each of the spec's seeds and apply what came out; returns the last measurement."""
+        """Measure `seeds_per_step` records and apply them. Returns the last measurement."""
         for _ in range(self._method.seeds_per_step):
             key = seed_key(self._run, *self._log, len(self._codes))
             found = self._estimator.measure(key, batches)

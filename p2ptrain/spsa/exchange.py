@@ -1,5 +1,5 @@
-"""One peer's part in a one-byte run, as its trainer sees it: the trainer says what it has measured, reads the view of
-what stands, and finds the records behind it in the ledger. See `method.exchange` for how the two threads meet.
+"""One peer's part in a one-byte run, as its trainer sees it. The trainer adds records to its log, reads in the view
+which records count, and reads these from the ledger. `method.exchange` says how the two threads meet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from p2ptrain.method import Exchange as SharedExchange
 from p2ptrain.method import Tell
 from p2ptrain.spsa.marks import Due
-from p2ptrain.spsa.messages import FIRST, SESSION_BYTES, LogBatch
+from p2ptrain.spsa.messages import FIRST, LogBatch
+from p2ptrain.spsa.position import SESSION_BYTES
 from p2ptrain.spsa.replica import Piece
 from p2ptrain.spsa.shell import Shell
 from p2ptrain.spsa.state import MasterState
@@ -24,8 +25,8 @@ class Exchange(SharedExchange[View]):
     """See `method.Exchange`.
 
     Args:
-        report: what the trainer says of itself; called on the network thread.
-        tell: called on the network thread with a name and facts of what happened.
+        report: returns what the trainer says of itself; called on the network thread.
+        tell: called on the network thread when something has happened.
     """
 
     _shell: Shell
@@ -35,15 +36,19 @@ class Exchange(SharedExchange[View]):
         self._method = run.spec.spsa
         self._shell = Shell(run, report, self._show, tell)
         self.log = Log(self._swarm.peer_id, secrets.token_bytes(SESSION_BYTES))
-        """This peer's own, new at every start: an index is never used twice, whatever a crash or a backup brings."""
+        """This peer's own log. It is a new one at every start, so that no index is used twice after a crash, or when a
+        backup is restored."""
         self._said, self._last = 0, FIRST
         self._open, self._open_clock, self._open_since = bytearray(), 0, 0.0
 
     def start(self, base: MasterState, stop: Callable[[], bool]) -> MasterState | None:
-        """Resume, found or join the run; `base` is how this peer would begin it.
+        """Resume, found or join the run. `base` is this peer's own base of the run.
 
         Returns:
-            The state to start from; None if `stop` said so before there was one.
+            The state to start from; None if `stop` returned True before there was one.
+
+        Raises:
+            P2PTrainError: nobody to join, another model, no space on the disk.
         """
         return self._await(self._shell.start(base), stop)
 
@@ -51,14 +56,17 @@ class Exchange(SharedExchange[View]):
 
     @property
     def measured(self) -> int:
-        """Records of this peer's own log, those included that wait to be signed: the next one's index."""
+        """The index of this peer's next record. Records that are not signed yet count."""
         return self._said + len(self._open)
 
     def say(self, code: int, clock: int) -> None:
-        """Add a record to this peer's log; it is signed and sent with others, at latest after the spec's time.
+        """Add a record to this peer's log. It is signed and sent in a batch, `method.flush_seconds` later at most.
 
         Args:
-            clock: records applied when it was measured. A batch has one clock, its first record's.
+            clock: the number of records in the weights at the measurement. A batch has the clock of its first record.
+
+        Raises:
+            StorageError: the disk is full.
         """
         if not self._open:
             self._open_clock, self._open_since = clock, monotonic()
@@ -69,14 +77,15 @@ class Exchange(SharedExchange[View]):
             self.flush_if_due()
 
     def flush_if_due(self) -> None:
+        """`flush` if the oldest record has waited for `method.flush_seconds`."""
         if self._open and monotonic() - self._open_since >= self._method.flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Sign what waits, write it to disk, then send it.
+        """Sign the records that wait, write them to disk, then send them.
 
         Raises:
-            StorageError: the disk is full; nothing was sent.
+            StorageError: the disk is full. Nothing was sent.
         """
         if not self._open:
             return
@@ -87,7 +96,7 @@ class Exchange(SharedExchange[View]):
         self._hand_over(lambda: self._shell.say(batch))
 
     def pieces(self, log: Log, start: int, stop: int) -> Iterable[Piece]:
-        """See `Records`: what is on disk, and of this peer's own log what waits to be signed."""
+        """See `Records.pieces`. Records of this peer that are not signed yet are found, too."""
         on_disk = min(stop, self._said) if log == self.log else stop
         if start < on_disk:
             yield from self._shell.archive.pieces(log, start, on_disk)
@@ -95,7 +104,7 @@ class Exchange(SharedExchange[View]):
             yield Piece(self._said, bytes(self._open), self._open_clock)
 
     def standing(self) -> dict[Log, int]:
-        """Records that count now, those of this peer included that wait to be sent."""
+        """The position of all records that count now. Records of this peer that are not signed yet count."""
         standing = dict(self.view.standing)
         if not self.view.revoked:
             standing[self.log] = self.measured
@@ -105,28 +114,24 @@ class Exchange(SharedExchange[View]):
 
     @property
     def due(self) -> Due | None:
-        """A mark that a copy of the weights has to be brought to."""
+        """A mark to which a copy of the weights has to be moved: call `reach`."""
         return self._shell.marks.due
 
     def reach(self, due: Due, state: MasterState) -> None:
-        """Hand over that copy."""
+        """Hand over a copy of the weights. The network side moves it to the mark."""
         self._shell.marks.due = None
         standing = self.view.standing
         self._hand_over(lambda: self._shell.marks.reach(due, state, standing))
 
     def save(self, state: MasterState) -> None:
-        """Keep a copy of the weights as a snapshot.
-
-        Raises:
-            StorageError: the disk is full.
-        """
+        """Keep a copy of the weights as a snapshot. See `Snapshots.save` for errors."""
         self._shell.snapshots.save(state)
         self._shell.marks.state = state.digest
 
     # The others ------------------------------------------------------------------------------------------------------
 
     def everyone_agrees(self) -> bool:
-        """Whether every live peer has said that the same records stand for it, and measures no more."""
+        """Whether the same records count for every live peer, and none of them measures any more."""
         return all(
             presence.commit == self.view.digest and presence.phase not in ("ready", "training")
             for presence in self.peers.values()

@@ -1,15 +1,14 @@
-"""What a run folder knows of a one-byte run's records, for people and programs."""
+"""The history of a one-byte run, from a run folder, for people and programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from p2ptrain.errors import MalformedError
 from p2ptrain.method import History, Table
 from p2ptrain.run import short_peer
 from p2ptrain.spsa.audit import Past
-from p2ptrain.spsa.messages import Equivocation, Revocation
+from p2ptrain.spsa.messages import decode_cut
 from p2ptrain.spsa.position import total
 from p2ptrain.state import RunFolder
 from p2ptrain.units import moment
@@ -18,10 +17,10 @@ ROWS = 20
 
 
 def history(folder: RunFolder) -> History:
-    """Records over time, who measured how much, marks and cuts."""
+    """Records over time, each author's records, marks and cuts. See `Method.history`."""
     past = Past(folder)
     times, shares = folder.ledger.logs.arrivals(), past.shares()
-    marks, cuts = past.marks(), [_cut_in_words(record) for record in past.archive.cuts()]
+    marks, cuts = past.marks(), [decode_cut(data).words for data in past.archive.cuts()]
     facts: list[dict[str, object]] = [{"event": "records", "seen": seen, "records": n} for seen, n in times]
     facts += [{"event": "author", **asdict(share)} for share in shares]
     facts += [{"event": "mark", "number": m.number, "author": m.author, "records": n} for m, n in marks]
@@ -38,7 +37,7 @@ def history(folder: RunFolder) -> History:
 
 
 def _over_time(times: Sequence[tuple[int, int]]) -> Table:
-    """Records that arrived here, by minutes, hours or days, so that there are about as many rows as fit."""
+    """The records that arrived here, by minute, hour, day or the like, in about `ROWS` rows."""
     first, last = times[0][0], times[-1][0]
     step = next((step for step in (60, 600, 3600, 86400) if (last - first) / step < ROWS), 7 * 86400)
     counted, in_all, rows = dict[int, int](), 0, []
@@ -48,13 +47,3 @@ def _over_time(times: Sequence[tuple[int, int]]) -> Table:
         in_all += records
         rows.append((moment(at * step), f"{records:,}", f"{in_all:,}"))
     return Table(("arrived here from", "records", "in all"), tuple(rows))
-
-
-def _cut_in_words(record: bytes) -> str:
-    try:
-        order = Revocation.decode(record)
-    except MalformedError:
-        log, at = Equivocation.decode(record).proven()
-        return f"{short_peer(log.author)} contradicted itself: its log {log.session.hex()} ends at record {at:,}"
-    kept = sum(count for _, count in order.kept)
-    return f"{short_peer(order.revoked)} was revoked by an owner: {kept:,} of its records stay"

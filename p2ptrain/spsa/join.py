@@ -1,4 +1,4 @@
-"""How a newcomer comes to a state: the newest snapshot that most peers have, or the run's base."""
+"""Where a newcomer begins: at the newest snapshot that most peers have, or at the run's base."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from p2ptrain.swarm import Membership
 
 
 class Joiner:
-    """Finds and fetches the state to begin from."""
+    """Finds and fetches the state from which a newcomer begins."""
 
     def __init__(self, run: Run, membership: Membership, fetcher: Fetcher, tell: Tell) -> None:
         self._run, self._membership, self._fetcher = run, membership, fetcher
@@ -27,15 +27,14 @@ class Joiner:
         self._arrivals.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
 
     async def find_state(self, base: MasterState, allowed: Callable[[Position], bool]) -> MasterState:
-        """
+        """The state to begin from. If it is the run's base, and this peer has built the same one, nothing is fetched.
+
         Args:
-            base: as this peer would begin the run; what a snapshot shares with it is not fetched.
+            base: this peer's own base. Parts that a snapshot shares with it are not fetched.
             allowed: whether all records of a position count.
 
         Raises:
-            NetworkError: no peer of the run could be found.
-            AnotherModel: the run's state is of another model.
-            StorageError: what arrives can't be kept.
+            NetworkError, AnotherModel, StorageError: see `find_snapshot`.
         """
         if base.digest == self._run.folder.genesis.base and not await self._later_ones():
             return base
@@ -50,10 +49,10 @@ class Joiner:
         data = await self._fetcher.fetch(digest, lambda: holders, SNAPSHOT, MasterManifest.max_bytes)
         manifest = MasterManifest.decode(bytes(data))
         if records == 0 and digest != self._run.folder.genesis.base:
-            raise LedgerError("a base is not the one that the run began with", short(digest))
+            raise LedgerError("a snapshot of 0 records is not the run's base", short(digest))
         position = unpacked(manifest.position)
         if total(position) != records or not allowed(position):
-            raise LedgerError("a snapshot holds other records than was said, or some that count no more", short(digest))
+            raise LedgerError("a snapshot holds other records than announced, or records that are cut", short(digest))
         layout = manifest.layout()
         own, theirs = [(s.name, s.shape) for s in base.layout.slots], [(s.name, s.shape) for s in layout.slots]
         if own != theirs or manifest.frozen != base.frozen:

@@ -1,14 +1,14 @@
 """Which records of which logs count: chains of batches, contradictions, and cuts. Pure: no network, no files, no clock.
 
-Whether a batch is taken depends on the batch and on its log alone, never on when or from whom it came, so peers that
-have heard the same things, in whatever order, let the same records stand.
+Whether a batch is taken depends only on the batch and on its log, not on when it came or who sent it. So the same
+records count on all peers that have heard the same messages, in whatever order.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -20,38 +20,40 @@ from p2ptrain.state.logs import Log
 
 
 class Verdict(Enum):
-    """What a batch is to a logbook."""
+    """What a logbook says about a batch."""
 
     NEXT = auto()
-    """It continues its log."""
+    """The batch continues its log."""
     KNOWN = auto()
+    """The batch is here already."""
     AHEAD = auto()
-    """Batches before it are missing here."""
+    """Batches before this one are missing here."""
     CUT = auto()
-    """It lies beyond the end that the log has been given."""
+    """The batch lies beyond a cut of its log."""
     CONTRADICTS = auto()
-    """Its author signed another one for the same place: `Logbook.proof` proves it."""
+    """The author has signed another batch for the same place. `Logbook.proof` proves it."""
     PARTED = auto()
-    """It does not follow what is here: it is forged, or its author contradicted itself before."""
+    """The batch does not follow what is here. It is forged, or its author contradicted itself in an earlier batch."""
     BACKWARDS = auto()
-    """Its author's clock went backwards: the log ends for everybody."""
+    """The author's clock has gone backwards. All peers end the log before this batch."""
 
 
 @dataclass(slots=True)
 class _Chain:
-    """The batches of one log by where they begin, and the digests that those after them sign."""
+    """The batches of one log: the indices at which they begin, and their digests."""
 
     starts: list[int] = field(default_factory=list)
     digests: list[Digest] = field(default_factory=list)
     length: int = 0
     clock: int = 0
 
-    def before(self, place: int) -> Digest:
-        return self.digests[place - 1] if place else FIRST
+    def before(self, number: int) -> Digest:
+        """The digest that the signature of batch `number` covers."""
+        return self.digests[number - 1] if number else FIRST
 
 
 class Logbook:
-    """The logs of one run, as far as this peer knows them."""
+    """What this peer knows of the logs of one run. `owners` may revoke authors."""
 
     def __init__(self, run: Digest, owners: frozenset[PeerId]) -> None:
         self._run, self._owners = run, owners
@@ -60,63 +62,58 @@ class Logbook:
         self._revocations: dict[PeerId, list[Revocation]] = defaultdict(list)
 
     def judge(self, batch: LogBatch) -> Verdict:
-        """What this batch is; nothing is changed."""
+        """Judge a batch. Nothing changes."""
         chain = self._chains.get(batch.log, _Chain())
         cut = self._cut(batch.log)
         if cut is not None and batch.start >= cut:
             return Verdict.CUT
         if batch.start > chain.length:
             return Verdict.AHEAD
-        place = bisect_left(chain.starts, batch.start)
+        number = bisect_left(chain.starts, batch.start)
         if batch.start < chain.length:
-            if chain.starts[place : place + 1] != [batch.start]:
+            if chain.starts[number : number + 1] != [batch.start]:
                 return Verdict.PARTED
-            if chain.digests[place] == batch.digest:
+            if chain.digests[number] == batch.digest:
                 return Verdict.KNOWN
-        if not batch.follows(self._run, chain.before(place)):
+        if not batch.follows(self._run, chain.before(number)):
             return Verdict.PARTED
         if batch.start < chain.length:
             return Verdict.CONTRADICTS
         return Verdict.NEXT if batch.clock >= chain.clock else Verdict.BACKWARDS
 
     def append(self, batch: LogBatch) -> None:
-        """Take in a batch that was judged NEXT, once it is on disk."""
+        """Take in a batch that was judged NEXT."""
         chain = self._chains.setdefault(batch.log, _Chain())
         assert batch.start == chain.length, "logs have no gaps"
         chain.starts.append(batch.start)
         chain.digests.append(batch.digest)
         chain.length, chain.clock = batch.stop, batch.clock
 
-    def restore(self, batches: Iterable[LogBatch]) -> Iterator[LogBatch]:
-        """At a start: take in what a disk kept, in its order, each log from its first batch; yields what is not whole,
-        and with it all that follows in its log."""
-        broken: set[Log] = set()
+    def restore(self, batches: Iterable[LogBatch]) -> int | None:
+        """Take in one log as a ledger has kept it. Returns the index of the first damaged record, None if none is."""
         for batch in batches:
-            if batch.log in broken or self.judge(batch) is not Verdict.NEXT:
-                broken.add(batch.log)
-                yield batch
-            else:
-                self.append(batch)
-
-    def end(self, log: Log) -> tuple[int, Digest]:
-        """A log's length, and the digest that its next batch has to sign."""
-        chain = self._chains.get(log, _Chain())
-        return chain.length, chain.before(len(chain.starts))
+            if self.judge(batch) is not Verdict.NEXT:
+                return batch.start
+            self.append(batch)
+        return None
 
     # Taking back -----------------------------------------------------------------------------------------------------
 
     def proof(self, batch: LogBatch, stored: LogBatch) -> Equivocation:
-        """Of a batch that CONTRADICTS the one that is stored in its place."""
+        """The proof that `batch`, which was judged CONTRADICTS, contradicts the batch that is stored in its place."""
         chain = self._chains[batch.log]
         before = chain.before(bisect_left(chain.starts, batch.start))
         one, other = sorted((batch.encoded, stored.encoded))
         return Equivocation(run=self._run, before=before, one=one, other=other)
 
     def convict(self, proof: Equivocation) -> tuple[Log, int] | None:
-        """End a log where its author contradicted itself; returns where, None if it has been known.
+        """End a log where its author contradicted itself.
+
+        Returns:
+            The log and its new end; None if the log has ended there, or earlier, before.
 
         Raises:
-            MalformedError: it proves nothing about this run.
+            MalformedError: the proof is about another run, or proves nothing.
         """
         if proof.run != self._run:
             raise MalformedError("a proof is about another run")
@@ -128,13 +125,13 @@ class Logbook:
         return log, at
 
     def revoke(self, order: Revocation) -> bool:
-        """Follow an order; False if it has been known.
+        """Follow an owner's order. False: it was known before.
 
         Raises:
-            MalformedError: it is not an owner's, or about another run.
+            MalformedError: the order is about another run, or no owner has signed it.
         """
         if order.run != self._run or order.author not in self._owners:
-            raise MalformedError("a revocation is not an owner's")
+            raise MalformedError("a revocation is about another run, or its author is no owner of this run")
         orders = self._revocations[order.check_signature().revoked]
         if order in orders:
             return False
@@ -142,23 +139,23 @@ class Logbook:
         return True
 
     def _cut(self, log: Log) -> int | None:
-        """Where a log ends whatever its author says; several cuts take the lowest."""
+        """The index from which on no record of a log counts: its lowest cut, None if there is no cut."""
         cuts = [dict(order.kept).get(log.session, 0) for order in self._revocations.get(log.author, ())]
         cuts += [self._cuts[log]] if log in self._cuts else []
         return min(cuts, default=None)
 
     def is_revoked(self, author: PeerId) -> bool:
-        """Whether what this author says in logs to come is in vain."""
+        """Whether new logs of this author are cut, too."""
         return bool(self._revocations.get(author))
 
     # Looking ---------------------------------------------------------------------------------------------------------
 
     def lengths(self) -> dict[Log, int]:
-        """Records of each log that are here, whether they stand or not."""
+        """The number of records of each log that are here, whether they count or not."""
         return {log: chain.length for log, chain in self._chains.items()}
 
     def standing(self) -> dict[Log, int]:
-        """Records of each log that count."""
+        """The number of records of each log that count. Logs of which none counts are left out."""
         position = {log: self._standing(log) for log in self._chains}
         return {log: count for log, count in position.items() if count}
 
@@ -177,22 +174,26 @@ class Logbook:
         return all(cut is None or position[log] <= cut for log, cut in cuts.items())
 
     def last_words(self, log: Log, length: int) -> Digest:
-        """The digest of the batch that brings a log to this length, or beyond."""
+        """The digest of the batch with which a log reaches this length."""
         chain = self._chains.get(log, _Chain())
         return chain.before(bisect_left(chain.starts, length))
 
     def digest(self, standing: Position | None = None) -> Digest:
-        """The same on peers for which the same stands: how much of each log (all that does, if None), and the last
-        words there.
+        """Names the records that count: those of `standing`, or all if it is None. Equal records give equal digests.
 
-        Two versions of a log of equal length differ in it, so that peers notice a contradiction that each of them has
-        heard only one side of."""
+        It covers the digest of each log's last batch, too. So two peers that have heard two versions of a log notice
+        it, even if the versions have one length.
+        """
         standing = self.standing() if standing is None else standing
         return digest_of(packed(standing) + b"".join(self.last_words(log, standing[log]) for log in sorted(standing)))
 
     def missing(self, log: Log, length: int, last: bytes) -> int | None:
-        """From which index on to ask a peer for a log of which it has so much, ending in these words; None: nothing
-        is missing. From the beginning, if it has another version."""
+        """The index from which on to ask a peer for a log: 0 if it has another version, None if nothing is missing.
+
+        Args:
+            length: the number of records that the peer has.
+            last: the first bytes of the digest of the peer's last batch.
+        """
         cut, here = self._cut(log), self._chains.get(log, _Chain()).length
         if (length if cut is None else min(length, cut)) > here:
             return here

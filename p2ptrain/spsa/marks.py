@@ -1,8 +1,8 @@
-"""Marks: every few thousand records peers agree on a position, compute the state there, compare it and keep it.
+"""Marks: every few thousand records, peers agree on a position, compute the state there, compare it and keep it.
 
-One of those who train, drawn by the mark's number, signs a position: what stands for it just then. Everyone moves a
-copy of its weights there, exactly, and announces the digest. If the one drawn stays silent the next one's turn comes;
-two marks of one number do no harm.
+The mark's number draws one of the peers that train. That peer signs a position: the records that count for it at that
+moment. Every peer moves a copy of its weights there and announces the state's digest. If the peer that was drawn stays
+silent, the next one's turn comes. Two marks of one number do no harm.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from p2ptrain.state.workers import Workers
 from p2ptrain.swarm import Membership, Presence, monotonic
 
 TURN_SECONDS = 10.0
-"""How long one peer's turn to sign a mark lasts."""
+"""Seconds that one peer's turn to sign a mark lasts."""
 MARK = "record"
 FETCH_PATIENCE = 10.0
 KEPT_POSITIONS = 4
-"""Of the last marks, that are handed out to those who ask."""
+"""The positions of so many last marks are kept for other peers to fetch."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A mark that the weights have to be brought to."""
+    """A mark to which a copy of the weights has to be moved."""
 
     number: int
     position: Position
 
 
 class Marks:
-    """This peer's part in the marks of a run; on the network thread."""
+    """This peer's part in the marks of a run. Used on the network thread."""
 
     def __init__(
         self,
@@ -66,21 +66,22 @@ class Marks:
         self._heard = 0
         self._reached_at: tuple[int, float] = (0, monotonic())
         self._asked: set[PeerId] = set()
-        """Whose marks are on their way, one of each: who never hands out a position keeps nobody else waiting."""
+        """Authors of marks whose positions are being fetched. Each is asked for one at a time, so an author that never
+        answers delays only its own marks."""
         self._compared: set[tuple[PeerId, Digest]] = set()
         self._waiting: Due | None = None
         self._positions: list[Digest] = []
         self.due: Due | None = None
-        """For the trainer, which takes it at its next step."""
+        """The trainer takes it at its next step."""
         self.state: Digest = NO_DIGEST
-        """That of the last mark, or of the snapshot this peer began with."""
+        """The state at the last mark, or the one that this peer began with."""
 
     def begin(self, state: MasterState) -> None:
-        """This peer starts from a snapshot."""
+        """Note the state from which this peer starts."""
         self.state, self._heard = state.digest, state.records // self._every
 
     async def tick(self, standing: Position, trainers: frozenset[PeerId]) -> None:
-        """Sign a mark if one is due and it is this peer's turn; hand one on whose records are all here."""
+        """Sign a mark if it is time and this peer's turn. Hand a mark to the trainer once all its records are here."""
         number = total(standing) // self._every
         if number > self._reached_at[0]:
             self._reached_at = number, monotonic()
@@ -103,14 +104,15 @@ class Marks:
         await self._membership.publish(signed)
 
     async def hear(self, mark: Mark, standing: Position) -> None:
-        """Take in a mark of anyone's; of each number, the first one whose position is here is followed."""
+        """Take in a mark that anyone may have sent. Of each number, this peer follows the mark whose position it has
+        first."""
         author = mark.author
         if mark.run != self._run.id or mark.number <= self._heard or author in self._asked:
             return
         if not self._membership.knows(author):
             return
         if mark.number > total(standing) // self._every + 1:
-            return  # far ahead of what is here; there will be others
+            return  # the mark is far ahead of this peer, which will hear later ones
         try:
             mark.check_signature()
             self._asked.add(author)
@@ -119,14 +121,14 @@ class Marks:
             )
             position = unpacked(bytes(data))
             if total(position) // self._every != mark.number:
-                raise MalformedError("a mark is not where its number says")
+                raise MalformedError("a mark's number does not fit its position")
         except (MalformedError, FetchError) as error:
             log.info("a mark of %s can't be used: %s", short_peer(mark.author), error)
             return
         finally:
             self._asked.discard(author)
         if mark.number <= self._heard:
-            return  # another one's position was here sooner
+            return  # meanwhile another mark of this number has been followed
         self._heard = mark.number
         await self._workers.compute(
             self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
@@ -137,23 +139,28 @@ class Marks:
             self._fetcher.release(self._positions.pop(0))
 
     async def reach(self, due: Due, state: MasterState, standing: Position) -> None:
-        """Move a copy of the weights to a mark, keep it as a snapshot and announce its digest."""
-        position = {log: min(count, standing.get(log, 0)) for log, count in due.position.items()}  # less what is cut
+        """Move a copy of the weights to a mark, keep it as a snapshot and announce its digest.
+
+        Args:
+            state: the weights as the trainer has them now.
+            standing: the records that count; what was cut is left out of the mark.
+        """
+        position = {log: min(count, standing.get(log, 0)) for log, count in due.position.items()}
         reached = await self._workers.write(self._compute, state, position)
         self.state = reached.digest
-        place = digest_of(packed(position))
-        self._tell("mark", {"number": due.number, "records": reached.records, "position": place, "state": self.state})
+        named = digest_of(packed(position))
+        self._tell("mark", {"number": due.number, "records": reached.records, "position": named, "state": self.state})
         await asyncio.gather(*(self.compare(seen) for seen in self._membership.live.values()))
 
     def _compute(self, state: MasterState, position: Position) -> MasterState:
-        replica = Replica.base(self._run.id, self._run.spec.spsa, state)
+        replica = Replica(self._run.id, self._run.spec.spsa, state)
         replica.move(position, self._archive)
         reached = replica.state()
         self._snapshots.save(reached)
         return reached
 
     async def compare(self, presence: Presence) -> None:
-        """Hold another peer's snapshots against this one's, and complain if they differ at one position."""
+        """Compare another peer's snapshots with those here. Report an error if two differ at the same position."""
         mine, peer = dict(self._snapshots.offered), presence.author
         for records, theirs in presence.snapshots:
             if records in mine and mine[records] != theirs and (peer, theirs) not in self._compared:
@@ -171,6 +178,8 @@ class Marks:
             self._fetcher.release(theirs)
         own = self._run.blobs.read(mine)
         if own is not None and MasterManifest.decode(bytes(own)).position == found.position:
-            text = f"{short_peer(peer)} has another state ({short(theirs)}) than this peer ({short(mine)}) after the "
-            log.error("%ssame %d records: one of the two computes wrongly", text, records)
+            text = (
+                "%s has state %s and this peer has state %s after the same %d records: one of the two computes wrongly"
+            )
+            log.error(text, short_peer(peer), short(theirs), short(mine), records)
             self._tell("diverged", {"peer": peer, "records": records, "mine": mine, "theirs": theirs})

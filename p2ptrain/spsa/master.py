@@ -1,10 +1,10 @@
-"""Master weights: int32 fixed point in whole tiles, so that sums commute, wrap, and are undone exactly.
+"""Master weights: int32 fixed point, so that sums commute, wrap, and can be undone exactly.
 
-    weight = master · 2^exponent          the exponent is a tensor's own, chosen once, when the run is founded
+    weight = master · 2^exponent          each tensor has its own exponent, chosen once, when the run is founded
 
-Tensors lie one after another, each from the beginning of a tile; what is left of its last tile counts for nothing but
-is added to like the rest. A tensor's exponent leaves room for 16 times its largest weight, so that no run comes near
-the point where 32 bits wrap; `check_range` says so if one does.
+Tensors lie one after another, and each begins at the beginning of a tile. The rest of its last tile is padding:
+records are added to it, too, but nobody reads it. The exponent leaves room for 16 times the tensor's largest weight,
+so that no weight comes near the point where 32 bits wrap. `check_range` raises an error if one does.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from p2ptrain.spsa.signs import TILE
 
 HEADROOM = 16
 SMALLEST_RANGE = 0.25
-"""What a tensor's largest weight counts as at least: adapters begin at zero and do not stay there."""
+"""A tensor whose largest weight is smaller gets the room of this one: adapters begin at zero and do not stay there."""
 TYPICAL = 1 / 8
-"""A projected gradient that is usual, as a fraction of the clip."""
+"""The usual |g|, as a fraction of the clip."""
 LEAST_QUANTA = 8
-"""That a usual record has to move a weight by: rounding then takes at most a sixteenth of it."""
+"""Quanta by which a usual record has to move a weight. Rounding then changes the move by a sixteenth at most."""
 PART_TILES = 1024
-"""Tiles of a part, 16 MiB: the unit in which states are hashed, saved and fetched."""
+"""Tiles in a part (16 MiB). States are hashed, saved and fetched in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One parameter tensor's place."""
+    """Where one parameter tensor lies, and what its integers mean."""
 
     name: str
     shape: tuple[int, ...]
     exponent: int
     first: int
-    """Its first tile."""
+    """The tensor's first tile."""
 
     @property
     def elements(self) -> int:
@@ -54,20 +54,20 @@ class Slot:
         return -(-self.elements // TILE)
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
-        """This tensor's part of a flat vector of whole tiles, sharing its memory."""
+        """This tensor in a flat vector of whole tiles, as a view."""
         start = self.first * TILE
         return flat[start : start + self.elements].view(self.shape)
 
 
 @dataclass(frozen=True)
 class MasterLayout:
-    """Where each tensor lies and what its integers mean; the same on every peer, from the run's base on."""
+    """The slots of all tensors. They are the same on every peer, because the run's base fixes them."""
 
     slots: tuple[Slot, ...]
 
     @classmethod
     def of(cls, tensors: Sequence[tuple[str, Sequence[int], int]]) -> MasterLayout:
-        """From (name, shape, exponent) of each tensor in its order."""
+        """The layout of tensors that are given in order as (name, shape, exponent)."""
         slots: list[Slot] = []
         first = 0
         for name, shape, exponent in tensors:
@@ -77,7 +77,7 @@ class MasterLayout:
 
     @classmethod
     def for_weights(cls, tensors: Mapping[str, torch.Tensor]) -> MasterLayout:
-        """For a run that is being founded: exponents from the weights that it begins with.
+        """The layout of a run that begins with these weights.
 
         Raises:
             SpecError: a weight is not finite.
@@ -94,21 +94,21 @@ class MasterLayout:
 
     @cached_property
     def exponents(self) -> tuple[int, ...]:
-        """The distinct ones, in order: the columns of a table of quanta."""
+        """The distinct exponents in ascending order, the columns of a table of quanta."""
         return tuple(sorted({slot.exponent for slot in self.slots}))
 
     def kinds(self) -> torch.Tensor:
-        """Each tile's column in that table, uint8."""
+        """For each tile, its tensor's column in a table of quanta: uint8, (tiles)."""
         columns = [self.exponents.index(slot.exponent) for slot in self.slots]
         counts = torch.tensor([slot.tiles for slot in self.slots])
         return torch.tensor(columns, dtype=torch.uint8).repeat_interleave(counts)
 
     def steps(self) -> torch.Tensor:
-        """2^exponent for each column, float32."""
+        """2^exponent for each column: float32, (columns)."""
         return torch.tensor([2.0**exponent for exponent in self.exponents], dtype=torch.float32)
 
     def from_weights(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The master weights nearest to these, int32, (tiles · 4096), on the host."""
+        """The master weights that are nearest to these weights: int32, (tiles · 4096), on the CPU."""
         flat = torch.zeros(self.tiles * TILE, dtype=torch.int32)
         for slot in self.slots:
             scaled = tensors[slot.name].detach().cpu().double() * 2.0**-slot.exponent  # exact
@@ -116,24 +116,28 @@ class MasterLayout:
         return flat
 
     def to_weights(self, master: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weights as float32 tensors, each value rounded once."""
+        """The weights by name as float32 tensors. Each value is rounded once."""
         return {slot.name: slot.of(master).to(torch.float32) * 2.0**slot.exponent for slot in self.slots}
 
     def check_range(self, master: NDArray[np.int32]) -> None:
-        """Raises LedgerError if a weight has used up its tensor's room: the learning rate must be far too high."""
+        """Raises LedgerError if a weight is about to wrap. The learning rate is then far too high."""
         for slot in self.slots:
             start = slot.first * TILE
             values = master[start : start + slot.elements]
             if values.size and max(int(values.max()), -int(values.min())) >= 2**31 - 2**28:
                 raise LedgerError(
                     f"the weights {slot.name!r} have left the range of their integers",
-                    f"more than {HEADROOM} times their size at the beginning",
-                    "found a new run with a lower learning rate or clip",
+                    f"they have grown about {HEADROOM} times larger than they were at the beginning",
+                    "found a new run with a lower method.lr or method.clip",
                 )
 
 
 def exponent_for(name: str, tensor: torch.Tensor) -> int:
-    """The exponent that leaves HEADROOM: HEADROOM · max|w| ≤ 2^31 · 2^exponent."""
+    """The smallest exponent that leaves HEADROOM: HEADROOM · max|w| ≤ 2^31 · 2^exponent.
+
+    Raises:
+        SpecError: a weight is not finite.
+    """
     largest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
     if not math.isfinite(largest):
         raise SpecError(
@@ -144,10 +148,10 @@ def exponent_for(name: str, tensor: torch.Tensor) -> int:
 
 
 def check_learning_rate(method: SPSAMethod, layout: MasterLayout) -> None:
-    """Whether records move the weights by a sensible number of quanta; asked when a run is founded.
+    """Check, when a run is founded, that records move weights neither too little for their integers nor too far.
 
     Raises:
-        SpecError: a usual record would be lost in rounding, or the largest would come near to wrapping.
+        SpecError: rounding would swallow a usual record, or the largest record could make a weight wrap.
     """
     coarse, fine = max(layout.slots, key=lambda slot: slot.exponent), min(layout.exponents)
     usual = method.lr * method.clip * TYPICAL
@@ -155,15 +159,15 @@ def check_learning_rate(method: SPSAMethod, layout: MasterLayout) -> None:
     if quanta < LEAST_QUANTA:
         raise SpecError(
             f"the learning rate is too small for the weights {coarse.name!r}",
-            f"a usual record (an eighth of the clip) moves them by lr · clip / 8 = {usual:.3g}, which is {quanta:.2g} "
-            f"of their steps of 2^{coarse.exponent}; it has to be {LEAST_QUANTA}",
-            f"raise method.lr to {method.lr * LEAST_QUANTA / quanta:.2g}, or leave them out of model.trainable",
+            f"a usual record moves them by lr · clip / 8 = {usual:.3g}. That is {quanta:.2g} of their steps of "
+            f"2^{coarse.exponent}, and {LEAST_QUANTA} are needed",
+            f"raise method.lr to {method.lr * LEAST_QUANTA / quanta:.2g}, or take the weights out of model.trainable",
         )
     largest = method.lr * method.clip / 2.0**fine
     if largest > MOST_QUANTA:
         raise SpecError(
             "the learning rate is too large",
-            f"one record may move a weight by lr · clip = {method.lr * method.clip:.3g}, which is {largest:.2g} steps "
-            f"of 2^{fine}; at most {MOST_QUANTA} are allowed",
-            f"lower method.lr or method.clip {largest / MOST_QUANTA:.1f} times or more",
+            f"one record can move a weight by lr · clip = {method.lr * method.clip:.3g}. That is {largest:.2g} steps "
+            f"of 2^{fine}, and at most {MOST_QUANTA} are allowed",
+            f"divide method.lr or method.clip by {largest / MOST_QUANTA:.1f} or more",
         )

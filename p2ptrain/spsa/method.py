@@ -1,4 +1,4 @@
-"""One-byte SPSA, as what is outside of this package knows it: the contract of `method`."""
+"""What one-byte SPSA gives to the rest of the program: its side of the contract in `method`."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tens
     manifest = MasterManifest.decode(claim.manifest)
     problem = _problem(claim, manifest, tensors)
     if not problem and frozen not in (None, manifest.frozen):
-        problem = "the numbers that are not trained are not the run's"
+        problem = "the weights that are not trained differ from the run's"
     if problem:
         return Check("weights", False, problem)
-    unchecked = "rounded to float32: --run RUN_DIR checks that the logs lead to it"
-    return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}; {unchecked}")
+    told = f"height {claim.height}, state {claim.state.hex()}, rounded to float32"
+    return Check("weights", True, f"{told}; use --run RUN_DIR to check that the logs lead to it")
 
 
 def past_state(past: Past, state: MasterState) -> PastState:
-    """A state of the run, as it is exported."""
+    """A state of the run, ready to be exported."""
     weights = state.layout.to_weights(torch.from_numpy(state.master.copy()))
     return PastState(
         head=Head(state.records, NO_DIGEST, state.digest),
@@ -80,7 +80,7 @@ def past_state(past: Past, state: MasterState) -> PastState:
 
 
 def _digest_of(layout: MasterLayout, weights: Mapping[str, torch.Tensor]) -> Digest:
-    """Names weights as they are exported: the integers that they were rounded from can't be had back."""
+    """Names weights as they are exported, in float32. Their integers can't be computed back from them."""
     parts = [weights[slot.name].detach().to(torch.float32).contiguous().numpy() for slot in layout.slots]
     return digest_of(b"".join(part.tobytes() for part in parts))
 
@@ -88,11 +88,11 @@ def _digest_of(layout: MasterLayout, weights: Mapping[str, torch.Tensor]) -> Dig
 def _problem(claim: Claim, manifest: MasterManifest, tensors: Mapping[str, torch.Tensor]) -> str:
     """What is wrong with exported weights; empty if nothing is."""
     if digest_of(manifest.encoded) != claim.state or total(unpacked(manifest.position)) != claim.height:
-        return "the manifest is another state's"
+        return "the manifest belongs to another state"
     layout = manifest.layout()
     if {slot.name: slot.shape for slot in layout.slots} != {name: tuple(t.shape) for name, t in tensors.items()}:
-        return "names or shapes of the parameters are not the run's"
-    return "" if _digest_of(layout, tensors).hex() == claim.weights else "the numbers are not those that were exported"
+        return "names or shapes of the parameters differ from the run's"
+    return "" if _digest_of(layout, tensors).hex() == claim.weights else "the numbers differ from the exported ones"
 
 
 METHOD = Method(

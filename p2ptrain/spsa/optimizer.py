@@ -4,14 +4,14 @@
     for batch in batches:
         loss = spsa.step(batch)
 
-`step` applies what the others have measured, measures the loss L on both sides of a perturbation and says the projected
-gradient g in one byte (arXiv 2306.10015, algorithm 1):
+`step` applies what others have measured, measures the loss L on both sides of a perturbation, and sends the projected
+gradient g as one byte (arXiv 2306.10015, algorithm 1):
 
-    g = (L(θ + ε·z) − L(θ − ε·z)) / 2ε,    z = signs(run, author, session, index) ∈ {−1, +1}^d
-    θ ← θ − lr · decode(encode(g)) · z      on every peer, in whatever order the bytes arrive
+    g = (L(θ + ε·z) − L(θ − ε·z)) / 2ε      z = signs(run, author, session, index) ∈ {−1, +1}^d
+    θ ← θ − lr · ĝ · z                      ĝ is g rounded to one byte; on every peer, in whatever order bytes arrive
 
-No gradient is computed and nothing is waited for. `estimator` says how g is measured, `byte` how it is encoded, and
-`master` why the order does not matter.
+There is no backward pass, and no peer waits for another one. `estimator` says how g is measured, `byte` how it is
+rounded, and `master` why the order does not matter.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ from p2ptrain.state.logs import Log
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import Phase, Vitals, monotonic
 
-LOSS_SMOOTHING = 0.05
-RATE_SMOOTHING = 0.1
+LOSS_SMOOTHING, RATE_SMOOTHING = 0.05, 0.1
+"""Weights of the newest value in moving averages."""
 LEAST_TIMED = 16
-"""Records from which on the time that they take says something."""
+"""Fewer records at once are not timed."""
 LEAST_APPLIED = 256
-"""Records of others that a step applies if it must, however long that takes."""
+"""A step applies up to so many records of others, however long that takes."""
 
 log = logging.getLogger(__name__)
 
 
 class OneByteSPSA:
-    """Fine-tune `model` together with the other peers of `run`.
+    """Fine-tunes `model` together with the other peers of `run`.
 
-    Founds the run, joins it or resumes, whichever the `Run` was made for, and loads the swarm's weights into the
-    model, which is set to evaluation: dropout would differ between the two sides of a perturbation. Call
-    `wait_until_ready` before the first step. Between two steps the model's weights stand on one side of the last
-    perturbation; `global_parameters`, `finish` and `close` bring them back.
+    Founds the run, joins it or resumes it, as the `Run` says, and loads the swarm's weights into the model. Sets the
+    model to evaluation mode, because dropout would differ between the two sides of a perturbation. Call
+    `wait_until_ready` before the first step. Between two steps the model holds the weights of one side of the last
+    perturbation. `global_parameters`, `finish` and `close` restore θ.
 
     Args:
-        model: its trainable parameters are shared, its buffers are not; every peer must build the same names, shapes
-            and untrained weights.
-        loss_fn: the mean loss of the model on a batch, a scalar.
+        model: trainable parameters are shared, buffers are not. Every peer must build the same names, shapes and
+            untrained weights.
+        loss_fn: the model's mean loss on a minibatch, a scalar.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
-        bf16: make the working copy in bfloat16, half the memory, if its gradients agree with float32's on the first
-            batches; else warn and stay with float32. The shared weights are the same integers either way.
-        on_event: called on the network thread with a name and facts ("mark", "cut", "diverged", "progress", "replay").
-        stop: asked whenever this would wait for others; once it says True nothing waits any more.
+        bf16: keep the working copy in bfloat16, which takes half the memory, if its gradients agree with float32's on
+            the first minibatches. Otherwise warn and keep float32. The shared weights are the same integers in both.
+        on_event: called on the network thread with a name ("mark", "cut", "diverged", "progress", "replay") and facts.
+        stop: asked whenever this waits for others. Once it returns True, nothing waits any more.
 
     Raises:
         P2PTrainError: nobody to join, another model, a learning rate that rounding would swallow, …
@@ -86,38 +86,34 @@ class OneByteSPSA:
         on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._run, self._method, self._stop, self._loss, self._tell = run, run.spec.spsa, stop, loss_fn, on_event
+        self._run, self._method, self._stop, self._tell = run, run.spec.spsa, stop, on_event
         self._tensors = shared_parameters(model)
-        self._device = next(iter(self._tensors.values())).device
+        device = next(iter(self._tensors.values())).device
         model.eval()
         layout = MasterLayout.for_weights(self._tensors)
         if run.founding:
             check_learning_rate(self._method, layout)
         base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), digest_of_frozen(model))
         run.establish(base.digest, held_out)
-        self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
-        self._replica: Replica
-        self._estimator: Estimator
+        self._vitals = Vitals("starting", device=device_name(device), held_out=held_out)
         self._clock, self._may_halve = 0, bf16
         self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
         self._saved: Digest | None = None
-        """The state's digest, until a step changes the weights again."""
+        """Digest of the state that `save` has kept; None once the weights have moved on."""
         self.not_finite = 0
-        """Measurements that gave no number, and were said as zero."""
+        """Number of measurements that gave no finite g. They are sent as code 0."""
         self._exchange = Exchange(run, lambda: self._vitals, on_event)
         try:
             self._set_phase("joining")
-            self._load(self._exchange.start(base, stop) or base)
+            state = self._exchange.start(base, stop) or base
+            self._replica = Replica(run.id, self._method, state, device)
+            self._estimator = Estimator(self._method, self._replica, self._tensors, loss_fn)
         except BaseException:
             self._exchange.close()
             raise
 
-    def _load(self, state: MasterState) -> None:
-        self._replica = Replica(self._run.id, self._method, state, self._device)
-        self._estimator = Estimator(self._method, self._replica, self._tensors, self._loss)
-
     def wait_until_ready(self) -> None:
-        """Return when measuring can begin: caught up with the others, and `swarm.min_peers` of them ready.
+        """Return when this peer has caught up with the others, and training has begun or `swarm.min_peers` are ready.
 
         Raises:
             P2PTrainError: the network or the disk has failed for good.
@@ -132,16 +128,17 @@ class OneByteSPSA:
     # The loop ------------------------------------------------------------------------------------------------------
 
     def step(self, *batches: Any, tokens: int = 0) -> float:
-        """Apply what has arrived, measure on `method.batches_per_seed` batches and say what came out.
+        """Apply the records that have arrived, then measure `method.seeds_per_step` records of this peer's own.
 
         Args:
-            tokens: in these batches, for the tables.
+            batches: `method.batches_per_seed` minibatches, on each of which the loss is measured.
+            tokens: number of tokens that this step computes, for the tables.
 
         Returns:
-            The mean loss next to the weights; NaN if it is not finite.
+            The mean loss over both sides of all perturbations. It need not be finite.
 
         Raises:
-            ValueError: another number of batches.
+            ValueError: the number of minibatches is not `method.batches_per_seed`.
             TrainingError: an owner has revoked this peer.
             P2PTrainError: the network or the disk has failed for good.
         """
@@ -149,7 +146,7 @@ class OneByteSPSA:
         if self._vitals.phase != "training":
             self.wait_until_ready()
         if len(batches) != self._method.batches_per_seed:
-            raise ValueError(f"the spec wants {self._method.batches_per_seed} batches in a step, not {len(batches)}")
+            raise ValueError(f"a step takes {self._method.batches_per_seed} minibatches here, not {len(batches)}")
         self._apply_news()
         if self._may_halve:
             self._halve(batches)
@@ -164,18 +161,13 @@ class OneByteSPSA:
         self._may_halve = False
         agreement = self._estimator.halve(batches)
         if agreement >= LEAST_AGREEMENT:
-            log.info("the working copy is bfloat16: its gradients' correlation with float32's is %.3f", agreement)
+            log.info("the working copy is bfloat16: the correlation of its gradients with float32's is %.3f", agreement)
         else:
-            log.warning(
-                "the working copy stays float32: gradients measured in bfloat16 would have a correlation of %.2f with "
-                "the true ones, less than %g: ε = %g is too small for it",
-                agreement,
-                LEAST_AGREEMENT,
-                self._method.epsilon,
-            )
+            told = "the working copy stays float32: ε = %g is too small for bfloat16 (correlation %.2f, needed %g)"
+            log.warning(told, self._method.epsilon, agreement, LEAST_AGREEMENT)
 
     def _measure(self, batches: tuple[Any, ...]) -> float:
-        """One record; returns the loss."""
+        """Measure and send one record. Returns the loss."""
         key = seed_key(self._run.id, *self._exchange.log, self._exchange.measured)
         found = self._estimator.measure(key, batches)
         self.not_finite += not math.isfinite(found.gradient)
@@ -183,13 +175,13 @@ class OneByteSPSA:
         return found.loss
 
     def _apply_news(self) -> None:
-        """Bring the weights nearer to what stands, for no longer than a measurement takes."""
+        """Apply records that have arrived, for about as long as a measurement takes."""
         if self._exchange.view.revoked:
             self.halt()
             raise TrainingError(
                 "an owner of the run has revoked this peer",
-                "what it measures is taken back everywhere",
-                "ask an owner, or join with another identity",
+                "all peers take back what it has measured",
+                "ask an owner why, or join with another identity",
             )
         self._exchange.flush_if_due()
         most = LEAST_APPLIED
@@ -211,7 +203,7 @@ class OneByteSPSA:
             if monotonic() - told >= 1.0:
                 told = monotonic()
                 self._tell("replay", {"here": done, "in_all": in_all, "seconds": told - began})
-                self._stop()  # has the news told
+                self._stop()  # in a peer, this also prints the news
 
         self._replica.move(target, self._exchange, tell)
         moved = distance(before, target)
@@ -236,14 +228,14 @@ class OneByteSPSA:
     # Pausing -------------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Between two steps: say what is left, and that the others are not to wait for this peer any more. It still
-        serves; call `rest` meanwhile, and `resume` before the next step."""
+        """Between two steps: send what is left, and tell the others not to wait for this peer, which still serves them.
+        Call `rest` meanwhile, and `resume` before the next step."""
         self._exchange.flush()
         self._vitals = replace(self._vitals, tokens_per_second=0.0)
         self._set_phase("paused")
 
     def rest(self, seconds: float) -> None:
-        """Apply what the others have measured; returns after so many seconds, or when the run is complete.
+        """Apply what the others have measured. Returns after `seconds`, or when the run is complete.
 
         Raises:
             TrainingError: an owner has revoked this peer.
@@ -254,58 +246,60 @@ class OneByteSPSA:
         self._exchange.wait(lambda view: self.is_complete, seconds)
 
     def resume(self) -> None:
-        """Go on from the others' weights."""
+        """Catch up, and go on from the others' weights."""
         self.wait_until_ready()
 
     # Looking -------------------------------------------------------------------------------------------------------
 
     @property
     def exchange(self) -> Exchange:
-        """The network side: peers, events, the view of the logs."""
+        """The network side: peers, this peer's presence, the view of the logs."""
         return self._exchange
 
     @property
     def records(self) -> int:
-        """Records, of all peers, that are in the weights."""
+        """Number of records, of all peers, that are in the weights."""
         return total(self._replica.position)
 
     @property
     def height(self) -> int:
-        """The same, by the name that both methods share."""
+        """`records`, by the name that both methods share."""
         return self.records
 
     @property
     def head(self) -> Head:
-        """Which records are in the weights, and the state there if `save` kept it; else the newest state whose digest
-        this peer has computed."""
+        """The number of records in the weights, the digest of those that count, and the state: the one that `save` has
+        kept, else the newest one whose digest this peer has computed."""
         state = self._exchange.own_presence.state if self._saved is None else self._saved
         return Head(self.records, self._exchange.view.digest, state)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has as many records as its spec wants."""
+        """Whether the run has `method.total_records` records."""
         last = self._method.total_records
         return last is not None and total(self._exchange.standing()) >= last
 
     @property
     def vitals(self) -> Vitals:
+        """What this peer says of its training."""
         return self._vitals
 
     def global_parameters(self) -> dict[str, torch.Tensor]:
-        """The weights by the bare model's parameter names, in the working copy's precision on the training device: the
-        model's own, which this brings back from where the last measurement has left them."""
+        """The weights θ by the bare model's parameter names, on the training device. They are the model's own tensors,
+        float32 or bfloat16, which this restores."""
         self._estimator.restore()
         return {name: tensor.detach() for name, tensor in self._tensors.items()}
 
     def report_evaluation(self, records: int, loss: float) -> None:
-        """Tell the others the held-out loss of the weights after so many records."""
+        """Tell the others the held-out loss of the weights after `records` records."""
         told = float(loss) if math.isfinite(loss) else None
         self._vitals = replace(self._vitals, eval_height=int(records), eval_loss=told)
 
     # Saving and leaving --------------------------------------------------------------------------------------------
 
     def finish(self, timeout: float) -> bool:
-        """After the last step: say what is left, and stay until the same records stand for everyone (or `timeout`)."""
+        """After the last step: send what is left, and stay until the same records count for every peer. False: they did
+        not within `timeout` seconds."""
         self._exchange.flush()  # before others hear that there is nothing more to come
         self._set_phase("complete" if self.is_complete else self._vitals.phase)
         agreed = self._exchange.wait(lambda view: self._exchange.everyone_agrees(), timeout)
@@ -314,11 +308,7 @@ class OneByteSPSA:
         return agreed
 
     def save(self) -> MasterState:
-        """Keep the weights as a snapshot, for the next start; returns it.
-
-        Raises:
-            StorageError: the disk is full.
-        """
+        """Keep the weights as a snapshot for the next start, and return it. See `Snapshots.save` for errors."""
         self._exchange.flush()
         state = self._replica.state()
         self._exchange.save(state)
@@ -330,7 +320,7 @@ class OneByteSPSA:
         self._set_phase("halted")
 
     def close(self) -> None:
-        """Say what is left, say goodbye and stop exchanging. The `Run` stays open; close it too."""
+        """Send what is left, say goodbye and stop exchanging. The `Run` stays open; close it, too."""
         self._estimator.restore()
         try:
             self._exchange.flush()

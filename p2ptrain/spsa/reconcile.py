@@ -1,7 +1,7 @@
-"""Closing gaps between two peers: each says how long its logs are, and the shorter side pulls what it lacks.
+"""Closing gaps: a peer asks another one how far it has each log, and pulls the batches that it lacks.
 
-Three calls, all streams: `summary` (the logs and their last words), `batches` (of one log from an index on), `cuts`
-(revocations and proofs, few as they are); and one to bring a cut. What arrives is judged like anything else.
+Three streams answer: `summary` (each log's length and last digest), `batches` (of one log, from an index on) and `cuts`
+(all revocations and proofs). A call brings a cut. The receiver judges batches and cuts as if gossip had brought them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydantic import Field
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run import Digest, PeerId, Record
-from p2ptrain.run.keys import peer_id_from_key, public_bytes_of
 from p2ptrain.run.record import Count, DigestField, PeerIdField
-from p2ptrain.spsa.messages import SESSION_BYTES, Equivocation, LogBatch, Revocation, Session
+from p2ptrain.spsa.messages import Equivocation, LogBatch, Revocation, Session
+from p2ptrain.spsa.position import LOG_BYTES, log_from_bytes, log_to_bytes
 from p2ptrain.state.logs import Log, Logs
 from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Refused, Rpc
@@ -26,15 +26,17 @@ BATCHES_PER_CALL = 4096
 ENTRIES_PER_FRAME = 1024
 MOST_LOGS = 100_000
 LAST_WORDS = 8
-_ENTRY = 32 + SESSION_BYTES + 8 + LAST_WORDS
+"""Bytes of a log's last digest in a summary."""
+_ENTRY = LOG_BYTES + 8 + LAST_WORDS
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How far a peer has a log, and the beginning of the digest of its last batch there."""
+    """How far a peer has a log."""
 
     length: int
     last: bytes
+    """The first bytes of the digest of the log's last batch there."""
 
 
 class SummaryRequest(Record):
@@ -45,7 +47,7 @@ class SummaryRequest(Record):
 
 
 class BatchesRequest(Record):
-    """Batches of a log from the one on that holds record `start`."""
+    """Asks for the batches of a log, from the one that holds record `start` on."""
 
     kind: ClassVar[str] = "spsa-batches/1"
     max_bytes: ClassVar[int] = 256
@@ -57,7 +59,7 @@ class BatchesRequest(Record):
 
 
 class Bundle(Record):
-    """Some batches of one log, in their order."""
+    """Some batches of one log, in order."""
 
     kind: ClassVar[str] = "spsa-bundle/1"
 
@@ -72,7 +74,7 @@ class CutsRequest(Record):
 
 
 class GivenCut(Record):
-    """A revocation or a proof that somebody brings."""
+    """Brings a revocation or a proof."""
 
     kind: ClassVar[str] = "spsa-give-cut/1"
 
@@ -82,7 +84,7 @@ class GivenCut(Record):
 
 class Taken(Record):
     kind: ClassVar[str] = "spsa-taken/1"
-    max_bytes: ClassVar[int] = 512  # of a refusal, too, which has to say why
+    max_bytes: ClassVar[int] = 512  # holds for a refusal, too, whose text has to fit
 
 
 async def serve(
@@ -94,7 +96,7 @@ async def serve(
     take_cut: Callable[[bytes], None],
     throttle: Throttle = UNLIMITED,
 ) -> None:
-    """Answer the four calls; logs, which are long, no faster than `throttle` says."""
+    """Answer the four calls. Logs are sent no faster than `throttle` allows."""
 
     async def summary(_peer: PeerId, request: SummaryRequest) -> AsyncGenerator[bytes, None]:
         for frame in _frames(ends()) if request.run == run else ():
@@ -117,8 +119,8 @@ async def serve(
 
     async def given(_peer: PeerId, request: GivenCut) -> Taken:
         if request.run != run:
-            raise Refused("another run's")
-        take_cut(request.record)  # raises MalformedError, which the caller is told
+            raise Refused("the cut is for another run")
+        take_cut(request.record)  # the caller is told of a MalformedError
         return Taken()
 
     await rpc.serve(GivenCut.kind, GivenCut, given)
@@ -128,7 +130,7 @@ async def serve(
 
 
 async def ask_summary(rpc: Rpc, peer: PeerId, run: Digest) -> dict[Log, End]:
-    """Raises RpcError, MalformedError."""
+    """How far a peer has each log. Raises RpcError or MalformedError if it does not say so."""
     found: dict[Log, End] = {}
     async for frame in rpc.stream(peer, SummaryRequest.kind, SummaryRequest(run=run)):
         found.update(_entries(frame))
@@ -138,7 +140,7 @@ async def ask_summary(rpc: Rpc, peer: PeerId, run: Digest) -> dict[Log, End]:
 
 
 async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int) -> AsyncGenerator[LogBatch, None]:
-    """What the peer has of a log from the batch on that holds record `start`; raises RpcError, MalformedError."""
+    """The batches of a peer's log, from the one that holds record `start` on. Raises RpcError or MalformedError."""
     while True:
         request = BatchesRequest(run=run, author=log.author, session=log.session, start=start)
         count = 0
@@ -146,7 +148,7 @@ async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int)
             for data in Bundle.decode(frame).batches:
                 batch = LogBatch.decode(data)
                 if batch.log != log or batch.stop <= start:
-                    raise MalformedError("a batch was not asked for")
+                    raise MalformedError("the peer sent a batch that was not asked for")
                 start, count = batch.stop, count + 1
                 yield batch
         if count < BATCHES_PER_CALL:
@@ -154,21 +156,18 @@ async def ask_batches(rpc: Rpc, peer: PeerId, run: Digest, log: Log, start: int)
 
 
 async def ask_cuts(rpc: Rpc, peer: PeerId, run: Digest) -> AsyncGenerator[bytes, None]:
-    """Encoded revocations and proofs; raises RpcError."""
+    """All revocations and proofs of a peer, encoded. Raises RpcError."""
     async for frame in rpc.stream(peer, CutsRequest.kind, CutsRequest(run=run)):
         yield frame
 
 
 async def give_cut(rpc: Rpc, peer: PeerId, cut: Revocation | Equivocation) -> None:
-    """Have a peer take it and pass it on; raises RpcError if it does not."""
+    """Bring a cut to a peer, which passes it on. Raises RpcError if the peer does not take it."""
     await rpc.call(peer, GivenCut.kind, GivenCut(run=cut.run, record=cut.encoded), Taken)
 
 
 def _frames(ends: Mapping[Log, End]) -> Iterator[bytes]:
-    entries = [
-        public_bytes_of(log.author) + log.session + end.length.to_bytes(8, "big") + end.last
-        for log, end in ends.items()
-    ]
+    entries = [log_to_bytes(log) + end.length.to_bytes(8, "big") + end.last for log, end in ends.items()]
     for at in range(0, len(entries), ENTRIES_PER_FRAME):
         yield b"".join(entries[at : at + ENTRIES_PER_FRAME])
 
@@ -179,9 +178,8 @@ def _entries(frame: bytes) -> dict[Log, End]:
     found = {}
     for at in range(0, len(frame), _ENTRY):
         entry = frame[at : at + _ENTRY]
-        log = Log(peer_id_from_key(entry[:32]), entry[32 : 32 + SESSION_BYTES])
-        length = int.from_bytes(entry[32 + SESSION_BYTES : -LAST_WORDS], "big")
+        length = int.from_bytes(entry[LOG_BYTES:-LAST_WORDS], "big")
         if length >= 2**40:
-            raise MalformedError("a log is longer than any")
-        found[log] = End(length, entry[-LAST_WORDS:])
+            raise MalformedError("a summary names a log that is longer than possible", f"{length} records")
+        found[log_from_bytes(entry)] = End(length, entry[-LAST_WORDS:])
     return found

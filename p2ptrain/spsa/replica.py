@@ -1,6 +1,8 @@
-"""This peer's master weights, and moving them: the one function behind training, catching up, cuts, marks, replays.
+"""This peer's master weights, and the one function that moves them from position to position.
 
-move: from one position to another, by adding the records that lie between and taking back those that lie beyond
+    master += Σ quanta(record) · z(record)          over the records to add, minus the same over those to take back
+
+Training, catching up, cuts, marks and replays all use `Replica.move`.
 """
 
 from __future__ import annotations
@@ -22,45 +24,49 @@ from p2ptrain.spsa.state import MasterState
 from p2ptrain.state.logs import Log
 
 RECORDS_AT_ONCE = 256
-"""Of one call of the kernels."""
+"""Records in one call of the kernels."""
+HOST = torch.device("cpu")
 
+Progress = Callable[[int, int], None]
+"""Called with the number of records done, and of all that have to be done."""
 Row = NDArray[np.int32]
-"""The quanta of one record, (exponents)."""
+"""The quanta of one record: (exponents)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Records of a log that lie together and share a clock."""
+    """Neighbouring records of a log that share a clock."""
 
     start: int
     codes: bytes
-    """int8."""
+    """One int8 code for each record."""
     clock: int
 
     def within(self, start: int, stop: int) -> int:
-        """How many of them lie from `start` to `stop`."""
+        """The number of these records from index `start` to `stop` (exclusive)."""
         return max(0, min(stop, self.start + len(self.codes)) - max(start, self.start))
 
 
 class Records(Protocol):
-    """Where the records of logs are found."""
+    """Where a replica finds records."""
 
     def pieces(self, log: Log, start: int, stop: int) -> Iterable[Piece]:
-        """Records `start` to `stop`, in pieces that may reach beyond either.
+        """Records `start` to `stop` (exclusive) of a log. The first and the last piece may hold more than these.
 
         Raises:
-            LedgerError: they are not all here.
+            LedgerError: not all of these records are here.
         """
 
 
 class Replica:
-    """Master weights on a device, and the position that they are at. One thread at a time may use it.
+    """Master weights on a device, and their position. One thread at a time may use it.
 
     Args:
-        method: the run's learning rate, clip and schedule.
+        method: has the run's learning rate, schedule and clip.
+        state: where the replica begins.
     """
 
-    def __init__(self, run: Digest, method: SPSAMethod, state: MasterState, device: torch.device) -> None:
+    def __init__(self, run: Digest, method: SPSAMethod, state: MasterState, device: torch.device = HOST) -> None:
         self._run, self._method, self.layout, self._frozen = run, method, state.layout, state.frozen
         self._kernels = kernels_for(device)
         self._master = torch.tensor(state.master, device=device)
@@ -69,26 +75,16 @@ class Replica:
         self._waiting = _Waiting(len(state.layout.exponents))
         self.position: Position = dict(state.position)
 
-    @classmethod
-    def base(cls, run: Digest, method: SPSAMethod, state: MasterState) -> Replica:
-        """On the host, to compute states from."""
-        return cls(run, method, state, torch.device("cpu"))
-
-    def move(
-        self, target: Position, records: Records, progress: Callable[[int, int], None] = lambda done, in_all: None
-    ) -> None:
-        """Add and take back records until the weights are at `target`; exact, whatever the way.
-
-        Args:
-            progress: called with (records done, in all).
+    def move(self, target: Position, records: Records, progress: Progress = lambda done, in_all: None) -> None:
+        """Take back and add records until the weights are at `target`. The result depends only on `target`.
 
         Raises:
-            LedgerError: a record is missing; `position` says how far this has come.
+            LedgerError: a record is missing. `position` then says how far the weights have come.
         """
         spans = list(_between(self.position, target))
         in_all, done = sum(stop - start for _, start, stop, _ in spans), 0
         for log, start, stop, sign in spans:
-            # All of them before the first is used: what is half taken back would be no position.
+            # Read all records before using the first: with half of them applied, the weights would be at no position.
             for piece in list(records.pieces(log, start, stop)):
                 for index, row in self._rows(piece, start, stop):
                     self._waiting.put(seed_key(self._run, log.author, log.session, index), sign * row)
@@ -100,7 +96,7 @@ class Replica:
         self.position = {log: count for log, count in self.position.items() if count}
 
     def _rows(self, piece: Piece, start: int, stop: int) -> Iterator[tuple[int, Row]]:
-        """(index, quanta) of a piece's records from `start` to `stop`, without those that say zero."""
+        """(index, quanta) of a piece's records from `start` to `stop`, without those of code 0."""
         step = rate_step(self._method, piece.clock)
         for index, code in enumerate(np.frombuffer(piece.codes, dtype=np.int8).tolist(), piece.start):
             if code and start <= index < stop:
@@ -110,29 +106,34 @@ class Replica:
         self._kernels.add(self._master, self._kinds, *self._waiting.take())
 
     def perturb(self, key: int, amplitude: float, out: torch.Tensor) -> None:
-        """Write the weights, moved by `amplitude` along a perturbation, to a flat vector on the same device."""
+        """Write the weights, moved by `amplitude` along a perturbation, to a flat vector.
+
+        Args:
+            key: the 64-bit key of the perturbation.
+            out: float32 or bfloat16, (elements), on the replica's device.
+        """
         given = self._master, self._kinds, self._steps, key, amplitude, out
         self._kernels.perturb(*given, *self._waiting.take())
 
     def weights(self, out: torch.Tensor) -> None:
-        """Write the weights themselves."""
+        """Write the weights themselves to `out`, see `perturb`."""
         self.perturb(0, 0.0, out)
 
     def state(self) -> MasterState:
-        """A copy of what the weights are now, on the host."""
+        """A copy of the weights and their position, on the CPU."""
         self._add()
         master = self._master.to("cpu", copy=True).numpy()
         return MasterState(self.layout, dict(self.position), master, self._frozen)
 
     @property
     def elements(self) -> int:
-        """Of the flat vector, with what pads it."""
+        """Length of the flat vector of weights, padding included."""
         return self._master.numel()
 
 
 class _Waiting:
-    """Records that are in the position and not yet in the weights, so that many share a pass over these, and the last
-    few the pass that reads them anyway."""
+    """Records that the position counts already, but that are not in the weights yet. So many records share one pass
+    over the weights, and the last ones share the pass that reads the weights anyway."""
 
     def __init__(self, kinds: int) -> None:
         self._kinds = kinds
@@ -147,14 +148,14 @@ class _Waiting:
         self._rows.append(row)
 
     def take(self) -> tuple[list[int], torch.Tensor]:
-        """Keys and quanta, int32 (records, kinds); none are left."""
+        """Empties this. Returns the keys, and the quanta as int32, (records, kinds)."""
         keys, rows = self._keys, np.array(self._rows, dtype=np.int32).reshape(len(self._keys), self._kinds)
         self._keys, self._rows = [], []
         return keys, torch.from_numpy(rows)
 
 
 def _between(applied: Position, target: Position) -> Iterator[tuple[Log, int, int, int]]:
-    """(log, start, stop, ±1): what to take back, then what to add, in the order of logs."""
+    """(log, start, stop, ±1): first all records to take back (−1), then all to add (+1), in the order of logs."""
     logs = sorted({*applied, *target})
     for log in logs:
         if applied.get(log, 0) > target.get(log, 0):

@@ -1,5 +1,5 @@
-"""Everything of a one-byte exchange that lives on the network thread: it hears batches, keeps them, pulls what it has
-missed, and agrees on marks. What computes or writes runs on two worker threads.
+"""The part of a one-byte exchange that lives on the network thread. It hears batches, keeps them, pulls those that it
+has missed, and agrees on marks. Two worker threads do what computes or writes.
 """
 
 from __future__ import annotations
@@ -37,27 +37,22 @@ from p2ptrain.swarm.rpc import RateLimit
 
 TICK_SECONDS = 1.0
 FIRST_SECONDS = 30.0
+"""Seconds for which a newcomer looks for a peer that answers its first pull."""
 PULL_SECONDS = 60.0
-"""The longest that one peer is asked."""
+"""Seconds that one pull from one peer may take."""
 DIFFERENT_SECONDS = 6.0
-"""How long a peer may say something that is not known here before it is asked for it."""
+"""Seconds before this peer pulls from one whose records differ: gossip may still bring them."""
 RECENT_DIGESTS = 256
 NEW_LOGS_RATE, NEW_LOGS_BURST = 0.2, 20.0
-"""Of one author by gossip; what is beyond waits until it is pulled."""
+"""New logs of one author that gossip may bring, per second and at once. Further ones wait until they are pulled."""
 
 log = logging.getLogger(__name__)
 
 
 class Shell:
-    """The network side of one peer's part in a run; see `diloco.shell`, its twin."""
+    """The network side of one peer's part in a run. Its twin is `diloco.shell`."""
 
-    def __init__(
-        self,
-        run: Run,
-        report: Callable[[], Vitals],
-        show: Callable[[View], None],
-        tell: Tell,
-    ) -> None:
+    def __init__(self, run: Run, report: Callable[[], Vitals], show: Callable[[View], None], tell: Tell) -> None:
         self._run, self._report, self._show_view, self._tell = run, report, show, tell
         self._swarm = run.swarm
         self.archive = Archive(run.folder.ledger)
@@ -78,26 +73,23 @@ class Shell:
         self.spawn = self._background.spawn
         self._remembered: set[PeerId] = set()
         self._agreed: dict[PeerId, float] = {}
-        """When this peer last knew everything that another one did."""
+        """For each peer, when this one last had all its records."""
         self._recent: OrderedDict[Digest, None] = OrderedDict()
-        """What this peer has heard, lately and now: another one may be a batch behind."""
+        """Digests of the records here, now and lately: a peer that announces an older one is only a bit behind."""
         self._expected: set[PeerId] = set()
+        """Peers in the directory at the start."""
         self._needed: Position = {}
-        """What the state holds that this peer began with: these records, too, must be here to be taken back."""
+        """The records in the state from which this peer began. They have to be here, in case some are taken back."""
         self._searched: set[tuple[PeerId, Log]] = set()
         self._started = monotonic()
         self._view = View({}, self.book.digest({}))
         self._refused: Counter[str] = Counter()
-        """Batches that were not used, by reason."""
+        """Number of batches that were not used, by reason."""
 
     # Starting --------------------------------------------------------------------------------------------------------
 
     async def start(self, base: MasterState) -> MasterState:
-        """Resume, found or join; returns the state to start from, at or before what stands.
-
-        Raises:
-            P2PTrainError: nobody to join, another model, no space on the disk.
-        """
+        """See `Exchange.start`. The records that count may go beyond the returned state."""
         await self._workers.compute(self.archive.read_into, self.book)
         self._on_disk = self.book.lengths()
         self._publish_view()
@@ -125,13 +117,13 @@ class Shell:
         return state
 
     async def stop(self) -> None:
-        """Say goodbye; nothing is heard or done any more."""
+        """Say goodbye. Afterwards nothing is heard or done."""
         self.membership.listener = None
         await self._background.stop()
         await self.membership.close()
 
     def save_and_end(self) -> None:
-        """After `stop`, on any thread: note where the others were, and end the workers."""
+        """After `stop`, on any thread: note the others' addresses, and end the workers."""
         self._workers.end(self._note_peers)
 
     # What the swarm says (network thread) ----------------------------------------------------------------------------
@@ -139,7 +131,7 @@ class Shell:
     def heard(self, presence: Presence, news: bytes) -> None:
         if presence.commit in self._recent:
             self._agreed[presence.author] = monotonic()
-        self._show_view(self._view)  # whoever waits for others to agree looks again
+        self._show_view(self._view)  # wakes a trainer that waits until others agree
         self.spawn(self.marks.compare(presence))
 
     def message(self, origin: PeerId, kind: str, data: bytes) -> None:
@@ -153,16 +145,16 @@ class Shell:
             raise MalformedError("a message of an unknown kind")
 
     def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
-        self._show_view(self._view)  # whoever waits for peers looks again
+        self._show_view(self._view)  # wakes a trainer that waits for peers
         if live.keys() - self._remembered:
             self._remembered = set(live)
             self.spawn(self._workers.write(self._note_peers))
 
     def resumed(self) -> None:
-        pass
+        """Nothing has to be done: the next tick pulls what was missed."""
 
     def _hear_batch(self, origin: PeerId, data: bytes) -> None:
-        batch = LogBatch.decode(data)  # membership counts what is malformed
+        batch = LogBatch.decode(data)  # membership counts malformed messages
         if batch.log.author != origin:
             self._refused["not its author's"] += 1
             return
@@ -172,7 +164,7 @@ class Shell:
         self._take(batch, origin)
 
     def _take(self, batch: LogBatch, source: PeerId) -> Verdict:
-        """Judge what arrived by whatever way, and keep it if it is next in its log."""
+        """Judge a batch that gossip or a pull has brought, and keep it if it is the next one of its log."""
         verdict = self.book.judge(batch)
         match verdict:
             case Verdict.NEXT:
@@ -183,7 +175,7 @@ class Shell:
                     self.spawn(self._write())
             case Verdict.AHEAD:
                 self._refused["gap"] += 1
-                self._agreed.pop(source, None)  # pulled at the next tick
+                self._agreed.pop(source, None)  # the next tick pulls from it
             case Verdict.CUT:
                 self._refused["cut"] += 1
             case Verdict.BACKWARDS:
@@ -192,11 +184,13 @@ class Shell:
                 self.spawn(self._convict(batch))
             case Verdict.PARTED:
                 self._refused["forged"] += 1
-                self._search(source, batch.log)
+                if (source, batch.log) not in self._searched:  # once: forgers could make this peer read again and again
+                    self._searched.add((source, batch.log))
+                    self.spawn(self._read_from_the_beginning(source, batch.log))
         return verdict
 
     async def _write(self) -> None:
-        """Batches that have arrived, to disk; only what is there is shown to the trainer and to others."""
+        """Write batches that have arrived to disk. Only those on disk are shown to the trainer and to others."""
         try:
             while self._unwritten:
                 batches, self._unwritten = self._unwritten, []
@@ -227,14 +221,14 @@ class Shell:
             stored = await self._workers.compute(self.archive.batch_at, batch.log, batch.start)
         self._take_cut(self.book.proof(batch, stored).encoded)
 
-    def _take_cut(self, record: bytes) -> None:
-        """A revocation or a proof: it takes effect, is kept, and is told to others once."""
-        cut = take_cut(self.book, record, self.membership.knows)
-        if cut is None:
-            return
-        log.warning("%s", _told(cut))
-        self._tell("cut", {"text": _told(cut)})
-        self.spawn(self._keep_cut(cut))
+    def _take_cut(self, data: bytes) -> None:
+        """Have a revocation or a proof take effect. If it is new, keep it and pass it on."""
+        cut = take_cut(self.book, data, self.membership.knows)
+        if cut is not None:
+            text = cut.words
+            log.warning("%s", text)
+            self._tell("cut", {"text": text})
+            self.spawn(self._keep_cut(cut))
 
     async def _keep_cut(self, cut: Revocation | Equivocation) -> None:
         await self._workers.compute(self.archive.keep_cut, cut)
@@ -242,13 +236,8 @@ class Shell:
         self._publish_view()
         await self.membership.publish(cut)
 
-    def _search(self, source: PeerId, name: Log) -> None:
-        """What does not follow is forged, or the log was contradicted before: read it from the beginning, once."""
-        if (source, name) not in self._searched:
-            self._searched.add((source, name))
-            self.spawn(self._read_from_the_beginning(source, name))
-
     async def _read_from_the_beginning(self, source: PeerId, name: Log) -> None:
+        """The whole log shows whether a batch is forged, or its author contradicted itself in an earlier one."""
         with contextlib.suppress(RpcError, MalformedError):
             await self._pull_log(source, name, 0)
 
@@ -264,7 +253,7 @@ class Shell:
             await self.marks.tick(self._view.standing, self.trainers())
 
     def _pull_from_one(self) -> None:
-        """Ask a peer that has long been different, or was never asked; news on their way need no asking."""
+        """Pull from a peer whose records have differed for some time, or that was never asked."""
         if self._pulling:
             return
         now = monotonic()
@@ -278,7 +267,7 @@ class Shell:
             self.spawn(self.pull(random.choice(different)))
 
     def _has_caught_up(self) -> bool:
-        """Everything has been had of one peer at least, if there are any, and those in the directory were heard."""
+        """Whether this peer has all records of another one, or is alone, and has heard all peers in the directory."""
         live = {peer for peer, seen in self.membership.live.items() if seen.phase != "joining"}
         unheard = self._expected - self.membership.live.keys() and monotonic() - self._started < GONE_AFTER
         if unheard or self._writing or not self.book.holds(self._needed):
@@ -286,7 +275,7 @@ class Shell:
         return not live or bool(live & self._agreed.keys())
 
     async def _pull_at_first(self) -> None:
-        """A newcomer asks whomever it hears, before it chooses a snapshot: it has to know what was cut."""
+        """A newcomer pulls before it chooses a snapshot, because it has to know what was cut."""
         deadline = monotonic() + FIRST_SECONDS
         while not self._agreed and monotonic() < deadline:
             for peer, seen in list(self.membership.live.items()):
@@ -295,12 +284,12 @@ class Shell:
             await asyncio.sleep(TICK_SECONDS / 4)
 
     async def pull(self, peer: PeerId) -> None:
-        """Whatever this peer has and the logbook lacks."""
+        """Fetch all cuts and records that a peer has and this one lacks."""
         run = self._run.id
         try:
             async with asyncio.timeout(PULL_SECONDS):
-                async for record in ask_cuts(self._swarm.rpc, peer, run):
-                    self._take_cut(record)
+                async for data in ask_cuts(self._swarm.rpc, peer, run):
+                    self._take_cut(data)
                 summary = await ask_summary(self._swarm.rpc, peer, run)
                 for name, end in sorted(summary.items()):
                     if not self.membership.knows(name.author):
@@ -311,7 +300,7 @@ class Shell:
                         await self._pull_log(peer, name, start)
                 self._agreed[peer] = monotonic()
         except (RpcError, MalformedError, TimeoutError) as error:
-            log.info("%s could not be asked for what is missing: %s", short_peer(peer), error)
+            log.info("missing records could not be pulled from %s: %s", short_peer(peer), error)
         finally:
             self._pulling = False
 
@@ -337,19 +326,19 @@ class Shell:
         await self.membership.beat()
 
     def trainers(self) -> frozenset[PeerId]:
-        """Who measures or is ready to, this peer included."""
+        """The peers that train or are ready to, this one included."""
         return trainers_of(self.membership, self._swarm.peer_id, self._report().phase)
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Others' messages and batches that were not used, counted by reason."""
+        """Number of others' messages and batches that were not used, by reason."""
         return self._refused + self.membership.dropped
 
     async def say(self, batch: LogBatch) -> None:
-        """Announce a batch of this peer's own, which is on disk."""
+        """Announce this peer's own batch, which is on disk already."""
         verdict = self.book.judge(batch)
         if verdict is Verdict.CUT:
-            return  # revoked meanwhile
+            return  # an owner has revoked this peer meanwhile
         assert verdict is Verdict.NEXT, "only this peer writes to its log"
         self.book.append(batch)
         self._on_disk[batch.log] = batch.stop
@@ -362,10 +351,3 @@ class Shell:
 
     def _note_peers(self) -> None:
         self._run.remember_peers(list(self.membership.live.values()))
-
-
-def _told(cut: Revocation | Equivocation) -> str:
-    if isinstance(cut, Revocation):
-        return f"an owner has revoked {short_peer(cut.revoked)}: what it said is taken back"
-    name, at = cut.proven()
-    return f"{short_peer(name.author)} contradicted itself: its log ends at record {at}, the rest is taken back"

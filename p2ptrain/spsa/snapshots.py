@@ -1,4 +1,4 @@
-"""Snapshots of one-byte SPSA: the run's base and the states at the last marks. See `method.shelf` for how they last."""
+"""Snapshots of a one-byte run: the run's base and the newest states. `method.shelf` says how they are kept on disk."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from p2ptrain.spsa.state import Integers, MasterManifest, MasterState
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
 
 KEPT = 2
-"""Newest ones that stay, beside the base."""
+"""The newest snapshots stay, so many of them, and the base."""
 
 log = logging.getLogger(__name__)
 
 
 class Snapshots(Shelf):
-    """Those of one run in its folder. Any thread may call."""
+    """The snapshots of one run in its folder. Any thread may call."""
 
     def __init__(self, folder: RunFolder, blobs: Blobs, limits: Limits) -> None:
         super().__init__(folder, blobs)
         self._limits = limits
 
     def save(self, state: MasterState) -> None:
-        """Write a snapshot, offer it, and let go of what is older than the last few.
+        """Write a snapshot, offer it to others, and delete old ones.
 
         Raises:
-            StorageError: the disk is full; the snapshots before are untouched.
+            StorageError: the disk is full. The snapshots before are untouched.
             LedgerError: a weight has left the range of its integers.
         """
         state.layout.check_range(state.master)
@@ -38,11 +38,13 @@ class Snapshots(Shelf):
             self._prune()
 
     def restore(self, held: Callable[[Position], bool]) -> MasterState | None:
-        """After a restart: the newest one that is whole and whose records are here, since they may have to be taken
-        back. Offers all that are whole, and forgets the others.
+        """After a restart, offer all whole snapshots to others and drop the damaged ones.
 
         Args:
-            held: whether all records of a position are here.
+            held: whether all records of a position are here. They are needed if some have to be taken back later.
+
+        Returns:
+            The newest whole snapshot whose records are here; None if there is none.
         """
         newest = None
         for row in self.rows():
@@ -56,28 +58,24 @@ class Snapshots(Shelf):
         return newest
 
     def keep_only(self, allowed: Callable[[Position], bool]) -> None:
-        """Forget those that hold records which count no more: who starts from them could not take these back."""
+        """Drop the snapshots that hold cut records: a newcomer that started from one could not take them back."""
         with self.lock:
-            rows = self.rows()
-            self.drop([row for row in rows if not allowed(_position_of(row))])
+            positions = [(row, unpacked(MasterManifest.decode(row.manifest).position)) for row in self.rows()]
+            self.drop([row for row, position in positions if not allowed(position)])
 
     def _prune(self) -> None:
         rows = self.rows()
         kept = rows if self._limits.archive else [*rows[:KEPT], *rows[KEPT:][-1:]]
         while len(kept) > 1 and not self._fits(kept):
-            kept = kept[:-1]  # the base first: the others can be computed from, too
+            kept = kept[:-1]  # the base goes first: any other snapshot can be replayed from, too
         self.drop([row for row in rows if row not in kept])
         self.keep_files({digest for row in kept for digest in _parts_of(row)})
 
     def _fits(self, rows: Sequence[SnapshotRow]) -> bool:
-        """Whether these and the next one are within the volunteer's limit."""
+        """Whether these snapshots and the next one are within the volunteer's disk limit."""
         if self._limits.disk is None:
             return True
         return self.bytes_of(digest for row in (rows[0], *rows) for digest in _parts_of(row)) <= self._limits.disk
-
-
-def _position_of(row: SnapshotRow) -> Position:
-    return unpacked(MasterManifest.decode(row.manifest).position)
 
 
 def _parts_of(row: SnapshotRow) -> list[Digest]:
@@ -85,10 +83,11 @@ def _parts_of(row: SnapshotRow) -> list[Digest]:
 
 
 def load_state(folder: RunFolder, row: SnapshotRow) -> MasterState:
-    """Read a snapshot from disk, checked.
+    """Read a snapshot from disk and check it.
 
     Raises:
-        StorageError, MalformedError: a file is missing or damaged.
+        StorageError: a file is missing or damaged.
+        MalformedError: the manifest is damaged.
     """
 
     def part(digest: Digest) -> Integers:

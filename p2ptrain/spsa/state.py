@@ -1,9 +1,9 @@
-"""A state of a run: the master weights after so many records of each log, named by its digest.
+"""A state of a run: the master weights at a position, named by their digest.
 
-    state digest = digest of MasterManifest(tensors, position, digests of the parts)
+    state digest = digest of MasterManifest(frozen, tensors, position, digests of the parts)
 
-The parts are ranges of 1024 tiles, little-endian int32. As sums commute, a state is a function of the run's base and
-of the position alone: equal positions mean equal digests, whatever order the records came in.
+A part is a range of 1024 tiles, in little-endian int32. Sums commute, so a state depends only on the run's base and on
+the position: equal positions mean equal digests, whatever order the records came in.
 """
 
 from __future__ import annotations
@@ -35,20 +35,25 @@ Shape = Annotated[tuple[Count, ...], Field(max_length=8)]
 
 
 class MasterManifest(Record):
-    """What a state consists of, by digest. A blob that can be fetched like any other."""
+    """Names everything that a state consists of. Peers fetch it like any other blob."""
 
     kind: ClassVar[str] = "master/1"
     max_bytes: ClassVar[int] = MAX_MANIFEST_BYTES
 
     frozen: DigestField
-    """Digest of the weights that are not trained; all zero if there are none."""
+    """Digest of the weights that are not trained; zeros if there are none."""
     tensors: Annotated[tuple[tuple[Text, Shape, Exponent], ...], Field(min_length=1, max_length=100_000)]
+    """(name, shape, exponent) of each trained tensor."""
     position: Annotated[bytes, Field(max_length=MAX_MANIFEST_BYTES)]
-    """Packed: see `position`."""
+    """See `position.packed`."""
     parts: Annotated[tuple[DigestField, ...], Field(min_length=1, max_length=1_000_000)]
 
     def layout(self) -> MasterLayout:
-        """Raises MalformedError if the parts can't be those of the tensors."""
+        """The layout of the tensors.
+
+        Raises:
+            MalformedError: the tensors are too large, or the number of parts does not fit them.
+        """
         if sum(int(np.prod(shape, dtype=object)) for _, shape, _ in self.tensors) > MOST_ELEMENTS:
             raise MalformedError("a state is larger than any model")
         layout = MasterLayout.of(self.tensors)
@@ -59,7 +64,7 @@ class MasterManifest(Record):
 
 @dataclass(frozen=True)
 class MasterState:
-    """Master weights that nobody may change any more, and where in the logs they stand."""
+    """Master weights at a position. They are read-only."""
 
     layout: MasterLayout
     position: Position
@@ -76,8 +81,8 @@ class MasterState:
 
     @cached_property
     def parts(self) -> tuple[tuple[Manifest, Integers], ...]:
-        """Each part's chunk digests and numbers."""
-        return tuple((Manifest.of(part.data.cast("B")), part) for part in _cut(self.master))
+        """The chunk digests and the numbers of each part."""
+        return tuple((Manifest.of(part.data.cast("B")), part) for part in _split(self.master))
 
     @cached_property
     def manifest(self) -> MasterManifest:
@@ -94,10 +99,13 @@ class MasterState:
 
     @classmethod
     def assemble(cls, manifest: MasterManifest, part: Callable[[Digest], Integers]) -> MasterState:
-        """From parts that are found by digest.
+        """The state that a manifest describes.
+
+        Args:
+            part: finds a part by its digest: int32, (elements).
 
         Raises:
-            MalformedError: they do not make up a state.
+            MalformedError: the parts do not make up a state.
         """
         layout = manifest.layout()
         parts = [part(digest) for digest in manifest.parts]
@@ -107,6 +115,6 @@ class MasterState:
         return cls(layout, unpacked(manifest.position), np.concatenate(parts), manifest.frozen)
 
 
-def _cut(master: Integers) -> Iterator[Integers]:
+def _split(master: Integers) -> Iterator[Integers]:
     for at in range(0, len(master), PART_ELEMENTS):
         yield master[at : at + PART_ELEMENTS]

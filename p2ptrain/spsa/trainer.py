@@ -1,4 +1,4 @@
-"""A peer that trains by one-byte SPSA: the task's loss on both sides of perturbations, and evaluation by turns."""
+"""A peer that trains a task by one-byte SPSA. Peers evaluate by turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p2ptrain.tasks import Task
 
 SAVE_SECONDS = 60.0
 RECORDS_PER_HEIGHT = 32
-"""What counts as a height where a spec speaks of heights."""
+"""Records that count as one height where a spec gives a number of heights."""
 
 
 class SPSATrainer:
@@ -25,16 +25,10 @@ class SPSATrainer:
     def __init__(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> None:
         self._run, self._task, self._method = run, task, run.spec.spsa
         self.optimizer = OneByteSPSA(
-            task.model,
-            task.loss_on,
-            run,
-            held_out=task.held_out_digest,
-            bf16=task.bf16,
-            on_event=tell,
-            stop=stop,
+            task.model, task.loss_on, run, held_out=task.held_out_digest, bf16=task.bf16, on_event=tell, stop=stop
         )
         self._evaluated = -1
-        """The last turn that was looked at."""
+        """The number of the last evaluation that was due, whoever's turn it was."""
         self._saved = monotonic()
 
     @property
@@ -51,7 +45,7 @@ class SPSATrainer:
         self.optimizer.step(*map(self._task.batch, numbers), tokens=tokens)
 
     def evaluate(self) -> events.Evaluated | None:
-        """At the beginning and as often as the spec says, by turns, so that the peers share the work."""
+        """See `Trainer.evaluate`. Evaluations are due at the beginning and every `eval.every` heights."""
         turn = self.optimizer.records // (self._run.spec.eval.every * RECORDS_PER_HEIGHT)
         if turn <= self._evaluated:
             return None
@@ -73,12 +67,12 @@ class SPSATrainer:
         return monotonic() - self._saved >= SAVE_SECONDS
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the logs have it all."""
+        """Empty: the ledger has everything."""
         self._saved = monotonic()
         return {}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Nothing: see `state_dict`."""
+        """There is nothing to load, see `state_dict`."""
 
 
 def as_event(name: str, facts: Mapping[str, Any]) -> events.Event | None:

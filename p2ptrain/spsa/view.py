@@ -1,4 +1,4 @@
-"""What an exchange shows the trainer: which records stand, replaced whole whenever that changes."""
+"""What an exchange shows the trainer. The view is replaced whole whenever something in it changes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ class View:
     """The logs as the trainer sees them."""
 
     standing: Position
-    """Records that count and are on this disk."""
+    """The records that count and are on this peer's disk."""
     digest: Digest
-    """Of these: see `Logbook.digest`."""
+    """Names these records, see `Logbook.digest`."""
     caught_up: bool = False
     """False while a newcomer is still pulling logs."""
     revoked: bool = False
-    """Whether what this peer says is in vain."""
+    """Whether an owner has revoked this peer, so that its records do not count."""
 
     @property
     def records(self) -> int:
+        """The number of records that count."""
         return total(self.standing)

@@ -80,7 +80,7 @@ def contradict() -> None:
     real = Shell.say
 
     async def say(self: Any, batch: Any) -> None:
-        before = self.book.end(batch.log)[1]
+        before = self.book.last_words(batch.log, batch.start)
         await real(self, batch)
         if batch.start >= 64 and not done:
             done.append(True)

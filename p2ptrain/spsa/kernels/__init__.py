@@ -1,12 +1,12 @@
-"""The two passes over memory that one-byte SPSA consists of, with the same bits on every device.
+"""The two passes over the weights of which one-byte SPSA consists. They give the same bits on every device.
 
-    add:      master[i] += Σ_k quanta[k] · sign(key_k, i)            wrapping int32, any number of records in one pass
-    perturb:  out[i] = float(master[i]) · 2^exponent + amplitude · sign(key, i)
+    add:      master[i] += Σ_k quanta[k] · z(key_k, i)               wrapping int32, any number of records in one pass
+    perturb:  out[i] = float(master[i]) · 2^exponent + amplitude · z(key, i)
 
-`master` is the flat int32 vector of whole tiles (see `signs`); a tile belongs to one tensor, and `kinds` says which of
-the few exponents that tensor has. `float(master)` rounds once to float32, the power of two is exact, the sum rounds
-once, and rounding to bfloat16 is to nearest, ties to even. Three implementations: `cpu` (numba), `cuda` (Triton),
-`plain` (torch's integers, for any other device and as the reference).
+`master` is the flat int32 vector of whole tiles, and z is the sign ±1 (see `signs`). A tile belongs to one tensor, and
+`kinds` says which of the few exponents that tensor has. float(master) rounds once to float32, the product with the
+power of two is exact, the sum rounds once, and rounding to bfloat16 is to nearest, ties to even. There are three
+implementations: `cpu` (numba), `cuda` (Triton), and `plain` (torch's integers), the reference, for all other devices.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from p2ptrain.errors import SpecError
 
 
 class Kernels(Protocol):
-    """One implementation."""
+    """What each implementation gives."""
 
     def add(self, master: torch.Tensor, kinds: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor) -> None:
         """Add records to the master weights, in place.
 
         Args:
             master: int32, (tiles · 4096).
-            kinds: uint8, (tiles), each tile's column in `quanta`.
-            keys: of the records' perturbations, 64 bits.
-            quanta: int32 on the host, (records, kinds); negated, it takes the records back.
+            kinds: each tile's column in `quanta`: uint8, (tiles).
+            keys: the 64-bit key of each record's perturbation.
+            quanta: int32, (records, columns), on the CPU. Negative quanta take records back.
         """
 
     def perturb(
@@ -43,21 +43,22 @@ class Kernels(Protocol):
         keys: Sequence[int],
         quanta: torch.Tensor,
     ) -> None:
-        """Add records to the master weights, as `add` does, then write the working copy at `amplitude` times the
-        perturbation; where memory is what takes the time, both in one pass.
+        """Add records to the master weights, as `add` does, then write the working copy. On CPUs, where reading memory
+        takes most of the time, one pass does both.
 
         Args:
-            steps: float32 on the host, (kinds): 2^exponent.
+            steps: 2^exponent of each column: float32, (columns), on the CPU.
+            key: the 64-bit key of the perturbation.
             amplitude: ε, −ε or 0.
-            out: float32 or bfloat16, (tiles · 4096).
+            out: the working copy, float32 or bfloat16, (tiles · 4096).
         """
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """The fastest that this device has.
+    """The fastest kernels for a device.
 
     Raises:
-        SpecError: a GPU, but Triton is missing.
+        SpecError: the device is a GPU, and Triton is not installed.
     """
     if device.type == "cpu":
         from p2ptrain.spsa.kernels.cpu import CpuKernels

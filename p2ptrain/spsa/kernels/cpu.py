@@ -1,7 +1,7 @@
-"""The kernels for processors: numba, compiled on first use and cached on disk.
+"""The kernels for CPUs (equations in `kernels`): numba, compiled on first use and cached on disk.
 
-They release the interpreter's lock and are spread over a pool of ordinary threads, each with tiles of its own. numba's
-own parallel loops are left alone: their layers forbid a fork afterwards, or end the process when two run at once.
+They release the interpreter's lock. A pool of ordinary threads runs them, each on tiles of its own. numba's parallel
+loops are not used: depending on its threading layer, they forbid a later fork, or end the process if two run at once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from p2ptrain.spsa.signs import BLOCKS, LANES, MULTIPLIERS, ROUNDS, TILE, WEYL
 
 RECORDS_AT_ONCE = 64
-"""Their words for one tile, 32 KiB, stay in the fastest cache."""
+"""The Philox words of so many records for one tile are 32 KiB, which stay in the fastest cache."""
 _SPANS_PER_THREAD = 4
 _TILES_IN_CACHE = 32
-"""Half a megabyte of master weights: added to and read again before they leave the core's cache."""
+"""Half a megabyte of master weights. They are changed and read again before they leave the core's cache."""
 
 _M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _W0, _W1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
@@ -64,15 +64,10 @@ class CpuKernels:
 def _adding(
     master: torch.Tensor, kinds: torch.Tensor, keys: Sequence[int], quanta: torch.Tensor
 ) -> Callable[[int, int], None]:
-    """What adds the records to the tiles from the first to the last that it is given."""
+    """A function that adds the records to tiles `first` to `last` (exclusive)."""
     weights, tiles = master.numpy(), kinds.numpy()
-    some = [
-        (
-            np.array(keys[start : start + RECORDS_AT_ONCE], dtype=np.uint64),
-            quanta[start : start + RECORDS_AT_ONCE].numpy(),
-        )
-        for start in range(0, len(keys), RECORDS_AT_ONCE)
-    ]
+    spans = [slice(at, at + RECORDS_AT_ONCE) for at in range(0, len(keys), RECORDS_AT_ONCE)]
+    some = [(np.array(keys[span], dtype=np.uint64), quanta[span].numpy()) for span in spans]
 
     def work(first: int, last: int) -> None:
         for chosen in some:
@@ -82,7 +77,7 @@ def _adding(
 
 
 def _spread(tiles: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(first, last)` on all tiles, on as many threads as torch computes with, this one included."""
+    """Call `work(first, last)` until all tiles are done, on as many threads as torch uses, this one included."""
     threads = torch.get_num_threads()
     if threads == 1:
         work(0, tiles)
@@ -91,7 +86,7 @@ def _spread(tiles: int, work: Callable[[int, int], None]) -> None:
     spans = iter([(tiles * span // count, tiles * (span + 1) // count) for span in range(count)])
 
     def take_spans() -> None:
-        for first, last in spans:  # a list's iterator gives each item once, whoever asks
+        for first, last in spans:  # threads share this iterator, and it gives each span once
             work(first, last)
 
     others = [_pool(threads).submit(take_spans) for _ in range(threads - 1)]
@@ -112,7 +107,7 @@ def _jit(function: Callable[..., None]) -> Callable[..., Any]:
 
 @_jit
 def _words(key: np.uint64, tile: int, words: Any) -> None:
-    """The 128 words of a tile; see `signs`."""
+    """Compute the 128 words of a tile, see `signs`."""
     for lane in range(BLOCKS):
         block = np.uint64(tile * BLOCKS + lane)
         c0, c1 = np.uint32(block & _LOW), np.uint32(block >> _HALF)
@@ -129,9 +124,10 @@ def _words(key: np.uint64, tile: int, words: Any) -> None:
 
 @_jit
 def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int) -> None:
-    """q · sign = q − 2q · bit: all the q are added at once, and 2q taken off where the bit is set, without a branch.
+    """master += Σ q · z with q · z = q − 2q · bit: add the sum of all q once, then subtract 2q where the bit is set,
+    without a branch.
 
-    numba widens integers to 64 bits; the casts keep what the vector unit computes at 32.
+    numba widens integers to 64 bits. The casts keep them at 32 bits, so that more of them fit into a vector register.
     """
     records = len(keys)
     words = np.empty((records, LANES), np.int32)
@@ -150,7 +146,7 @@ def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int)
             for i in range(LANES):
                 row[i] = np.int32(row[i] + total)
             k = 0
-            while k + 8 <= records:  # eight at a time: the row is read and written once for them
+            while k + 8 <= records:  # eight records share one reading and writing of the row
                 for i in range(LANES):
                     x = row[i]
                     x -= np.int32(np.int32(np.int32(words[k, i] << up) >> top) & twice[k])
@@ -171,7 +167,7 @@ def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int)
 
 @_jit
 def _moved(master: Any, start: int, step: np.float32, words: Any, bit: int, amplitude: np.float32, moved: Any) -> None:
-    """The working copy of the 128 weights that share a bit."""
+    """Write the working copy of the 128 weights that share a bit."""
     for i in range(LANES):
         shift = -amplitude if (words[i] >> np.uint32(bit)) & np.uint32(1) else amplitude
         moved[i] = np.float32(np.float32(master[start + i]) * step) + shift
@@ -202,6 +198,6 @@ def _perturb_bf16(
         for bit in range(32):
             start = tile * TILE + bit * LANES
             _moved(master, start, step, words, bit, amplitude, moved)
-            for i in range(LANES):  # to nearest, ties to even; weights are finite
+            for i in range(LANES):  # round to nearest, ties to even; the weights are finite
                 odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
                 out[start + i] = np.uint16((bits[i] + np.uint32(0x7FFF) + odd) >> np.uint32(16))

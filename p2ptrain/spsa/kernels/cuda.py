@@ -1,7 +1,8 @@
-"""The kernels for GPUs: Triton, one program for each tile, whose 4096 weights stay in registers for all records.
+"""The kernels for GPUs (equations in `kernels`), in Triton. One program handles one tile, and the tile's 4096 weights
+stay in registers for all records.
 
-Word w of block j serves the parameters 128·bit + 32·w + j of a tile, so each of the four words has an accumulator of
-its own, (bits, blocks), and no lane computes a block that another one has computed.
+Word w of block j serves the parameters 128·bit + 32·w + j of a tile. So each of the four words has its own accumulator,
+(bits, blocks), and no block is computed twice.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class CudaKernels:
 
 
 def _halves(keys: Sequence[int], device: torch.device) -> torch.Tensor:
-    """(records, 2): the lower and upper 32 bits of each key, as int32."""
+    """The lower and upper 32 bits of each key: int32, (records, 2)."""
     words = np.array(keys, dtype=np.uint64).view(np.uint32).view(np.int32).reshape(-1, 2)
     return torch.from_numpy(words.copy()).to(device)
 
@@ -61,7 +62,7 @@ def _jit(function: Callable[..., None]) -> Any:
 
 @_jit
 def _philox(tile, k0, k1):  # type: ignore[no-untyped-def]
-    """The four words of each of a tile's blocks."""
+    """The four words of each block of a tile: uint32, (blocks) each."""
     block = tile.to(tl.uint64) * _BLOCKS + tl.arange(0, _BLOCKS).to(tl.uint64)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
     c2, c3 = c0 * 0, c0 * 0
@@ -76,7 +77,7 @@ def _philox(tile, k0, k1):  # type: ignore[no-untyped-def]
 
 @_jit
 def _signs(word, bit):  # type: ignore[no-untyped-def]
-    """±1 for (bits, blocks)."""
+    """The signs ±1 that a word gives: int32, (bits, blocks)."""
     return 1 - 2 * ((word[None, :] >> bit) & 1).to(tl.int32)
 
 
@@ -117,10 +118,10 @@ def _perturb(master, kinds, steps, key, amplitude, out, half: tl.constexpr):  # 
 
 @_jit
 def _put(master, out, at, step, shift, word, bit, half: tl.constexpr):  # type: ignore[no-untyped-def]
-    # The product is exact, so that fusing it with the sum into one rounding changes nothing.
+    # The product is exact, so it does not matter whether the compiler fuses it with the sum.
     weights = tl.load(master + at).to(tl.float32) * step
     moved = weights + shift * _signs(word, bit.to(tl.uint32)).to(tl.float32)
-    if half:  # to nearest, ties to even, in integers: Triton's interpreter would cut off instead
+    if half:  # round to nearest, ties to even, in integers: Triton's interpreter would truncate
         bits = moved.to(tl.uint32, bitcast=True)
         moved = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
     tl.store(out + at, moved)

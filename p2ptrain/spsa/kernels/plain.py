@@ -1,4 +1,4 @@
-"""The kernels in plain torch, for any device; a few tiles at a time, so that the signs need little memory."""
+"""The kernels in plain torch, for any device (equations in `kernels`). A few tiles at a time, to save memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PlainKernels:
 
 
 def _spans(master: torch.Tensor, kinds: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(first tile, its tiles, their kinds), each a few tiles."""
+    """A few tiles at a time: (number of the first tile, int32 (tiles, 4096), kinds (tiles))."""
     tiles = master.view(-1, TILE)
     for first in range(0, len(tiles), TILES_AT_ONCE):
         chosen = slice(first, first + TILES_AT_ONCE)

@@ -210,8 +210,9 @@ def test_history_tells_who_measured_how_much_marks_and_cuts(written: Written, ca
     cuts = sorted(str(line["text"]) for line in found if line["event"] == "cut")
     assert cuts == sorted(
         [
-            f"{ONE[-6:]} contradicted itself: its log {written.logs[0].session.hex()} ends at record 6",
-            f"{OTHER[-6:]} was revoked by an owner: 4 of its records stay",
+            f"{ONE[-6:]} contradicted itself: its log {written.logs[0].session.hex()} ends at record 6, "
+            "the rest is taken back",
+            f"an owner has revoked {OTHER[-6:]}: 4 of its records stay, the rest is taken back",
         ]
     )
     history(written.folder.path, json_lines=False)

@@ -64,7 +64,7 @@ class Written:
 
     def state_at(self, position: Position) -> MasterState:
         """Straight from the base."""
-        replica = Replica.base(self.folder.run, self.folder.spec.spsa, self.base)
+        replica = Replica(self.folder.run, self.folder.spec.spsa, self.base)
         replica.move(position, self.archive)
         return replica.state()
 

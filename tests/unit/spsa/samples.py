@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from p2ptrain.run import Digest, PeerId
+from p2ptrain.spsa.byte import magnitude
 from p2ptrain.spsa.logbook import Logbook
 from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state.logs import Log
@@ -21,6 +23,11 @@ def log_of(author: PeerId, session: int = 0) -> Log:
 
 def codes(*values: int) -> bytes:
     return bytes(value % 256 for value in values)
+
+
+def decode(code: int, clip: float) -> float:
+    """The projected gradient that a code stands for."""
+    return float(Fraction(clip) * magnitude(code)) * (1 if code >= 0 else -1)
 
 
 class Author:

@@ -66,7 +66,7 @@ def test_what_was_kept_comes_back(ledger: Ledger, archive: Archive, author: Auth
     archive.keep(said[2:])
     found = restarted(Archive(ledger))
     assert found.standing() == {author.log: 9, other.log: 5}
-    assert found.end(author.log) == (9, said[2].digest)
+    assert found.last_words(author.log, 9) == said[2].digest
     assert list(archive.batches(author.log)) == said
     assert found.digest() == book(*said, *other.batches).digest()
 

@@ -69,7 +69,7 @@ def test_any_snapshot_may_be_where_a_replay_begins(written: Written, base: int) 
 def test_a_snapshot_that_there_is_none_of_is_no_beginning(written: Written) -> None:
     with pytest.raises(StorageError, match="no whole snapshot of 5 records") as refusal:
         list(audit(written.folder, 5))
-    assert refusal.value.why == "there are some of 43, 17, 0"
+    assert refusal.value.why == "there are whole snapshots of 43, 17, 0 records"
 
 
 def test_what_is_cut_does_not_count_and_is_named(written: Written) -> None:
@@ -140,7 +140,7 @@ def test_a_snapshot_that_was_computed_wrongly_is_found(written: Written) -> None
     master[17] += 1
     lie = MasterState(honest.layout, honest.position, master)
     written.snapshots.save(lie)
-    text = f"6 records, state {lie.digest.hex()[:8]}: the logs lead to {honest.digest.hex()[:8]} there"
+    text = f"6 records, state {lie.digest.hex()[:8]}: the logs lead to state {honest.digest.hex()[:8]}"
     assert wrong(written.folder) == [("replay", text)]
 
 
@@ -148,7 +148,7 @@ def test_a_base_that_the_genesis_does_not_name_is_found(written: Written) -> Non
     other = MasterState(written.base.layout, {}, np.zeros_like(written.base.master))
     written.execute("DELETE FROM snapshots WHERE height = 0")
     written.snapshots.save(other)
-    assert wrong(written.folder) == [("replay", "the snapshot of no records is not the one that the genesis names")]
+    assert wrong(written.folder) == [("replay", "the snapshot of 0 records is not the base that the genesis names")]
 
 
 def test_a_snapshot_of_records_that_have_not_come_yet_is_told_of(written: Written) -> None:
@@ -198,7 +198,7 @@ def test_a_position_is_known_by_its_snapshot(written: Written) -> None:
     assert past.position_of(0) == {}
     with pytest.raises(StorageError, match="no snapshot of 18 records") as refusal:
         past.position_of(18)
-    assert refusal.value.why == "it has some of 0, 17, 43"
+    assert refusal.value.why == "it has snapshots of 0, 17, 43 records"
 
 
 def test_what_had_arrived_by_a_time_is_what_counted_then(written: Written) -> None:
@@ -262,4 +262,4 @@ def test_a_base_of_somebody_else_s_proves_nothing(written: Written) -> None:
     written.snapshots.save(other)
     check = check_against(written.folder, other.digest, {})
     assert not check.good
-    assert "not the one that the genesis names" in check.found
+    assert "not the base that the genesis names" in check.found

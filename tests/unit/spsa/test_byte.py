@@ -15,13 +15,13 @@ from p2ptrain.spsa.byte import (
     LARGEST,
     MANTISSAS,
     QuantaTable,
-    decode,
     encode,
     magnitude,
     quanta,
     rate,
     rate_step,
 )
+from tests.unit.spsa.samples import decode
 
 codes = st.integers(-LARGEST, LARGEST)
 clips = st.floats(1e-3, 1e6)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from p2ptrain.run import SPSAMethod
-from p2ptrain.spsa.byte import decode, encode
+from p2ptrain.spsa.byte import encode
 from p2ptrain.spsa.estimator import LEAST_AGREEMENT, Alone, Estimator
 from p2ptrain.spsa.master import MasterLayout
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.signs import seed_key, signs
 from p2ptrain.spsa.state import MasterState
 from tests.unit.diloco.samples import PEERS
-from tests.unit.spsa.samples import RUN, log_of
+from tests.unit.spsa.samples import RUN, decode, log_of
 
 LOG = log_of(PEERS[1])
 TARGET = 0.25
@@ -47,7 +47,7 @@ class Made:
         self.tensors = dict(self.model.named_parameters())
         self.layout = MasterLayout.for_weights(self.tensors)
         state = MasterState(self.layout, {}, self.layout.from_weights(self.tensors).numpy())
-        self.replica = Replica.base(RUN, self.method, state)
+        self.replica = Replica(RUN, self.method, state)
         self.estimator = Estimator(self.method, self.replica, self.tensors, self.model.loss)
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -33,7 +33,8 @@ def test_batches_are_taken_in_their_order_only() -> None:
     found.append(first)
     assert [found.judge(batch) for batch in (first, second, third)] == [Verdict.KNOWN, Verdict.NEXT, Verdict.AHEAD]
     assert found.standing() == {first.log: 3}
-    assert found.end(first.log) == (3, first.digest)
+    assert found.lengths() == {first.log: 3}
+    assert found.last_words(first.log, 3) == first.digest
 
 
 def test_a_forged_batch_is_not_taken() -> None:
@@ -127,12 +128,13 @@ def test_only_the_founder_of_this_run_revokes() -> None:
     assert found.standing() == {author.log: 3}
 
 
-def test_what_a_disk_has_changed_is_given_back_with_all_that_follows() -> None:
+def test_a_log_is_taken_in_up_to_what_a_disk_has_changed() -> None:
     author, another = Author(PEERS[1]), Author(PEERS[2])
     said = talk(author, 3, 2, 4)
-    harmed = [said[0], replace(said[1], codes=codes(1, 1)), said[2], *talk(another, 2)]
+    harmed = [said[0], replace(said[1], codes=codes(1, 1)), said[2]]
     found = Logbook(RUN, frozenset({FOUNDER}))
-    assert list(found.restore(harmed)) == harmed[1:3]
+    assert found.restore(harmed) == 3
+    assert found.restore(talk(another, 2)) is None
     assert found.standing() == {author.log: 3, another.log: 2}
 
 

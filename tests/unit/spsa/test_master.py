@@ -85,7 +85,7 @@ def test_a_learning_rate_that_rounding_would_swallow_is_refused_with_the_numbers
     with pytest.raises(SpecError) as refusal:
         check_learning_rate(SPSAMethod(name="spsa", lr=1e-9, clip=8.0), layout)
     assert "'scalar'" in refusal.value.what
-    assert "1e-09, which is 0.034 of their steps of 2^-25" in refusal.value.why
+    assert "1e-09. That is 0.034 of their steps of 2^-25" in refusal.value.why
     assert "raise method.lr to 2.4e-07" in refusal.value.next_step
     check_learning_rate(SPSAMethod(name="spsa", lr=2.4e-7, clip=8.0), layout)
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from p2ptrain.errors import LedgerError
 from p2ptrain.run import SPSAMethod
-from p2ptrain.spsa.byte import decode
 from p2ptrain.spsa.master import MasterLayout
 from p2ptrain.spsa.replica import Piece, Replica
 from p2ptrain.spsa.signs import seed_key, signs
 from p2ptrain.spsa.state import MasterManifest, MasterState
 from p2ptrain.state.logs import Log
 from tests.unit.diloco.samples import PEERS
-from tests.unit.spsa.samples import RUN, Author
+from tests.unit.spsa.samples import RUN, Author, decode
 
 METHOD = SPSAMethod(name="spsa", lr=1e-3, clip=16.0, warmup_records=10, decay_records=40, lr_floor=0.2)
 WEIGHTS = {"a": torch.linspace(-1, 1, 5000), "b": torch.full((3, 3), 0.01), "c": torch.zeros(())}
@@ -56,7 +55,7 @@ def base() -> MasterState:
 
 @cache
 def straight_to(position: tuple[tuple[Log, int], ...]) -> MasterState:
-    replica = Replica.base(RUN, METHOD, base())
+    replica = Replica(RUN, METHOD, base())
     replica.move(dict(position), BOOK)
     return replica.state()
 
@@ -64,7 +63,7 @@ def straight_to(position: tuple[tuple[Log, int], ...]) -> MasterState:
 @settings(max_examples=40)
 @given(way=st.lists(positions, max_size=4), end=positions)
 def test_every_way_leads_to_the_same_bits(way: list[dict[Log, int]], end: dict[Log, int]) -> None:
-    replica = Replica.base(RUN, METHOD, base())
+    replica = Replica(RUN, METHOD, base())
     for position in (*way, end):
         replica.move(position, BOOK)
     expected = straight_to(tuple(sorted(end.items())))
@@ -74,8 +73,8 @@ def test_every_way_leads_to_the_same_bits(way: list[dict[Log, int]], end: dict[L
 
 def test_a_record_moves_every_weight_by_lr_times_its_gradient() -> None:
     log, batches = next(iter(BOOK.batches.items()))
-    code, clock = int(batches[0].values[0]), batches[0].clock
-    replica = Replica.base(RUN, METHOD, base())
+    code, clock = int.from_bytes(batches[0].codes[:1], signed=True), batches[0].clock
+    replica = Replica(RUN, METHOD, base())
     replica.move({log: 1}, BOOK)
     moved = LAYOUT.to_weights(torch.from_numpy(replica.state().master.copy()))["a"] - WEIGHTS["a"]
     rate = METHOD.lr * (1 + 64 * clock // 10) / 64
@@ -84,7 +83,7 @@ def test_a_record_moves_every_weight_by_lr_times_its_gradient() -> None:
 
 
 def test_a_record_that_is_missing_leaves_a_position_to_go_on_from() -> None:
-    replica = Replica.base(RUN, METHOD, base())
+    replica = Replica(RUN, METHOD, base())
     logs = sorted(BOOK.lengths)
     with pytest.raises(LedgerError):
         replica.move({**BOOK.lengths, logs[1]: 10**6}, BOOK)
@@ -95,7 +94,7 @@ def test_a_record_that_is_missing_leaves_a_position_to_go_on_from() -> None:
 
 def test_progress_ends_with_all_of_it() -> None:
     told: list[tuple[int, int]] = []
-    Replica.base(RUN, METHOD, base()).move(BOOK.lengths, BOOK, lambda done, in_all: told.append((done, in_all)))
+    Replica(RUN, METHOD, base()).move(BOOK.lengths, BOOK, lambda done, in_all: told.append((done, in_all)))
     in_all = sum(BOOK.lengths.values())
     assert told[-1] == (in_all, in_all)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -112,7 +111,7 @@ def test_a_state_comes_back_from_its_manifest_and_parts() -> None:
 
 
 def test_a_working_copy_is_the_weights_and_the_perturbation() -> None:
-    replica = Replica.base(RUN, METHOD, base())
+    replica = Replica(RUN, METHOD, base())
     out = torch.empty(replica.elements)
     replica.weights(out)
     assert torch.allclose(LAYOUT.slots[0].of(out), WEIGHTS["a"], rtol=0, atol=1e-8)
