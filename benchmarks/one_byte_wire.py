@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from p2ptrain.run import Digest, SigningKey
 from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state import Ledger
-from p2ptrain.state.logs import Batch as Row
-from p2ptrain.state.logs import Log
+from p2ptrain.state.logs import BatchRow, Log
 from tests.swarm.lab import Lab, Peer
 from tests.swarm.namespaces import Network, reason_not
 from tests.swarm.one_byte import wait_for_records, write_spec
@@ -44,7 +43,7 @@ def ledger_bytes(folder: Path) -> int:
     path, log = folder / "ledger.sqlite", Log(SigningKey.generate().peer_id, bytes(8))
     ledger = Ledger(path)
     stored = bytes(5) + bytes(range(64)) + bytes(64)
-    rows = [Row(log, start, start + 64, stored) for start in range(0, RECORDS, 64)]
+    rows = [BatchRow(log, start, start + 64, stored) for start in range(0, RECORDS, 64)]
     for at in range(0, len(rows), 64):
         ledger.logs.append(rows[at : at + 64])
     ledger.close()

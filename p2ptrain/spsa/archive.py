@@ -11,8 +11,7 @@ from p2ptrain.spsa.logbook import Logbook
 from p2ptrain.spsa.messages import Equivocation, LogBatch, Revocation, decode_cut
 from p2ptrain.spsa.replica import Piece
 from p2ptrain.state import Ledger
-from p2ptrain.state.logs import Batch as Row
-from p2ptrain.state.logs import Cut, Log
+from p2ptrain.state.logs import BatchRow, CutRow, Log
 
 ROWS_AT_ONCE = 256
 
@@ -32,7 +31,7 @@ class Archive:
             LedgerError: a batch does not continue its log in the ledger.
             StorageError: the disk is full.
         """
-        rows = [Row(batch.log, batch.start, batch.stop, batch.stored) for batch in batches]
+        rows = [BatchRow(batch.log, batch.start, batch.stop, batch.stored) for batch in batches]
         if len(self._logs.append(rows)) != len(rows):
             raise LedgerError(
                 "batches do not continue their logs on disk",
@@ -43,7 +42,7 @@ class Archive:
     def keep_cut(self, cut: Revocation | Equivocation) -> None:
         """Write a cut. It is on disk when this returns."""
         log, at = (Log(cut.revoked, b""), 0) if isinstance(cut, Revocation) else cut.proven()
-        self._logs.add_cut(Cut(log, at, cut.encoded))
+        self._logs.add_cut(CutRow(log, at, cut.encoded))
 
     def cuts(self) -> list[bytes]:
         """All revocations and proofs, encoded."""
@@ -104,7 +103,7 @@ class Archive:
             )
 
 
-def _restored(row: Row) -> LogBatch:
+def _restored(row: BatchRow) -> LogBatch:
     try:
         batch = LogBatch.restore(row.log, row.start, row.record)
         why = "" if batch.stop == row.stop else f"the batch ends at record {batch.stop}"

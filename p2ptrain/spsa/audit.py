@@ -131,7 +131,7 @@ class Past:
     def marks(self) -> list[tuple[Mark, int]]:
         """(mark, number of records at its position), newest first. Raises MalformedError if one is damaged."""
         rows = self._folder.ledger.logs.marks()
-        return [(Mark.decode(row.record).check_signature(), row.position) for row in rows]
+        return [(Mark.decode(row.record).check_signature(), row.records) for row in rows]
 
     def at_time(self, when: float) -> dict[Log, int]:
         """The records that had come by `when`, in seconds since 1970 by this machine's clock, and are not cut now."""

@@ -24,7 +24,7 @@ from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.snapshots import Snapshots
 from p2ptrain.spsa.state import MasterManifest, MasterState
 from p2ptrain.state import Fetcher, FetchError
-from p2ptrain.state.logs import Mark as Row
+from p2ptrain.state.logs import MarkRow
 from p2ptrain.state.run import Run
 from p2ptrain.state.workers import Workers
 from p2ptrain.swarm import Membership, Presence, monotonic
@@ -131,7 +131,7 @@ class Marks:
             return  # meanwhile another mark of this number has been followed
         self._heard = mark.number
         await self._workers.compute(
-            self._run.folder.ledger.logs.add_mark, Row(mark.digest, total(position), mark.encoded)
+            self._run.folder.ledger.logs.add_mark, MarkRow(mark.digest, total(position), mark.encoded)
         )
         self._waiting = Due(mark.number, position)
         self._positions.append(mark.position)

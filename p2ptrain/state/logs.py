@@ -24,7 +24,7 @@ class Log(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchRow:
     """Records `start` to `stop` (exclusive) of a log, as their author signed them together."""
 
     log: Log
@@ -34,7 +34,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutRow:
     """A record that takes back a log's records from index `at` on, e.g. an owner's order or the proof of a lie."""
 
     log: Log
@@ -44,11 +44,11 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A position in all logs on which peers agree: its digest, and the number of records before it."""
+class MarkRow:
+    """A position in all logs on which peers agree: the mark's digest, and the number of records at the position."""
 
     digest: Digest
-    position: int
+    records: int
     record: bytes
 
 
@@ -58,7 +58,7 @@ class Logs:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def append(self, batches: Iterable[Batch]) -> list[Batch]:
+    def append(self, batches: Iterable[BatchRow]) -> list[BatchRow]:
         """Keep the batches that continue their logs, in one transaction. They are on disk when this returns.
 
         Returns:
@@ -96,7 +96,7 @@ class Logs:
             query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) WHERE seen <= ? GROUP BY log"
             return {Log(PeerId(author), session): stop for author, session, stop in db.execute(query, (when,))}
 
-    def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[Batch]:
+    def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[BatchRow]:
         """The batches of a log that hold records from `start` on, in order, at most `limit` of them."""
         with self._db.read() as db:
             query = (
@@ -105,7 +105,7 @@ class Logs:
                 "(SELECT coalesce(max(start), 0) FROM batches b WHERE b.log = logs.log AND b.start <= ?) "
                 "AND stop > ? ORDER BY start LIMIT ?"
             )
-            return [Batch(log, *row) for row in db.execute(query, (*log, start, start, limit))]
+            return [BatchRow(log, *row) for row in db.execute(query, (*log, start, start, limit))]
 
     def drop_from(self, log: Log, start: int) -> None:
         """Delete the batches of a log from record `start` on, because they are not as their author signed them."""
@@ -114,23 +114,23 @@ class Logs:
             reaching = "(start >= ? OR stop > ?)"  # the disk may have changed one of the two
             db.execute(f"DELETE FROM batches WHERE {reaching} AND log IN ({named})", (start, start, *log))
 
-    def add_cut(self, cut: Cut) -> None:
+    def add_cut(self, cut: CutRow) -> None:
         """Keep a cut. All cuts of a log are kept: other peers may know different ones."""
         with self._db.write() as db:
             db.execute("INSERT OR IGNORE INTO cuts VALUES (?, ?, ?, ?)", (*cut.log, cut.at, cut.record))
 
-    def cuts(self) -> list[Cut]:
+    def cuts(self) -> list[CutRow]:
         """All cuts; of each log, the lowest first."""
         with self._db.read() as db:
             rows = db.execute("SELECT author, session, at, record FROM cuts ORDER BY author, session, at")
-            return [Cut(Log(PeerId(author), session), at, record) for author, session, at, record in rows]
+            return [CutRow(Log(PeerId(author), session), at, record) for author, session, at, record in rows]
 
-    def add_mark(self, mark: Mark) -> None:
+    def add_mark(self, mark: MarkRow) -> None:
         with self._db.write() as db:
-            db.execute("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", (mark.digest, mark.position, mark.record))
+            db.execute("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", (mark.digest, mark.records, mark.record))
 
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[MarkRow]:
         """All marks, the newest first."""
         with self._db.read() as db:
             rows = db.execute("SELECT digest, position, record FROM marks ORDER BY position DESC, digest")
-            return [Mark(Digest(digest), position, record) for digest, position, record in rows]
+            return [MarkRow(Digest(digest), position, record) for digest, position, record in rows]

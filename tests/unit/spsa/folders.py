@@ -16,7 +16,7 @@ from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.snapshots import Snapshots
 from p2ptrain.spsa.state import MasterState
 from p2ptrain.state import Blobs, Limits, RunFolder
-from p2ptrain.state.logs import Mark as Row
+from p2ptrain.state.logs import MarkRow
 from tests.unit.diloco.samples import KEY_OF, PEERS
 from tests.unit.run.specs import spec_with
 from tests.unit.spsa.samples import FOUNDER, Author
@@ -71,7 +71,7 @@ class Written:
     def add_mark(self, number: int, position: Position) -> None:
         mark = Mark(author=PEERS[1], run=self.folder.run, number=number, position=digest_of(packed(position)))
         signed = mark.signed(KEY_OF[PEERS[1]])
-        self.folder.ledger.logs.add_mark(Row(signed.digest, total(position), signed.encoded))
+        self.folder.ledger.logs.add_mark(MarkRow(signed.digest, total(position), signed.encoded))
 
     def execute(self, command: str, *values: object) -> None:
         """Change the ledger as a disk might."""

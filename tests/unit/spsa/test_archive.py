@@ -14,7 +14,7 @@ from p2ptrain.spsa.archive import Archive, take_cut
 from p2ptrain.spsa.logbook import Logbook, Verdict
 from p2ptrain.spsa.messages import LogBatch
 from p2ptrain.state import Ledger
-from p2ptrain.state.logs import Cut, Log
+from p2ptrain.state.logs import CutRow, Log
 from tests.unit.diloco.samples import PEERS
 from tests.unit.spsa.samples import RUN, Author, book
 from tests.unit.spsa.test_logbook import order, talk
@@ -182,7 +182,7 @@ def test_a_cut_that_a_disk_has_changed_is_told_of_and_the_others_hold(
 ) -> None:
     archive.keep(talk(author, 3, 2))
     archive.keep_cut(order(author, kept=4))
-    ledger.logs.add_cut(Cut(author.log, 0, order(author, kept=1).encoded[:-1]))
+    ledger.logs.add_cut(CutRow(author.log, 0, order(author, kept=1).encoded[:-1]))
     assert restarted(archive).standing() == {author.log: 4}
     assert "a cut in the ledger can't be used" in caplog.text
 

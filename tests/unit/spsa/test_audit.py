@@ -162,7 +162,7 @@ def test_a_snapshot_of_records_that_have_not_come_yet_is_told_of(written: Writte
 def test_a_damaged_mark_is_named_and_the_rest_is_checked_all_the_same(written: Written) -> None:
     written.add_mark(2, written.all)
     assert [(mark.number, records) for mark, records in Past(written.folder).marks()] == [(2, 43), (1, 17)]
-    (record,) = {row.record for row in written.folder.ledger.logs.marks() if row.position == 17}
+    (record,) = {row.record for row in written.folder.ledger.logs.marks() if row.records == 17}
     written.execute("UPDATE marks SET record = ? WHERE position = 17", record[:-1] + bytes([record[-1] ^ 1]))
     [(subject, found)] = wrong(written.folder)
     assert subject == "marks"

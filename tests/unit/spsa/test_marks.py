@@ -128,7 +128,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def marks_in(written: Written) -> list[tuple[int, int]]:
     """(number, records) of those in the ledger."""
-    return [(Mark.decode(row.record).number, row.position) for row in written.folder.ledger.logs.marks()]
+    return [(Mark.decode(row.record).number, row.records) for row in written.folder.ledger.logs.marks()]
 
 
 def test_a_mark_of_nobody_in_the_run_is_not_followed(written: Written) -> None:

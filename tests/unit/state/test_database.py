@@ -17,7 +17,7 @@ from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, digest_of
 from p2ptrain.state import DamagedError, HeadSeen, Ledger, Rollback, SnapshotRow
 from p2ptrain.state.database import Database
-from p2ptrain.state.logs import Batch, Cut, Log, Mark
+from p2ptrain.state.logs import BatchRow, CutRow, Log, MarkRow
 from p2ptrain.state.schema import FORMAT
 from tests.unit.state.samples import PEERS, bytes_of
 
@@ -57,9 +57,9 @@ def fill(ledger: Ledger) -> None:
     ledger.set_head(digest_of(b"head"))
     ledger.see_heads(HeadSeen(peer, height, b"its words" * 20) for height, peer in enumerate(PEERS))
     ledger.add_rollback(Rollback(digest_of(b"old"), digest_of(b"new"), 1, 2, 3))
-    ledger.logs.append(Batch(LOG, 3 * number, 3 * number + 3, b"record" * 20) for number in range(10))
-    ledger.logs.add_cut(Cut(LOG, 3, b"cut" * 20))
-    ledger.logs.add_mark(Mark(digest_of(b"mark"), 4, b"mark" * 20))
+    ledger.logs.append(BatchRow(LOG, 3 * number, 3 * number + 3, b"record" * 20) for number in range(10))
+    ledger.logs.add_cut(CutRow(LOG, 3, b"cut" * 20))
+    ledger.logs.add_mark(MarkRow(digest_of(b"mark"), 4, b"mark" * 20))
 
 
 def read_and_write_everything(ledger: Ledger) -> int:
@@ -95,7 +95,7 @@ def write_everything(ledger: Ledger) -> None:
     ledger.set_head(new)
     ledger.see_heads([HeadSeen(PEERS[0], 9, b"again")])
     ledger.add_rollback(Rollback(new, new, 0, 0, 0))
-    ledger.logs.append([Batch(LOG, 30, 33, b"more")])
+    ledger.logs.append([BatchRow(LOG, 30, 33, b"more")])
 
 
 @pytest.fixture(scope="module")

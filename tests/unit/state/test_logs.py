@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from p2ptrain.run import digest_of
 from p2ptrain.state import Ledger
-from p2ptrain.state.logs import Batch, Cut, Log, Logs, Mark
+from p2ptrain.state.logs import BatchRow, CutRow, Log, Logs, MarkRow
 from tests.unit.state.samples import PEERS
 
 LOGS = [Log(PEERS[0], b"session1"), Log(PEERS[0], b"session2"), Log(PEERS[1], b"session1")]
 
 
-def batch(log: Log, start: int, stop: int, variant: int = 0) -> Batch:
-    return Batch(log, start, stop, f"{start} to {stop}, {variant}".encode())
+def batch(log: Log, start: int, stop: int, variant: int = 0) -> BatchRow:
+    return BatchRow(log, start, stop, f"{start} to {stop}, {variant}".encode())
 
 
 AHEAD = st.sampled_from([0, 0, 0, 0, -2, -1, 1, 2])
@@ -49,9 +49,9 @@ def test_a_log_grows_only_where_it_ends(
     tmp_path_factory: pytest.TempPathFactory, calls: list[list[tuple[Log, int, int, int]]], start: int, limit: int
 ) -> None:
     path = tmp_path_factory.mktemp("logs") / "ledger.sqlite"
-    ledger, model = Ledger(path), defaultdict[Log, list[Batch]](list)
+    ledger, model = Ledger(path), defaultdict[Log, list[BatchRow]](list)
     for call in calls:
-        given_now, expected = list[Batch](), list[Batch]()
+        given_now, expected = list[BatchRow](), list[BatchRow]()
         for log, ahead, length, variant in call:
             end = model[log][-1].stop if model[log] else 0
             first = max(0, end + ahead)
@@ -87,7 +87,7 @@ def test_what_is_forgotten_can_be_said_again(logs: Logs) -> None:
 def test_a_million_records_take_less_than_four_megabytes(ledger: Ledger, logs: Logs) -> None:
     """Batches of 64 as one-byte SPSA keeps them: 5 + 64 + 64 bytes."""
     log = LOGS[0]
-    whole = [Batch(log, at, at + 64, bytes([at // 64 % 251] * 133)) for at in range(0, 10**6, 64)]
+    whole = [BatchRow(log, at, at + 64, bytes([at // 64 % 251] * 133)) for at in range(0, 10**6, 64)]
     logs.append(whole)
     (pages,) = ledger._db._db.execute("PRAGMA page_count").fetchone()
     (page,) = ledger._db._db.execute("PRAGMA page_size").fetchone()
@@ -97,7 +97,7 @@ def test_a_million_records_take_less_than_four_megabytes(ledger: Ledger, logs: L
 def test_a_long_log_is_read_in_pieces(logs: Logs) -> None:
     whole = [batch(LOGS[0], 3 * number, 3 * number + 3) for number in range(600)]
     assert logs.append(whole) == whole
-    found: list[Batch] = []
+    found: list[BatchRow] = []
     while piece := logs.batches(LOGS[0], found[-1].stop if found else 0):
         assert len(piece) <= 256
         found.extend(piece)
@@ -105,7 +105,7 @@ def test_a_long_log_is_read_in_pieces(logs: Logs) -> None:
 
 
 def test_an_append_that_is_interrupted_leaves_nothing(logs: Logs) -> None:
-    def interrupted() -> Iterator[Batch]:
+    def interrupted() -> Iterator[BatchRow]:
         yield batch(LOGS[0], 0, 5)
         raise KeyboardInterrupt
 
@@ -119,7 +119,7 @@ def test_an_append_that_is_interrupted_leaves_nothing(logs: Logs) -> None:
 
 
 def test_the_lowest_cut_of_each_log_comes_first_and_all_are_kept_once(ledger: Ledger, tmp_path: Path) -> None:
-    made = [Cut(log, at, reason) for log in LOGS for at in (7, 0, 300) for reason in (b"an order", b"a lie")]
+    made = [CutRow(log, at, reason) for log in LOGS for at in (7, 0, 300) for reason in (b"an order", b"a lie")]
     for cut in itertools.chain(reversed(made), made[:4]):
         ledger.logs.add_cut(cut)
     ledger.close()
@@ -132,8 +132,8 @@ def test_the_lowest_cut_of_each_log_comes_first_and_all_are_kept_once(ledger: Le
 
 
 def test_marks_come_newest_first_and_the_first_word_on_one_stands(ledger: Ledger, tmp_path: Path) -> None:
-    made = [Mark(digest_of(bytes([number])), position, b"%d" % number) for number, position in enumerate([5, 90, 30])]
-    for mark in (*made, Mark(made[0].digest, 1000, b"another")):
+    made = [MarkRow(digest_of(bytes([number])), records, b"%d" % number) for number, records in enumerate([5, 90, 30])]
+    for mark in (*made, MarkRow(made[0].digest, 1000, b"another")):
         ledger.logs.add_mark(mark)
     ledger.close()
     again = Ledger(tmp_path / "ledger.sqlite")
