@@ -24,28 +24,27 @@ class Exchange(SharedExchange[View]):
     """See `method.Exchange`.
 
     Args:
-        report: what the trainer says of itself; called on the network thread.
-        tell: called on the network thread with a name and facts of what happened.
+        tell: called on the network thread with a name and facts of what has happened.
     """
 
     _shell: Shell
 
-    def __init__(self, run: Run, report: Callable[[], Vitals], tell: Tell) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, vitals: Vitals, tell: Tell, stop: Callable[[], bool]) -> None:
+        super().__init__(run, vitals, stop)
         self._method = run.spec.spsa
-        self._shell = Shell(run, report, self._show, tell)
+        self._shell = Shell(run, lambda: self.vitals, self._show, tell)
         self.log = Log(self._swarm.peer_id, secrets.token_bytes(SESSION_BYTES))
         """This peer's own, new at every start: an index is never used twice, whatever a crash or a backup brings."""
         self._said, self._last = 0, FIRST
         self._open, self._open_clock, self._open_since = bytearray(), 0, 0.0
 
-    def start(self, base: MasterState, stop: Callable[[], bool]) -> MasterState | None:
+    def start(self, base: MasterState) -> MasterState | None:
         """Resume, found or join the run; `base` is how this peer would begin it.
 
         Returns:
             The state to start from; None if `stop` said so before there was one.
         """
-        return self._await(self._shell.start(base), stop)
+        return self._await(self._shell.start(base))
 
     # What this peer measures -----------------------------------------------------------------------------------------
 

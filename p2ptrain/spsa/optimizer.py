@@ -26,7 +26,6 @@ import torch
 
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
-from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.run.head import Head
@@ -38,12 +37,10 @@ from p2ptrain.spsa.position import distance, total, towards
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.signs import seed_key
 from p2ptrain.spsa.state import MasterState
-from p2ptrain.spsa.view import View
 from p2ptrain.state.logs import Log
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Phase, Vitals, monotonic
+from p2ptrain.swarm import Vitals, monotonic
 
-LOSS_SMOOTHING = 0.05
 RATE_SMOOTHING = 0.1
 LEAST_TIMED = 16
 """Records from which on the time that they take says something."""
@@ -95,7 +92,7 @@ class OneByteSPSA:
             check_learning_rate(self._method, layout)
         base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), digest_of_frozen(model))
         run.establish(base.digest, held_out)
-        self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
+        vitals = Vitals("joining", device=device_name(self._device), held_out=held_out)
         self._replica: Replica
         self._estimator: Estimator
         self._clock, self._may_halve = 0, bf16
@@ -104,10 +101,9 @@ class OneByteSPSA:
         """The state's digest, until a step changes the weights again."""
         self.not_finite = 0
         """Measurements that gave no number, and were said as zero."""
-        self._exchange = Exchange(run, lambda: self._vitals, on_event)
+        self._exchange = Exchange(run, vitals, on_event, stop)
         try:
-            self._set_phase("joining")
-            self._load(self._exchange.start(base, stop) or base)
+            self._load(self._exchange.start(base) or base)
         except BaseException:
             self._exchange.close()
             raise
@@ -122,12 +118,12 @@ class OneByteSPSA:
         Raises:
             P2PTrainError: the network or the disk has failed for good.
         """
-        self._wait(lambda view: view.caught_up)
+        self._exchange.wait_or_stop(lambda view: view.caught_up)
         self._move_to(self._exchange.standing())
-        self._set_phase("ready")
+        self._exchange.enter("ready")
         least = self._run.spec.swarm.min_peers
-        self._wait(lambda view: view.records > 0 or self._exchange.peers_ready() >= least)
-        self._set_phase("training")
+        self._exchange.wait_or_stop(lambda view: view.records > 0 or self._exchange.peers_ready() >= least)
+        self._exchange.enter("training")
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -146,7 +142,7 @@ class OneByteSPSA:
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
-        if self._vitals.phase != "training":
+        if self.vitals.phase != "training":
             self.wait_until_ready()
         if len(batches) != self._method.batches_per_seed:
             raise ValueError(f"the spec wants {self._method.batches_per_seed} batches in a step, not {len(batches)}")
@@ -157,7 +153,9 @@ class OneByteSPSA:
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
         seconds = monotonic() - began
         loss = sum(losses) / len(losses)
-        self._count(loss, tokens, seconds)
+        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
+        rate = tokens / self._seconds_per_step if self._seconds_per_step else 0.0
+        self._exchange.count_step(tokens, loss, rate)
         return loss
 
     def _halve(self, batches: tuple[Any, ...]) -> None:
@@ -220,27 +218,14 @@ class OneByteSPSA:
         if moved >= LEAST_TIMED:
             self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved, RATE_SMOOTHING)
 
-    def _count(self, loss: float, tokens: int, seconds: float) -> None:
-        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
-        smoothed = self._vitals.loss
-        if math.isfinite(loss):
-            smoothed = loss if smoothed is None else _smooth(smoothed, loss, LOSS_SMOOTHING)
-        self._vitals = replace(
-            self._vitals,
-            steps=self._vitals.steps + 1,
-            tokens=self._vitals.tokens + tokens,
-            tokens_per_second=tokens / self._seconds_per_step if self._seconds_per_step else 0.0,
-            loss=smoothed,
-        )
-
     # Pausing -------------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """Between two steps: say what is left, and that the others are not to wait for this peer any more. It still
         serves; call `rest` meanwhile, and `resume` before the next step."""
         self._exchange.flush()
-        self._vitals = replace(self._vitals, tokens_per_second=0.0)
-        self._set_phase("paused")
+        self._exchange.vitals = replace(self.vitals, tokens_per_second=0.0)
+        self._exchange.enter("paused")
 
     def rest(self, seconds: float) -> None:
         """Apply what the others have measured; returns after so many seconds, or when the run is complete.
@@ -289,7 +274,8 @@ class OneByteSPSA:
 
     @property
     def vitals(self) -> Vitals:
-        return self._vitals
+        """What this peer says about its training."""
+        return self._exchange.vitals
 
     def global_parameters(self) -> dict[str, torch.Tensor]:
         """The weights by the bare model's parameter names, in the working copy's precision on the training device: the
@@ -300,14 +286,14 @@ class OneByteSPSA:
     def report_evaluation(self, records: int, loss: float) -> None:
         """Tell the others the held-out loss of the weights after so many records."""
         told = float(loss) if math.isfinite(loss) else None
-        self._vitals = replace(self._vitals, eval_height=int(records), eval_loss=told)
+        self._exchange.vitals = replace(self.vitals, eval_height=int(records), eval_loss=told)
 
     # Saving and leaving --------------------------------------------------------------------------------------------
 
     def finish(self, timeout: float) -> bool:
         """After the last step: say what is left, and stay until the same records stand for everyone (or `timeout`)."""
         self._exchange.flush()  # before others hear that there is nothing more to come
-        self._set_phase("complete" if self.is_complete else self._vitals.phase)
+        self._exchange.enter("complete" if self.is_complete else self.vitals.phase)
         agreed = self._exchange.wait(lambda view: self._exchange.everyone_agrees(), timeout)
         self._move_to(self._exchange.standing())
         self._estimator.restore()
@@ -327,7 +313,7 @@ class OneByteSPSA:
 
     def halt(self) -> None:
         """Tell the others not to wait for this peer any more."""
-        self._set_phase("halted")
+        self._exchange.enter("halted")
 
     def close(self) -> None:
         """Say what is left, say goodbye and stop exchanging. The `Run` stays open; close it too."""
@@ -342,18 +328,6 @@ class OneByteSPSA:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def _set_phase(self, phase: Phase) -> None:
-        if phase != self._vitals.phase:
-            self._vitals = replace(self._vitals, phase=phase)
-            if phase != "joining":
-                self._exchange.beat()
-
-    def _wait(self, until: Callable[[View], bool]) -> None:
-        while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():
-            self._run.swarm.check()
 
 
 def _smooth(before: float, now: float, share: float) -> float:
