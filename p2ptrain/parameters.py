@@ -1,4 +1,4 @@
-"""A model's parameters, as the methods share them, and the device that they are on."""
+"""The parameters of a model that its peers share, the digest of the others, and the name of their device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from p2ptrain.run import NO_DIGEST, Digest
 
 
 def shared_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The trainable parameters by the names that the bare model gives them: torch.compile and DistributedDataParallel
-    put a prefix before them. Tied parameters appear once, under their first name."""
+    """The trainable parameters by their names in the bare model, without the prefixes of torch.compile and
+    DistributedDataParallel. Tied parameters appear once, under their first name."""
     return {name: parameter for name, parameter in _parameters(model).items() if parameter.requires_grad}
 
 
 def digest_of_frozen(model: torch.nn.Module) -> Digest:
-    """Names the weights that are not trained, which all peers must have the same of; all zero if there are none."""
+    """The digest of the weights that are not trained, which must be equal on all peers; all zero if there are none."""
     hasher, found = blake3(derive_key_context="p2ptrain 2026 frozen weights"), False
     for name, parameter in _parameters(model).items():
         if not parameter.requires_grad:
@@ -33,6 +33,7 @@ def _parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def device_name(device: torch.device) -> str:
+    """The device's name for people, e.g. "cpu, 4 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -1,7 +1,7 @@
-"""Does a run folder agree with itself? Every digest and signature again, and the ledger replayed from a snapshot.
+"""Does a run folder agree with itself? Check every digest and signature again, and replay the ledger from a snapshot.
 
-Nothing is believed because it was believed before: states are computed from the snapshot's numbers and the
-contributions' bytes, and each commit says on which state it was made. The model itself is not needed.
+Nothing counts as checked because it was checked when it arrived. States are computed from a snapshot's numbers and the
+contributions' bytes, and each commit names the state that it was made on. The model itself is not needed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from p2ptrain.state.check import Check
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one peer has contributed to a branch."""
+    """One peer's work on a branch."""
 
     peer: PeerId
     contributions: int
     tokens: int
-    """Capped by the spec, as they count in averages and in the choice between forks."""
+    """As they count in averages and in the choice between forks: up to the spec's cap for each contribution."""
     share: float
-    """Of everybody's tokens."""
+    """Between 0 and 1, of all peers' tokens."""
     steps: int
     bytes: int
+    """Of the encoded contributions."""
 
 
 def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:
-    """The commits that the ledger knows from `tip` downwards, oldest first.
+    """The commits from `tip` down to the oldest one that the ledger holds; oldest first.
 
     Raises:
         MalformedError: a record is damaged.
@@ -49,7 +50,7 @@ def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:
 
 
 def archived(folder: RunFolder, branch: Sequence[Commit]) -> list[Commit]:
-    """Commits that this peer has applied and that lost a fork: beside this branch, as far down as that is known."""
+    """Commits that lost a fork: the ledger holds them, from the branch's lowest height on, but the branch does not."""
     if not branch:
         return []
     kept = {commit.digest for commit in branch}
@@ -58,9 +59,9 @@ def archived(folder: RunFolder, branch: Sequence[Commit]) -> list[Commit]:
 
 
 def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
-    """Who contributed how much, most tokens first.
+    """Who contributed how much; most tokens first.
 
-    Every inner step is behind one contribution to each fragment; it counts once here.
+    Each inner step is part of one contribution to every fragment, so tokens and steps are divided by their number.
     """
     cap, fragments = spec.limits.contribution_tokens, spec.diloco.fragments
     by_author: dict[PeerId, list[Contribution]] = defaultdict(list)
@@ -84,7 +85,7 @@ def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
 
 
 def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
-    """Check a folder, one subject after another; genesis and spec were checked when it was opened.
+    """Check a folder, one subject after another. Genesis and spec were checked when the folder was opened.
 
     Args:
         base: height of the snapshot to replay from; the oldest one on the head's branch if None.
@@ -100,12 +101,13 @@ def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
         yield Check("snapshot", False, f"state {short(digest)}: its manifest is damaged")
     whole: dict[Digest, GlobalState] = {}
     for row in folder.ledger.snapshots():
+        where = f"height {row.height}, state {short(row.state)}"
         try:
             state = load_state(folder, row, None)
             whole[state.commit] = state
-            yield Check("snapshot", True, f"height {row.height}, state {short(row.state)}: whole")
+            yield Check("snapshot", True, f"{where}: whole")
         except P2PTrainError as error:
-            yield Check("snapshot", False, f"height {row.height}, state {short(row.state)}: {error.what}, {error.why}")
+            yield Check("snapshot", False, f"{where}: {error.what}, {error.why}")
     yield _replay(folder, branch, whole, base)
 
 
@@ -138,7 +140,11 @@ def _replay(
     if not starts:
         if base is not None:
             heights = ", ".join(str(state.height) for state in snapshots.values())
-            raise StorageError(f"there is no whole snapshot of height {base}", f"there are some of {heights or 'none'}")
+            raise StorageError(
+                f"there is no whole snapshot of height {base}",
+                f"the whole snapshots have these heights: {heights or 'none'}",
+                "choose one of these heights",
+            )
         return Check("replay", False, "no whole snapshot lies below the head")
     start = min(starts, key=lambda found: found.height)
     if start.height == 0 and start.digest != folder.genesis.base:
@@ -155,7 +161,7 @@ def _replay(
 def _replayed(
     folder: RunFolder, state: GlobalState, branch: Sequence[Commit], snapshots: Mapping[Digest, GlobalState]
 ) -> GlobalState:
-    """The state that a branch's commits above this one lead to, compared with the snapshots on the way.
+    """The state that the branch's commits above `state` lead to. Snapshots on the way are compared.
 
     Raises:
         LedgerError: a commit was made on another state, a contribution's bytes are missing, or a snapshot differs.
@@ -164,19 +170,19 @@ def _replayed(
     def payload(part: Contribution) -> bytes:
         data = folder.ledger.payload(part.payload)
         if data is None:
-            raise LedgerError("a commit can't be replayed", f"a contribution for height {part.height} is missing")
+            raise LedgerError("a commit can't be replayed", f"a payload for height {part.height} is missing")
         return data
 
     above = [commit for commit in branch if commit.height > state.height]
     for applied in replay(state, above, payload, folder.spec):
         state = applied.state
         if state.commit in snapshots and snapshots[state.commit].digest != state.digest:
-            raise LedgerError("a snapshot is not what the commits lead to", f"that of height {state.height}")
+            raise LedgerError("a snapshot differs from the commits' state", f"its height is {state.height}")
     return state
 
 
 def check_against(folder: RunFolder, commit: Digest, state: Digest) -> Check:
-    """Whether a folder's ledger leads to this state at this commit."""
+    """Check whether a folder's ledger leads to this state at this commit."""
     if commit != NO_DIGEST and folder.ledger.commit(commit) is None:
         return Check("ledger", False, f"{folder.path} does not know the commit {short(commit)}")
     try:

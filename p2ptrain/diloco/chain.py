@@ -1,13 +1,13 @@
 """The grammar of a DiLoCo ledger: contributions, commits, and the tree in which every peer finds the same head.
 
+    weight(commit) = Σ min(tokens, cap)     over all contributions that counted in its branch since genesis
+    head           = the applied commit of the greatest weight; if equal, the one of the shorter branch, then the one of
+                     the lower digest
+
 Commit k names its parent, commit k−1, and the digest of the state before it. Two leaders may extend one parent, and
-the two sides of a partition each go on; so commits form a tree. The head is the tip with the greatest weight among
-the commits that this peer has *applied* itself:
-
-    weight = Σ over the branch's commits since genesis, over the contributions that counted, of min(tokens, cap)
-
-with the shorter branch on equal weight and the lower commit digest on equal length. That is a total order, so peers
-that have applied the same commits have the same head; and a commit in which nothing counts moves nobody's head.
+each side of a partition goes on by itself; so commits form a tree. The order above is total, and only commits that this
+peer has *applied* itself count. So peers that have applied the same commits have the same head, and a commit in which
+no contribution counts does not move anybody's head.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from p2ptrain.run.record import Count, DigestField, SignedRecord
 MAX_CONTRIBUTIONS = 128
 MAX_SIBLINGS = 128
 MAX_SIBLINGS_OF_ONE = 4
-"""Commits on one parent: of everybody, and of one author; an honest leader makes one each time it is started."""
+"""Most commits on one parent: by all authors, and by one. An honest leader makes at most one after each start."""
 MAX_ORPHANS = 256
 KEPT_HISTORY = 1024 + 4
-"""Commits below the root that stay known: the largest number of fragments, and a few for choosing leaders."""
+"""Commits below the root that a chain remembers: the largest number of fragments, and a few for choosing leaders."""
 
 
 class Contribution(SignedRecord):
@@ -43,7 +43,7 @@ class Contribution(SignedRecord):
     run: DigestField
     height: Annotated[int, Field(ge=1, lt=2**53)]
     base: DigestField
-    """The commit that last updated the fragment, height − P: the pseudo-gradient is relative to its state."""
+    """The commit of height − P, which updated the fragment last. The pseudo-gradient is relative to its state."""
     payload: DigestField
     size: Count
     """Bytes of the payload."""
@@ -65,19 +65,19 @@ class Commit(SignedRecord):
     """Digest of the state before this commit."""
     attempt: Annotated[int, Field(ge=0, lt=2**31)]
     contributions: Annotated[tuple[Contribution, ...], Field(max_length=MAX_CONTRIBUTIONS)]
-    """In the order of their authors' peer ids, one each."""
+    """Sorted by their authors' peer ids, one per author."""
 
     @model_validator(mode="after")
     def _well_formed(self) -> Self:
         authors = [contribution.author for contribution in self.contributions]
         if any(left >= right for left, right in pairwise(authors)):
-            raise ValueError("contributions must be in the order of their authors, one each")
+            raise ValueError("contributions must be sorted by author, one per author")
         if any((part.run, part.height) != (self.run, self.height) for part in self.contributions):
             raise ValueError("a contribution belongs to another run or height")
         return self
 
     def check_signatures(self) -> Self:
-        """Raises MalformedError unless the leader and every contributor signed their parts."""
+        """Return this commit. Raises MalformedError if the leader or a contributor has not signed its part."""
         for contribution in self.contributions:
             contribution.check_signature()
         return self.check_signature()
@@ -89,7 +89,7 @@ class Commit(SignedRecord):
 
 
 class Verdict(Enum):
-    """What became of a commit that was shown to the chain."""
+    """What `Chain.add` did with a commit."""
 
     ADDED = "added"
     KNOWN = "already known"
@@ -102,22 +102,22 @@ class _Node:
     height: int
     parent: Digest | None
     commit: Commit | None
-    """None for the root alone."""
+    """None only for the root."""
     applied: Head | None = None
-    """The position it leads to, once applied."""
+    """The position that the commit leads to, once it is applied."""
     refused: bool = False
     contradicted: bool = False
     children: list[Digest] = field(default_factory=list)
 
 
 class Chain:
-    """The tree of commits above a root position. Pure: knows no network, clock or bytes of payloads.
+    """The tree of commits above a root position. Pure: it knows no network, no clock and no bytes of payloads.
 
     Args:
-        root: the position of the snapshot that this peer starts from; its state is known.
+        root: the position of the snapshot that this peer starts from.
         fragments: P.
-        history: the commits up to and with the root's own, oldest first; P of them name the bases of the first
-            contributions above the root. Empty at genesis.
+        history: the commits up to and including the root's own, oldest first; none at genesis. The last P are the
+            bases of the first contributions above the root.
     """
 
     def __init__(self, root: Head, fragments: int, history: Sequence[Commit] = ()) -> None:
@@ -129,7 +129,7 @@ class Chain:
         self.head = root
 
     def add(self, commit: Commit) -> Verdict:
-        """Take in a commit whose signatures have been checked; orphans wait for their parent."""
+        """Take in a commit whose signatures have been checked. It waits here if its parent is not known yet."""
         if commit.digest in self._nodes or commit.digest in self._orphans.get(commit.parent, ()):
             return Verdict.KNOWN
         if commit.height <= self.root.height:
@@ -158,7 +158,7 @@ class Chain:
         return all(contribution.base == base for contribution in commit.contributions)
 
     def ready(self) -> Iterator[Commit]:
-        """Commits that can be applied next: their parent is applied, they are not, and nothing speaks against them."""
+        """Commits that can be applied next: their parent is applied, and they are neither applied nor refused."""
         for node in self._nodes.values():
             if node.commit is None or node.parent is None or node.applied or node.refused:
                 continue
@@ -166,7 +166,7 @@ class Chain:
                 yield node.commit
 
     def applied(self, position: Head) -> bool:
-        """Record that a commit was applied here and the position it led to. True if that is the new head."""
+        """Record the position that an applied commit led to. Returns True if it is the new head."""
         node = self._nodes.get(position.commit)
         if node is None or node.applied:
             return False
@@ -177,7 +177,7 @@ class Chain:
         return True
 
     def refuse(self, digest: Digest, differs: bool) -> None:
-        """Never apply this commit, nor what is built on it; `differs`: it was made on another state."""
+        """Never apply this commit, nor any above it. `differs`: it was made on another state than this peer's."""
         if digest in self._nodes:
             self._nodes[digest].refused, self._nodes[digest].contradicted = True, differs
 
@@ -185,21 +185,21 @@ class Chain:
         return digest in self._nodes
 
     def position(self, digest: Digest) -> Head | None:
-        """Where a commit led, if it was applied here."""
+        """The position that a commit led to; None if it was not applied here."""
         node = self._nodes.get(digest)
         return node.applied if node else None
 
     def contradicts(self, head: Head) -> bool:
-        """Whether somebody's head shows that their state differs from this peer's: for the same commit, or because it
-        is, or descends from, a commit that was made on another state."""
+        """Whether another peer's head shows that its state differs from this peer's: it names another state for the
+        same commit, or it stands on a commit that was made on another state."""
         if (position := self.position(head.commit)) is not None:
             return position.state != head.state
         return any(node.contradicted for node in self._unapplied(head.commit))
 
     def is_on_branch(self, head: Head) -> bool | None:
-        """Whether somebody's head is mine or below it; None if it lies further back than is known here.
+        """Whether another peer's head is this peer's head or below it. None if that is further back than the history.
 
-        Height alone says little: a shorter branch can be the heavier one.
+        Heights alone can't tell, because a shorter branch can be the heavier one.
         """
         if head.height > self.head.height or self.contradicts(head):
             return False
@@ -207,8 +207,8 @@ class Chain:
         return None if mine is None else mine == head.commit
 
     def path_to(self, digest: Digest) -> list[Commit] | None:
-        """The commits, newest first, that are still to be applied on the way to this one. None if there is no way:
-        one of them is unknown or was refused."""
+        """The commits that must still be applied to reach this one, newest first. None if one of them is unknown or was
+        refused."""
         if digest not in self._nodes:
             return None
         nodes = list(self._unapplied(digest))
@@ -224,7 +224,7 @@ class Chain:
         return (node.commit for node in self._nodes.values() if node.commit is not None)
 
     def lists(self, payload: Digest) -> bool:
-        """Whether a commit above the root, on any branch, counts on these bytes."""
+        """Whether a commit above the root, on any branch, lists this payload."""
         return any(part.payload == payload for commit in self.commits() for part in commit.contributions)
 
     def commit(self, digest: Digest) -> Commit | None:
@@ -232,7 +232,7 @@ class Chain:
         return node.commit if node else None
 
     def back_from(self, digest: Digest) -> Iterator[Commit]:
-        """Commits from `digest` downwards, past the root into the history as far as it is known."""
+        """Commits from `digest` down to the root, and then the history's."""
         while (node := self._nodes[digest]).commit is not None and node.parent is not None:
             yield node.commit
             digest = node.parent
@@ -253,7 +253,7 @@ class Chain:
         return self.ancestor(tip, max(0, height - self._fragments))
 
     def fork_depth(self, tip: Digest) -> int:
-        """How many of the head's commits are not on the branch of `tip`; both are above the root."""
+        """How many of the head's commits are not on the branch of `tip`, which must be in the tree."""
         mine, theirs, depth = self.head.commit, tip, 0
         while mine != theirs:
             if self._nodes[mine].height >= self._nodes[theirs].height:
@@ -268,7 +268,7 @@ class Chain:
         return parent
 
     def forget_below(self, height: int) -> None:
-        """Make the head's ancestor at `height` the new root; branches that do not pass through it are dropped."""
+        """Make the head's ancestor at `height` the new root. Branches that do not pass through it are dropped."""
         if height <= self.root.height or height > self.head.height:
             return
         new_root = self.ancestor(self.head.commit, height)

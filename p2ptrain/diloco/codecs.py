@@ -11,12 +11,12 @@ e3m0 is the 4-bit float with 3 exponent bits and no mantissa of Streaming DiLoCo
 c = 7 stands for the largest magnitude of its block. s is a bf16 scale shared by 256 elements: `docs/choices.md` has
 the experiment behind 256.
 
-Layout of the block codecs: the scales of all blocks (bf16, little endian), then the codes of all elements, for e3m0
-two to a byte with the first one in the low half. Encoding runs in torch on whatever device holds the vector, so that
-a GPU sends few bytes over its bus; only the author encodes, so the bits of an encoder may differ between devices.
-Decoding runs in numpy on the host and gives the same bits everywhere: e3m0 only scales by powers of two, int8 rounds
-once per element, and blocks whose scale could reach denormal numbers are refused. The author of a payload on a GPU
-decodes it there, in torch, to learn what the codec has lost; that number is its own and never decides shared bits.
+A payload of a block codec holds the scales of all blocks (bf16, little endian), then the codes of all elements; e3m0
+puts two codes into a byte, the first one in the low half. Encoding runs in torch on the vector's device, so that a GPU
+sends few bytes over its bus. Only the author encodes, so the bits of an encoder may differ between devices. Decoding
+runs in numpy on the host and gives the same bits everywhere: e3m0 only scales by powers of two, int8 rounds once per
+element, and blocks whose scale could lead to denormal numbers are refused. To learn what the codec has lost, an author
+with a GPU decodes its own payload there, in torch; that result stays with the author and never decides shared bits.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 
 
 class NonFiniteError(ValueError):
-    """A pseudo-gradient holds NaN, infinity or numbers beyond 2^100 and must not leave this peer."""
+    """A pseudo-gradient holds NaN, infinity or numbers beyond ±2^100, so this peer must not send it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One number format: how many bytes n elements take, and the way there and back."""
+    """One number format: how many bytes n elements take, how to encode them and how to decode them."""
 
     name: str
     lossless: bool
@@ -51,13 +51,14 @@ class Codec:
     _encode: Callable[[torch.Tensor], bytes]
     _decode: Callable[[bytes, int], Vector]
     _decode_in_torch: Callable[[torch.Tensor, int], torch.Tensor]
-    """From a payload that was encoded here, as bytes on any device, to numbers on the same device."""
+    """From a payload that this peer encoded (uint8, on any device) to float32 on the same device."""
 
     def encode(self, vector: torch.Tensor) -> bytes:
         """Encode a 1-D float32 tensor on any device.
 
         Raises:
-            NonFiniteError: it holds numbers that the codec can't carry.
+            NonFiniteError: an element is NaN, infinite or beyond ±2^100.
+            TypeError: the tensor is not 1-D float32.
         """
         if vector.dtype != torch.float32 or vector.ndim != 1:
             raise TypeError(f"expected a 1-D float32 tensor, got {vector.ndim}-D {vector.dtype}")
@@ -67,17 +68,17 @@ class Codec:
         return self._encode(vector)
 
     def lost(self, vector: torch.Tensor, data: bytes) -> torch.Tensor:
-        """What `data`, the encoding of `vector`, does not carry of it; on the vector's device."""
+        """`vector` minus what its encoding `data` decodes to: 1-D float32 on the vector's device."""
         if vector.device.type == "cpu":  # where numpy decodes the block codecs faster
             return vector - torch.from_numpy(self._decode(data, len(vector)))
         payload = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(vector.device)
         return vector - self._decode_in_torch(payload, len(vector))
 
     def decode(self, data: bytes, elements: int) -> Vector:
-        """Decode a payload of `elements` float32 numbers from anyone.
+        """Decode any peer's payload to `elements` float32 numbers.
 
         Raises:
-            MalformedError: wrong length, or a number that is not finite.
+            MalformedError: the length is wrong, or a number is not finite or beyond ±2^100.
         """
         if len(data) != self.encoded_bytes(elements):
             raise MalformedError(
@@ -98,8 +99,8 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
 def _encode_blocks(vector: torch.Tensor, largest_code: int, codes_of: Callable[[torch.Tensor], torch.Tensor]) -> bytes:
     """Scales of all blocks, then the codes of all elements.
 
-    `codes_of` turns blocks (n, 256), divided by their scales, into uint8 codes of the same shape. On a CPU the vector
-    is cut so that the intermediate results of one piece stay in the cache.
+    `codes_of` turns blocks (n, 256), divided by their scales, into uint8 codes (n, bytes of a block). On a CPU the
+    vector is cut into pieces, so that one piece's intermediate results stay in the cache.
     """
     piece = CPU_PIECE if vector.device.type == "cpu" else max(len(vector), 1)
     scales_bytes, codes_bytes = [], []
@@ -116,8 +117,8 @@ def _encode_blocks(vector: torch.Tensor, largest_code: int, codes_of: Callable[[
 
 def _e3m0_codes(ratio: torch.Tensor) -> torch.Tensor:
     magnitude = ratio.abs()
-    # Between 2^e and 2^(e+1) the nearer neighbour changes at 1.5·2^e, so 4/3 of a magnitude has the exponent of its
-    # nearest power of two. Below the smallest one, 2^−6, the nearer neighbour of 2^−7 and less is 0.
+    # Between 2^e and 2^(e+1) the nearest power changes at 1.5·2^e, so 4/3 of a magnitude has the exponent of its
+    # nearest power of two. The smallest one is 2^−6; magnitudes below 2^−7 are nearer to 0.
     exponent = ((magnitude * (4 / 3)).view(torch.int32) >> 23) - 127
     code = exponent.clamp(-6, 0) + 7
     code = torch.where(magnitude < 2.0**-7, torch.zeros_like(code), code)
@@ -135,7 +136,7 @@ def _encode_int8(vector: torch.Tensor) -> bytes:
 
 _E3M0_VALUES = np.array([0.0] + [2.0 ** (c - 7) for c in range(1, 8)], dtype=np.float32)
 _E3M0_VALUES = np.concatenate([_E3M0_VALUES, 0.0 - _E3M0_VALUES])
-# Both elements of a byte at once, as one 8-byte entry.
+# One 8-byte entry for each byte: the values of both its elements.
 _E3M0_PAIRS = np.stack([np.tile(_E3M0_VALUES, 16), np.repeat(_E3M0_VALUES, 16)], axis=1).view(np.uint64).ravel()
 
 
@@ -153,7 +154,7 @@ def _decode_e3m0(data: bytes, elements: int) -> Vector:
     codes = np.frombuffer(data, dtype=np.uint8, offset=2 * _blocks(elements))
     blocks = np.zeros((_blocks(elements), BLOCK), dtype=np.float32)
     pairs = blocks.reshape(-1).view(np.uint64)[: len(codes)]
-    np.take(_E3M0_PAIRS, codes, out=pairs, mode="clip")  # an index is a byte, so nothing clips; "raise" would copy
+    np.take(_E3M0_PAIRS, codes, out=pairs, mode="clip")  # a byte can't exceed the table; mode="raise" would copy
     return _scaled(blocks, data).reshape(-1)[:elements]
 
 

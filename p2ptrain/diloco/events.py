@@ -1,4 +1,4 @@
-"""What happens to a peer in the round protocol (events) and what it then does (actions)."""
+"""What the round protocol is told (events) and what it asks for (actions). `monitor.events` are news for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from p2ptrain.run.head import Head
 
 @dataclass(frozen=True, slots=True)
 class PeersChanged:
-    """Who is alive now: `trainers` can contribute (this peer too, while it trains), `live` is everyone."""
+    """Which peers are alive now, this one included: `trainers` can contribute, `live` is all of them."""
 
     trainers: frozenset[PeerId]
     live: frozenset[PeerId]
@@ -21,7 +21,7 @@ class PeersChanged:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A contribution whose signature has been checked, mine included."""
+    """A contribution, by this peer or another, whose signature has been checked."""
 
     contribution: Contribution
 
@@ -36,6 +36,8 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
+    """No peer handed out this payload."""
+
     payload: Digest
 
 
@@ -49,7 +51,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit whose signatures have been checked, mine included."""
+    """A commit, by this peer or another, whose signatures have been checked."""
 
     commit: Commit
     source: PeerId
@@ -64,7 +66,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class ApplyFailed:
-    """A commit can't be applied here. `differs`: because it names another state than this peer's."""
+    """A commit can't be applied here. `differs`: the reason is that it names another state than this peer's."""
 
     commit: Digest
     differs: bool
@@ -72,7 +74,7 @@ class ApplyFailed:
 
 @dataclass(frozen=True, slots=True)
 class HeadSeen:
-    """Where a peer says that it is; None while it is still looking for its place."""
+    """The head that a peer claims to be at; None while that peer is still starting or joining."""
 
     peer: PeerId
     head: Head | None
@@ -85,7 +87,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """This peer was not running for a while (suspended): what it knows of the others' silence means nothing."""
+    """This peer was suspended for a while, so it can't conclude anything from not having heard the others."""
 
 
 Event = (
@@ -108,12 +110,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class FetchPayload:
+    """Get a contribution's bytes, and report `Stored` or `FetchFailed`."""
+
     contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True)
 class FetchCommits:
-    """Get the commits from `tip` back to one that is known."""
+    """Get the commits from `tip` down to a known one, and report each as `Committed`."""
 
     tip: Digest
     source: PeerId
@@ -121,6 +125,8 @@ class FetchCommits:
 
 @dataclass(frozen=True, slots=True)
 class SayHolding:
+    """Tell the others that this peer holds a payload."""
+
     payload: Digest
 
 
@@ -137,14 +143,14 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Apply a commit, all of whose bytes are here, and report `Applied` or `ApplyFailed`."""
+    """Apply a commit whose payloads are all here, and report `Applied` or `ApplyFailed`."""
 
     commit: Commit
 
 
 @dataclass(frozen=True, slots=True)
 class HeadChanged:
-    """The head is another one; `rolled_back` commits of the old branch are no longer on it."""
+    """The head has changed. `rolled_back` commits of the old head's branch are not on the new one's."""
 
     head: Head
     rolled_back: int
@@ -152,14 +158,14 @@ class HeadChanged:
 
 @dataclass(frozen=True, slots=True)
 class Hurry:
-    """A quorum of others has contributed for this height: contribute the steps that are done."""
+    """A quorum of other peers has contributed for this height: contribute the steps that are done."""
 
     height: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """Replaying commits does not lead to where the others are: start over from a snapshot."""
+    """Commits do not lead to the others' head: start again from a snapshot."""
 
     reason: str
 

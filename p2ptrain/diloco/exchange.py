@@ -1,5 +1,6 @@
-"""One peer's part in the rounds of a run: the trainer contributes, and reads the view of the head. It waits for others
-only where the spec says so (overlap = n). See `method.exchange` for how the trainer's thread meets the network thread.
+"""One peer's part in the rounds of a run: its trainer hands in contributions and reads the view of the head.
+
+The trainer waits for others only if the spec says so (overlap = n). `method.exchange` says how the two threads meet.
 """
 
 from __future__ import annotations
@@ -23,26 +24,31 @@ class Exchange(SharedExchange[View]):
     """See `method.Exchange`.
 
     Args:
-        report: what the trainer says of itself; called on the network thread.
-        tell: called on the network thread with a name and facts of what happened.
+        tell: called on the network thread with a name and facts of what has happened.
     """
 
     _shell: Shell
 
-    def __init__(self, run: Run, layout: Layout, report: Callable[[], Vitals], tell: Tell) -> None:
-        super().__init__(run)
-        self._shell = Shell(run, layout, report, self._show, tell)
+    def __init__(self, run: Run, layout: Layout, vitals: Vitals, tell: Tell, stop: Callable[[], bool]) -> None:
+        super().__init__(run, vitals, stop)
+        self._shell = Shell(run, layout, lambda: self.vitals, self._show, tell)
 
-    def start(self, base: GlobalState, stop: Callable[[], bool]) -> None:
-        """Resume, found or join the run; `base` is the state at height 0 as this peer would build it.
+    def start(self, base: GlobalState) -> None:
+        """Resume, found or join the run. Returns when there is a state to start from, or when `stop` returns True.
 
-        Returns when there is a state to start from, or `stop` says so; `view.caught_up` tells when it is the swarm's.
+        `view.caught_up` tells whether this peer has caught up with the others.
+
+        Args:
+            base: the state at height 0 as this peer would build it.
+
+        Raises:
+            P2PTrainError: the run can't be joined, or the disk or the network has failed.
         """
         self.view = View(base)
-        self._await(self._shell.start(self.view), stop)
+        self._await(self._shell.start(self.view))
 
     def contribute(self, height: int, base: Digest, data: bytes, tokens: int, steps: int) -> Digest:
-        """Offer an encoded pseudo-gradient to the round of `height`; returns its digest at once."""
+        """Offer an encoded pseudo-gradient to the round of `height`. Returns its digest and does not wait."""
         payload = digest_of(data)
         offer = Contribution(
             author=self._swarm.peer_id,
@@ -59,9 +65,9 @@ class Exchange(SharedExchange[View]):
 
     @property
     def hurry(self) -> int:
-        """The height for which others wait: contribute what there is."""
+        """The last height for which a quorum of others has waited for this peer's contribution."""
         return self._shell.hurry
 
     def everyone_is_at(self, head: Head) -> bool:
-        """Whether every live peer has said that it is at this head."""
+        """Whether every live peer says that it is at this head."""
         return all(presence.commit == head.commit for presence in self.peers.values())

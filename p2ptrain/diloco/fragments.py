@@ -1,9 +1,10 @@
-"""How a model's parameters are dealt out to fragments.
+"""Which of the P fragments each of a model's parameters belongs to.
 
-Layers go round: the l-th layer belongs to fragment l mod P (the strided pattern of arXiv 2501.18512, section 2.1). Of
-what is outside the layers, matrices (embeddings, head) are cut into P ranges of rows, one for each fragment, and the
-small rest is dealt out to balance bytes: the largest first, each to the fragment that is smallest so far. Every peer
-computes the same layout from the names and shapes alone.
+    tensors of layer l            fragment l mod P: the strided pattern of arXiv 2501.18512, section 2.1
+    other matrices, of R ≥ P rows  rows ⌊R·p/P⌋ … ⌊R·(p+1)/P⌋ − 1 in fragment p (embeddings, head)
+    the rest, largest first        the fragment that is smallest so far
+
+Every peer computes the same layout from the names and shapes alone.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _LAYER = re.compile(r"(?:.*?\.)?\d+\.")
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
-    """A range of rows of one parameter tensor (all of them, mostly) inside its fragment's flat vector."""
+    """A range of rows of one parameter tensor, mostly all of them, inside its fragment's flat vector."""
 
     name: str
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """The whole tensor's."""
     start: int
     stop: int
 
@@ -38,7 +39,7 @@ class TensorSlot:
         return (self.stop - self.start) * prod(self.shape[1:])
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """These rows of the tensor, sharing its memory."""
+        """These rows of the tensor; they share its memory."""
         return tensor[self.start : self.stop] if self.shape else tensor.view(1)
 
 
@@ -52,10 +53,10 @@ class Layout:
 
     @classmethod
     def of(cls, shapes: Mapping[str, Sequence[int]], count: int, frozen: Digest = NO_DIGEST) -> Layout:
-        """Deal tensors (name → shape, in the model's own order) out to `count` fragments.
+        """Distribute tensors (name → shape, in the model's own order) over `count` fragments.
 
         Raises:
-            SpecError: the model has too few parts for so many fragments.
+            SpecError: a fragment would be empty.
         """
         homes: list[list[TensorSlot]] = [[] for _ in range(count)]
         sizes = [0] * count
@@ -94,17 +95,17 @@ class Layout:
 
     @cached_property
     def digest(self) -> Digest:
-        """Names the fragments: two models with the same ones, and the same frozen weights, can exchange them."""
+        """Names the layout. Models of equal layouts and equal frozen weights can exchange fragments."""
         parts = [[(slot.name, slot.shape, slot.start, slot.stop) for slot in part] for part in self.fragments]
         return digest_of(repr(parts).encode())
 
     def gather(self, tensors: Mapping[str, torch.Tensor], fragment: int) -> torch.Tensor:
-        """Copy a fragment's tensors into one new float32 vector on their device."""
+        """Copy a fragment's tensors into one new 1-D float32 vector on their device."""
         parts = [slot.of(tensors[slot.name].detach()).reshape(-1).float() for slot in self.fragments[fragment]]
         return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
 
     def scatter(self, vector: torch.Tensor, tensors: Mapping[str, torch.Tensor], fragment: int) -> None:
-        """Copy a fragment's vector into the named tensors, in their own precision."""
+        """Copy a fragment's vector (1-D) into the named tensors, converted to their dtypes."""
         slots = self.fragments[fragment]
         pieces = torch.split(vector, [slot.elements for slot in slots])
         with torch.no_grad():
@@ -113,7 +114,7 @@ class Layout:
                 target.copy_(piece.view(target.shape))
 
     def assemble(self, vectors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """New float32 tensors by name from the vectors of all fragments, on the first one's device."""
+        """New float32 tensors by name from the vectors of all fragments, on the first vector's device."""
         shapes = {slot.name: slot.shape for part in self.fragments for slot in part}
         tensors = {name: torch.empty(shape, device=vectors[0].device) for name, shape in shapes.items()}
         for index, vector in enumerate(vectors):

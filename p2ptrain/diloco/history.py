@@ -1,4 +1,4 @@
-"""What a run folder knows of a run's commits, for people and programs."""
+"""What a run folder knows about a run's commits, for people and programs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ROWS = 20
 
 
 def history(folder: RunFolder) -> History:
-    """The commits of the head's branch, who contributed, which branches were left, and where others were when they
-    were last heard."""
+    """The commits of the head's branch, its contributors, the commits that lost a fork, the rollbacks, and the last
+    known heights of other peers."""
     commits = branch_of(folder, folder.ledger.head)
     lost, seen = archived(folder, commits), folder.ledger.commits_seen()
     rollbacks, heads = folder.ledger.rollbacks(), folder.ledger.heads()

@@ -1,8 +1,9 @@
-"""How a peer gets to where the others are: a snapshot that most of them hold, then the commits since.
+"""How a peer gets to the others' head: it fetches a snapshot that most of them hold, then the commits since.
 
-The same few functions serve a newcomer, a peer that missed commits and one that finds itself different. A snapshot is
-not trusted because somebody serves it: its digest must be named by the commit that follows it or, where it is the
-newest, by most of those who are at it. Which branch is the run's, a newcomer can only learn from those whom it hears.
+The same functions serve a newcomer, a peer that missed commits and a peer whose state differs from the others'. A
+snapshot is not trusted because somebody serves it. The commit above it must name its digest; if there is no such commit
+yet, most of the peers at its commit must name it. A newcomer can only ask the peers that it hears which branch is the
+run's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from p2ptrain.diloco.round import RECENT_COMMITS
 from p2ptrain.diloco.snapshots import assemble
 from p2ptrain.diloco.state import GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.method import Offer, find_snapshot
+from p2ptrain.method import Offer, Tell, find_snapshot
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, Record, short, short_peer
 from p2ptrain.run.record import DigestField
 from p2ptrain.state import Fetcher, RunFolder
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class CommitsRequest(Record):
-    """The commit `tip` and those below it, newest first, at most `count`."""
+    """Asks for the commit `tip` and the commits below it, newest first, at most `count` in all."""
 
     kind: ClassVar[str] = "commits-request/1"
     max_bytes: ClassVar[int] = 256
@@ -49,12 +50,12 @@ class CommitsRequest(Record):
 
 
 async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], throttle: Throttle = UNLIMITED) -> None:
-    """Answer requests for commits, no faster than `throttle` says; `find` returns a commit's record, or None."""
+    """Answer requests for commits, no faster than `throttle` allows. `find` returns a commit's record, or None."""
 
     async def answer(_peer: PeerId, request: CommitsRequest) -> AsyncGenerator[bytes, None]:
         record = find(request.tip)
         if record is None:
-            raise Refused("not here")
+            raise Refused("the commit is not here")
         for _ in range(request.count):
             if record is None:
                 return
@@ -66,14 +67,14 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], thrott
 
 
 def check_commit(commit: Commit, membership: Membership) -> Commit:
-    """Raises MalformedError unless all of it is signed, by members of the run of now or before."""
+    """Return the commit. Raises MalformedError unless members of the run, present or former, have signed all of it."""
     if not all(map(membership.knows, commit.signers)):
-        raise MalformedError("a commit is signed by somebody who was never a member")
+        raise MalformedError("a commit is signed by a peer that was never a member of the run")
     return commit.check_signatures()
 
 
 def parts_below(chain: Chain, position: StartingPoint, height: int) -> bool:
-    """Whether the branch of a position is known to leave the chain's head's below this height."""
+    """Whether it is certain that the position's branch and the branch of the chain's head part below this height."""
     theirs = {commit.height: commit.digest for commit in (*position.history, *position.above)}
     height = min(height, max(theirs, default=0))
     mine = chain.ancestor(chain.head.commit, height) if height > 0 else None
@@ -84,33 +85,29 @@ class Joiner:
     """Finds and fetches positions of a run."""
 
     def __init__(
-        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, folder: RunFolder
+        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, folder: RunFolder, tell: Tell
     ) -> None:
         self._swarm, self._membership = swarm, membership
         self._fetcher, self._layout, self._folder = fetcher, layout, folder
         self._arrivals = Arrivals(fetcher, folder, np.float32)
-
-    def when_progressing(self, call: Callable[[int, int], None]) -> None:
-        """Have this called with (bytes here, bytes in all) while a snapshot arrives."""
-        self._arrivals.on_progress = call
+        self._arrivals.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
 
     async def find_start(self, base: GlobalState, deepest: int | None = None) -> StartingPoint:
         """The newest snapshot that most peers hold, with the commits around it.
 
         Args:
-            base: a state of this model; what the snapshot shares with it is not fetched.
-            deepest: the history is to go down to this height, where that can be had.
+            base: a state of the model that was built here; vectors that the snapshot shares with it are not fetched.
+            deepest: the history goes down to this height, if the peers have it.
 
         Raises:
-            NetworkError: no peer of the run could be found.
-            AnotherModel: the run's state is of another model.
-            StorageError: what arrives can't be kept.
+            NetworkError: no peer handed out a snapshot that can be used.
+            AnotherModel: the run's state belongs to another model than the one that was built here.
+            StorageError: the disk can't take what arrives.
         """
 
         async def fetch(offer: Offer, peers: Mapping[PeerId, Presence]) -> StartingPoint:
             found = await self._fetch(offer, peers, base, deepest)
-            parts = found.state.fragments
-            self._arrivals.let_go_of_others({v.digest for part in parts for v in (part.theta, part.momentum)})
+            self._arrivals.let_go_of_others({vector.digest for vector in found.state.vectors})
             return found
 
         return await find_snapshot(self._membership, fetch)
@@ -130,19 +127,19 @@ class Joiner:
         at_it = [seen.state == state.digest for seen in peers.values() if seen.commit == state.commit]
         named = above[0].state == state.digest if above else 2 * sum(at_it) > len(at_it)
         if not named or (state.height == 0 and digest != self._folder.genesis.base):
-            raise LedgerError("a snapshot is not the one that the chain names", short(digest))
+            raise LedgerError("a snapshot is not the one that the chain names", f"its state is {short(digest)}")
         floor = max(0, state.height - len(state.fragments) - RECENT_COMMITS)
         if deepest is not None:
             floor = max(0, min(floor, deepest - 1))
         history = await self.fetch_branch(state.commit, holders, {NO_DIGEST}.__contains__, floor)
         if len(history) < min(state.height, len(state.fragments)):
-            raise LedgerError("the commits below a snapshot can't be had", short(digest))
+            raise LedgerError("no peer hands out the commits below a snapshot", f"its state is {short(digest)}")
         return StartingPoint(state, tuple(history), tuple(above))
 
     async def _fetch_state(self, digest: Digest, holders: Sequence[PeerId], base: GlobalState) -> GlobalState:
         record = await self._fetcher.fetch(digest, lambda: holders, SNAPSHOT, StateManifest.max_bytes)
         manifest = StateManifest.decode(bytes(record))
-        here = {vector.digest: vector for part in base.fragments for vector in (part.theta, part.momentum)}
+        here = {vector.digest: vector for vector in base.vectors}
         if len(manifest.vectors) != len(self._layout.sizes):
             return assemble(manifest, self._layout, here.__getitem__)  # raises: another model
         wanted = {
@@ -160,7 +157,7 @@ class Joiner:
     ) -> list[Commit]:
         """The commits from `tip` down to a known one or to height `floor`, oldest first; each is checked.
 
-        Ends early, with what there is, when no source goes on or after `MOST_COMMITS`.
+        The list ends early if no source continues it, or after `MOST_COMMITS`.
         """
         branch: list[Commit] = []
         for peer in sources:
@@ -168,7 +165,7 @@ class Joiner:
                 while not known(tip) and len(branch) < MOST_COMMITS and not (branch and branch[-1].height <= floor + 1):
                     part = await self._call(peer, tip)
                     if not part:
-                        raise MalformedError("no commit where one was asked for")
+                        raise MalformedError("a peer sent no commit in answer to a request for one")
                     for commit in part:
                         if known(commit.digest) or commit.height <= floor:
                             return branch[::-1]
@@ -178,7 +175,7 @@ class Joiner:
         return branch[::-1]
 
     async def _call(self, peer: PeerId, tip: Digest) -> list[Commit]:
-        """One call's commits, linked from `tip` downwards; what follows a broken link is not looked at."""
+        """The commits of one call, from `tip` downwards. Raises MalformedError at one that is not the next."""
         commits: list[Commit] = []
         frames = self._swarm.rpc.stream(peer, METHOD, CommitsRequest(tip=tip, count=COMMITS_PER_CALL), Commit.max_bytes)
         async with contextlib.aclosing(frames):
@@ -186,7 +183,7 @@ class Joiner:
                 commit = Commit.decode(frame)
                 if commit.digest != tip or commit.run != self._membership.run or len(commits) >= COMMITS_PER_CALL:
                     log.warning("%s sent a commit that was not asked for", short_peer(peer))
-                    raise MalformedError("a commit that was not asked for")
+                    raise MalformedError("a peer sent a commit that was not asked for")
                 commits.append(check_commit(commit, self._membership))
                 tip = commit.parent
         return commits

@@ -1,5 +1,5 @@
 """What a peer keeps for each fragment between rounds: the global weights that it merged last, its error feedback, and
-the tokens and steps behind its contributions until a commit lists them. No network and no files.
+the tokens and steps of its contributions until a commit lists them. This module uses no network and no files.
 """
 
 from __future__ import annotations
@@ -18,44 +18,45 @@ from p2ptrain.run import Digest, PeerId
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A contribution on its way into a commit."""
+    """A contribution that no commit has listed yet."""
 
     height: int
     base: Digest
     payload: Digest
     residual: torch.Tensor | None
-    """The fragment's error feedback once a commit lists this."""
+    """The fragment's error feedback after a commit lists this contribution: 1-D float32; None if nothing was lost."""
     local: torch.Tensor | None
-    """The training weights at the contribution, for merge = "carry"."""
+    """The training weights when this was made, 1-D float32; None unless merge = "carry"."""
     tokens: int
     steps: int
     at_step: int
+    """The inner step after which this was made."""
 
 
 @dataclass(slots=True)
 class Lane:
-    """One fragment's part."""
+    """What a peer keeps for one fragment."""
 
     theta: HashedVector
-    """The global θ_f that the training weights last merged."""
+    """The global θ_f that the training weights merged last."""
     residual: torch.Tensor | None = None
-    """Error feedback e_f: what the codec lost, added to the next pseudo-gradient; on the training device."""
+    """Error feedback e_f: what the codec lost, 1-D float32 on the training device. The next pseudo-gradient adds it."""
     tokens: int = 0
-    """Since the fragment's last contribution that was listed or still may be."""
+    """Tokens since the fragment's last contribution that was listed or may still be listed."""
     steps: int = 0
 
     def give_back(self, pending: Pending) -> None:
-        """A contribution came to nothing: its work counts in the next one."""
+        """Count the work of a contribution that was not listed in the next one."""
         self.tokens += pending.tokens
         self.steps += pending.steps
 
 
 class Lanes:
-    """One lane for each fragment, and what is pending.
+    """One lane for each fragment, and the pending contributions.
 
     Args:
         author: this peer.
-        state: the global state whose weights the training weights are.
+        state: the global state that the training weights are equal to.
     """
 
     def __init__(self, author: PeerId, state: GlobalState) -> None:
@@ -74,25 +75,26 @@ class Lanes:
         return fragment_of(height, len(self._lanes))
 
     def count(self, tokens: int) -> None:
-        """One inner step more."""
+        """Count one inner step."""
         for lane in self._lanes:
             lane.tokens += tokens
             lane.steps += 1
 
     def next_height(self, head: int) -> int:
-        """The first height above the head for which nothing of this peer is on its way."""
+        """The first height above the head for which this peer has no pending contribution."""
         height = head + 1
         while height in self.pending:
             height += 1
         return height
 
     def contributed(self, pending: Pending) -> None:
+        """Note a new contribution. Its lane counts from zero again."""
         self.pending[pending.height] = pending
         lane = self._lanes[self._index(pending.height)]
         lane.tokens = lane.steps = 0
 
     def settle(self, index: int, view: View) -> Pending | None:
-        """Close the books on a fragment's contributions up to the view's head; returns the one listed last."""
+        """Settle a fragment's pending contributions up to the view's head. Returns the one that was listed last."""
         lane, listed = self._lanes[index], None
         for height in sorted(h for h in self.pending if h <= view.newest(index) and self._index(h) == index):
             pending = self.pending.pop(height)
@@ -101,13 +103,13 @@ class Lanes:
                 lane.residual, listed = pending.residual, pending
             elif payload is None:
                 lane.give_back(pending)
-            else:  # the others went by one that this peer made before a crash or a rollback; what it lost is forgotten
+            else:  # the commit lists one made before a crash or a rollback: what the codec lost there is unknown
                 lane.residual = None
         return listed
 
     def roll_back(self, view: View) -> None:
-        """The head has moved to another branch: what is pending and does not fit there is given back, and what the
-        codec lost in commits of the old branch means nothing on the new one."""
+        """The head has moved to another branch. Give back the pending contributions that can't be listed there, and
+        drop the error feedback, which belongs to commits of the old branch."""
         for height, pending in list(self.pending.items()):
             if height > view.head.height and not view.may_list(height, pending.base):
                 self.give_back(height)
@@ -115,13 +117,13 @@ class Lanes:
             lane.residual = None
 
     def give_back(self, height: int) -> None:
-        """The contribution for that height can't be listed any more."""
+        """Give up the pending contribution for `height`, which can't be listed any more."""
         self._lanes[self._index(height)].give_back(self.pending.pop(height))
 
     # Saving --------------------------------------------------------------------------------------------------------
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Everything but θ, which is named by its digest; `step` is the inner step now."""
+        """Everything; of θ only the digest. `step` is the number of inner steps so far."""
         pending = [replace(part, at_step=part.at_step - step) for part in self.pending.values()]
         return {
             "lanes": [(lane.theta.digest, lane.residual, lane.tokens, lane.steps) for lane in self._lanes],
@@ -129,12 +131,12 @@ class Lanes:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], view: View, step: int, device: torch.device) -> set[int]:
-        """Take over what still holds at `view`; returns the fragments that no commit has changed since.
+        """Take over what still holds at `view`. Returns the fragments that no commit has changed since `state_dict`.
 
-        Those go on as they were left. One that has changed starts from the global weights: the work that was in the
-        training weights is gone, and with it its tokens. Its error feedback is kept only if this peer's pending
-        contribution was listed by the very commit that made the present θ_f; an older one may have been sent since.
-        What is pending and can't be listed any more is given back where its work is still in the weights.
+        An unchanged fragment goes on as it was saved. A changed one starts from the global weights, so the work in its
+        saved training weights is lost, and its tokens with it. Its error feedback is kept only if the commit that made
+        the present θ_f listed the pending contribution; an older residual may have been sent since. A pending
+        contribution that can't be listed any more is given back if its work is still in the weights.
         """
         unchanged: set[int] = set()
         for index, (theta, residual, tokens, steps) in enumerate(saved["lanes"]):

@@ -1,4 +1,4 @@
-"""Streaming DiLoCo, as what is outside of this package knows it: the contract of `method`."""
+"""Streaming DiLoCo behind the contract that every method keeps: see `method.Method`."""
 
 from __future__ import annotations
 
@@ -51,12 +51,10 @@ def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> 
     try:
         state = Replica(folder, layout, Blobs()).state_at(_commit_at(folder, head, height))
     except StateGone as error:
-        raise StorageError(
-            f"{'the newest state' if height is None else f'the state of height {height}'} can't be computed in "
-            f"{folder.path}",
-            error.why,
-            "start the peer again: it fetches what is missing" if height is None else "choose a later height",
-        ) from None
+        wanted, then = "the newest state", "start the peer again: it fetches what is missing"
+        if height is not None:
+            wanted, then = f"the state of height {height}", "choose a later height"
+        raise StorageError(f"{wanted} can't be computed in {folder.path}", error.why, then) from None
     commits = branch_of(folder, state.commit)
     return PastState(
         head=state.head,
@@ -72,24 +70,24 @@ def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tens
     manifest = StateManifest.decode(claim.manifest)
     problem = _problem(claim, manifest, tensors)
     if not problem and frozen not in (None, manifest.frozen):
-        problem = "the numbers that are not trained are not the run's"
+        problem = "the weights that are not trained differ from the run's"
     if problem:
         return Check("weights", False, problem)
     unchecked = ""
     if spec.model.lora is not None:
-        unchecked = "; checked: adapters.safetensors, not the base model that it was merged into"
+        unchecked = "; only adapters.safetensors was checked, not the base model that it was merged into"
     return Check("weights", True, f"height {claim.height}, state {claim.state.hex()}{unchecked}")
 
 
 def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:
-    """The commit of a height on the head's branch; None: the head."""
+    """The commit of a height on the head's branch; the head if `height` is None."""
     if height is None:
         return head
     if height == 0:
         return NO_DIGEST
     by_height = {commit.height: commit.digest for commit in branch_of(folder, head)}
     if height not in by_height:
-        known = f"it knows heights {min(by_height)} to {max(by_height)}" if by_height else "it knows none"
+        known = f"it has heights {min(by_height)} to {max(by_height)}" if by_height else "it has no commits"
         raise StorageError(f"{folder.path} has no commit of height {height}", known, "choose another height with --at")
     return by_height[height]
 
@@ -97,14 +95,14 @@ def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:
 def _problem(claim: Claim, manifest: StateManifest, tensors: Mapping[str, torch.Tensor]) -> str:
     """What is wrong with exported weights; empty if nothing is."""
     if digest_of(manifest.encoded) != claim.state or manifest.height != claim.height:
-        return "the manifest is another state's"
+        return "the manifest belongs to another state"
     layout = Layout.of({name: tensor.shape for name, tensor in tensors.items()}, len(manifest.vectors))
     if layout.digest != manifest.layout:
-        return "names or shapes of the parameters are not the run's"
+        return "names or shapes of the parameters differ from the run's"
     for index, (theta, _) in enumerate(manifest.vectors):
         values = np.ascontiguousarray(layout.gather(tensors, index).numpy())
         if HashedVector(values).digest != theta:
-            return f"the numbers of fragment {index} are not those of height {claim.height}"
+            return f"the weights of fragment {index} differ from those of height {claim.height}"
     return ""
 
 

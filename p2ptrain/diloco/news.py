@@ -1,4 +1,4 @@
-"""What peers gossip besides contributions and commits themselves."""
+"""What peers tell each other besides contributions and commits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from p2ptrain.run.record import DigestField
 
 
 class HoldingNews(Record):
-    """The author of the gossip message holds these payloads."""
+    """The sender of this gossip message holds these payloads."""
 
     kind: ClassVar[str] = "holding/1"
 
@@ -20,7 +20,7 @@ class HoldingNews(Record):
 
 
 class News(Record):
-    """What a heartbeat repeats: the peer's open contributions and the open payloads that it holds."""
+    """What a heartbeat repeats: the sender's contributions that are still open, and the open payloads that it holds."""
 
     kind: ClassVar[str] = "diloco-news/1"
 

@@ -1,12 +1,15 @@
-"""What a user wraps around a model and its optimizer: Streaming DiLoCo in their own training loop.
+"""Streaming DiLoCo for a user's own training loop, wrapped around a model and its optimizer.
 
     diloco = StreamingDiLoCo(model, optimizer, run)
     for batch in batches:
         loss = …; loss.backward(); optimizer.step(); optimizer.zero_grad()
         diloco.step(tokens=batch.numel(), loss=loss.item())
 
-`step` counts, merges the commits that have arrived, and every H/P steps contributes one fragment. With overlap =
-"free" it never waits for the network; with overlap = n it waits, if it must, n steps after each contribution.
+    Δ_f = θ_f − local_f + e_f              pseudo-gradient of fragment f (arXiv 2501.18512, algorithm 2)
+    e_f ← Δ_f − decode(encode(Δ_f))        error feedback, once a commit lists the contribution
+
+`step` counts, merges the commits that have arrived, and contributes one fragment every H/P steps. With overlap = "free"
+it never waits for the network. With overlap = n it merges each round n steps after contributing, and waits if it must.
 """
 
 from __future__ import annotations
@@ -29,14 +32,12 @@ from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
-from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.run.head import Head
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Phase, Vitals, monotonic
+from p2ptrain.swarm import Vitals, monotonic
 
-LOSS_SMOOTHING = 0.05
 RATE_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -45,19 +46,19 @@ log = logging.getLogger(__name__)
 class StreamingDiLoCo:
     """Train `model` together with the other peers of `run`.
 
-    Founds the run, joins it or resumes, whichever the `Run` was made for, and loads the swarm's weights into the
-    model. Call `wait_until_ready` before the first step.
+    The constructor founds, joins or resumes the run, as the `Run` says, and loads the swarm's weights into the model.
+    Call `wait_until_ready` before the first step.
 
     Args:
-        model: its trainable parameters are shared, its buffers are not; every peer must build the same names and
+        model: its trainable parameters are shared, its buffers are not. Every peer must build the same names and
             shapes. A wrapper's prefix (torch.compile, DistributedDataParallel) does not count as part of a name.
-        inner_optimizer: steps those parameters; its moments stay this peer's own.
+        inner_optimizer: steps those parameters; its moments stay with this peer.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
-        on_event: called on the network thread with a name and facts ("commit", "resync", "progress").
-        stop: asked whenever this would wait for others; once it says True nothing waits any more.
+        on_event: called on the network thread with a name and facts ("commit", "rollback", "resync", "progress").
+        stop: asked whenever this would wait for others; once it returns True, nothing waits any more.
 
     Raises:
-        P2PTrainError: nobody to join, another model, no space on the disk, …
+        P2PTrainError: there is no peer to join, the model is another one, the disk is full, …
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class StreamingDiLoCo:
         on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._run, self._method, self._stop = run, run.spec.diloco, stop
+        self._run, self._method = run, run.spec.diloco
         self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.diloco.codec]
         self._tensors = shared_parameters(model)
         self._device = next(iter(self._tensors.values())).device
@@ -81,32 +82,32 @@ class StreamingDiLoCo:
             self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments], frozen
         )
         run.establish(base.digest, held_out)
-        self._vitals = Vitals("starting", device=device_name(self._device), held_out=held_out)
+        vitals = Vitals("joining", device=device_name(self._device), held_out=held_out)
         self._view: View
         self._lanes: Lanes
         self._since_contribution = 0
         self._at_pause: Mapping[str, Any] | None = None
         self._rate = _Rate()
-        self._exchange = Exchange(run, self._layout, lambda: self._vitals, on_event)
+        self._exchange = Exchange(run, self._layout, vitals, on_event, stop)
         try:
-            self._set_phase("joining")
-            self._exchange.start(base, stop)
+            self._exchange.start(base)
         except BaseException:
             self._exchange.close()
             raise
         self._load(self._exchange.view)
 
     def wait_until_ready(self) -> None:
-        """Return when training can begin: caught up with the others, and `swarm.min_peers` of them ready.
+        """Return when this peer has caught up and, if the run has not begun, `swarm.min_peers` peers are ready.
 
         Raises:
             P2PTrainError: the network or the disk has failed for good.
         """
-        self._wait(lambda view: view.caught_up)
+        self._exchange.wait_or_stop(lambda view: view.caught_up)
         self._load(self._exchange.view)
-        self._set_phase("ready")
-        self._wait(lambda view: view.head.height > 0 or self._exchange.peers_ready() >= self._min_peers)
-        self._set_phase("training")
+        self._exchange.enter("ready")
+        least = self._run.spec.swarm.min_peers
+        self._exchange.wait_or_stop(lambda view: view.head.height > 0 or self._exchange.peers_ready() >= least)
+        self._exchange.enter("training")
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -114,20 +115,25 @@ class StreamingDiLoCo:
         """Call after every inner optimizer step.
 
         Args:
-            tokens: trained on in this step, at least 1.
-            loss: of this step in nats per token, for the tables.
+            tokens: number of tokens that this step trained on, at least 1.
+            loss: this step's loss in nats per token, for the tables.
 
         Raises:
-            ValueError: fewer tokens.
+            ValueError: `tokens` is less than 1.
             TrainingError: the weights or the loss are not finite any more; nothing was contributed.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
-        if self._vitals.phase != "training":
+        if self.vitals.phase != "training":
             self.wait_until_ready()
         if int(tokens) < 1:
             raise ValueError(f"a step trains on at least one token, not {tokens}")
-        self._count(int(tokens), None if loss is None else float(loss))
+        tokens, loss = int(tokens), None if loss is None else float(loss)
+        if loss is not None and not math.isfinite(loss):
+            raise self._not_finite(f"the loss is {loss}")
+        self._since_contribution += 1
+        self._lanes.count(tokens)
+        self._exchange.count_step(tokens, loss, self._rate.after(tokens, monotonic()))
         if self._method.overlap == "free":
             self._adopt(self._exchange.view)
             if self._is_due():
@@ -138,33 +144,17 @@ class StreamingDiLoCo:
                 self._contribute()
                 self._merge_when_due(self._method.overlap)
 
-    def _count(self, tokens: int, loss: float | None) -> None:
-        smoothed = self._vitals.loss
-        if loss is not None:
-            if not math.isfinite(loss):
-                raise self._not_finite(f"the loss is {loss}")
-            smoothed = loss if smoothed is None else smoothed + LOSS_SMOOTHING * (loss - smoothed)
-        self._since_contribution += 1
-        self._lanes.count(tokens)
-        self._vitals = replace(
-            self._vitals,
-            steps=self._vitals.steps + 1,
-            tokens=self._vitals.tokens + tokens,
-            loss=smoothed,
-            tokens_per_second=self._rate.after(tokens, monotonic()),
-        )
-
     # Pausing -------------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Between two steps: tell the others not to wait for this peer any more. It still serves, and follows their
-        commits; call `rest` meanwhile, and `resume` before the next step."""
+        """Tell the others, between two steps, not to wait for this peer. It goes on serving them and following their
+        commits. Call `rest` meanwhile, and `resume` before the next step."""
         self._at_pause, self._rate = self.state_dict(), _Rate()
-        self._vitals = replace(self._vitals, tokens_per_second=0.0)
-        self._set_phase("paused")
+        self._exchange.vitals = replace(self.vitals, tokens_per_second=0.0)
+        self._exchange.enter("paused")
 
     def rest(self, seconds: float) -> None:
-        """Wait, no longer than until the run is complete.
+        """Wait for `seconds`, or until the run is complete.
 
         Raises:
             P2PTrainError: the network or the disk has failed for good.
@@ -173,7 +163,7 @@ class StreamingDiLoCo:
         self._exchange.wait(lambda view: self.is_complete, seconds)
 
     def resume(self) -> None:
-        """Go on from the pause as from a saved state: what no commit has changed meanwhile is as it was left."""
+        """Go on from the pause as from a saved state; see `load_state_dict`."""
         saved, self._at_pause = self._at_pause, None
         if saved is not None:
             self.load_state_dict(saved)
@@ -188,7 +178,7 @@ class StreamingDiLoCo:
         return self._since_contribution >= self._method.steps_per_round or self._exchange.hurry >= height
 
     def _contribute(self) -> None:
-        """Offer Δ_f = θ_f − local_f + e_f, encoded, to the next round."""
+        """Offer the encoded Δ_f to the next round."""
         height = self._lanes.next_height(self._view.head.height)
         index = fragment_of(height, self._method.fragments)
         lane = self._lanes[index]
@@ -211,13 +201,13 @@ class StreamingDiLoCo:
                 local if self._method.merge == "carry" else None,
                 lane.tokens,
                 lane.steps,
-                self._vitals.steps,
+                self.vitals.steps,
             )
         )
         self._since_contribution = 0
 
     def _offer_again(self) -> None:
-        """What is pending after a restart or a rollback, in case the others have not heard it: the same bytes."""
+        """Offer pending contributions again after a restart or a rollback, in case the others have not heard them."""
         for pending in list(self._lanes.pending.values()):
             data = self._run.folder.ledger.payload(pending.payload)
             if data is None:
@@ -228,14 +218,14 @@ class StreamingDiLoCo:
     # Merging -------------------------------------------------------------------------------------------------------
 
     def _merge_when_due(self, overlap: int) -> None:
-        """overlap = n: merge each round's commit exactly n steps after the contribution to it."""
+        """With overlap = n, merge each round's commit exactly n steps after the contribution to it."""
         for height, pending in sorted(self._lanes.pending.items()):
-            if self._vitals.steps - pending.at_step >= overlap:
-                self._wait(lambda view, height=height: view.head.height >= height)  # type: ignore[misc]
+            if self.vitals.steps - pending.at_step >= overlap:
+                self._exchange.wait_or_stop(lambda view, height=height: view.head.height >= height)  # type: ignore[misc]
                 self._adopt(self._exchange.view, up_to=height)
 
     def _adopt(self, view: View, up_to: int | None = None) -> None:
-        """Merge the fragments that commits (up to height `up_to`) have changed since the last merge."""
+        """Merge the fragments that commits, up to height `up_to`, have changed since the last merge."""
         if view.state is self._view.state and up_to is None:
             return
         rolled_back = view.rollbacks != self._view.rollbacks
@@ -263,7 +253,7 @@ class StreamingDiLoCo:
         return torch.tensor(vector.values, device=self._device)
 
     def _load(self, view: View) -> None:
-        """Start from the global weights alone."""
+        """Start from nothing but the global weights."""
         for index, fragment in enumerate(view.state.fragments):
             self._layout.scatter(self._on_device(fragment.theta), self._tensors, index)
         self._lanes = Lanes(self._run.swarm.peer_id, view.state)
@@ -273,17 +263,17 @@ class StreamingDiLoCo:
 
     @property
     def exchange(self) -> Exchange:
-        """The network side: peers, events, the view of the head."""
+        """The network side: peers, this peer's presence, and the view of the head."""
         return self._exchange
 
     @property
     def head(self) -> Head:
-        """The newest commit that this peer has applied, and the state there."""
+        """The position that this peer has applied: the head of its chain."""
         return self._exchange.view.head
 
     @property
     def height(self) -> int:
-        """The height up to which the training weights have merged the commits."""
+        """The height whose commits, and those below, are merged into the training weights."""
         return self._merged_height
 
     @property
@@ -293,52 +283,52 @@ class StreamingDiLoCo:
 
     @property
     def vitals(self) -> Vitals:
-        return self._vitals
+        """What this peer says about its training."""
+        return self._exchange.vitals
 
     def learning_rate(self) -> float:
-        """The spec's inner learning rate at the run's global progress; a user's own schedule may ignore it."""
+        """The spec's inner learning rate at the run's global progress. A user with an own schedule may ignore it."""
         return learning_rate(self._method, global_progress(self._method, self.height, self._since_contribution))
 
     def global_parameters(self, view: View | None = None) -> dict[str, torch.Tensor]:
-        """The global weights by the bare model's parameter names, float32 on the training device, copied."""
+        """A copy of the global weights by the bare model's parameter names, float32 on the training device."""
         state = (view or self._exchange.view).state
         return self._layout.assemble([self._on_device(fragment.theta) for fragment in state.fragments])
 
     def report_evaluation(self, height: int, loss: float) -> None:
-        """Tell the others the held-out loss of the global weights at `height`; one that is not finite is left out."""
+        """Tell the others the held-out loss of the global weights at `height`, unless it is not finite."""
         if not math.isfinite(loss):
             log.warning("the held-out loss at height %d is %s", height, float(loss))
         told = float(loss) if math.isfinite(loss) else None
-        self._vitals = replace(self._vitals, eval_height=int(height), eval_loss=told)
+        self._exchange.vitals = replace(self.vitals, eval_height=int(height), eval_loss=told)
 
     # Saving and leaving --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What this peer alone knows: training weights, inner optimizer, error feedback, contributions on their way
-        and counters, for torch.save. It holds from any moment between two steps, and may be taken often."""
+        """What only this peer knows, for torch.save: training weights, inner optimizer, error feedback, pending
+        contributions and counters. Call it between two steps, as often as you like."""
         return {
             "height": self._view.head.height,
             "commit": self._view.head.commit,
             "tensors": {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()},
             "optimizer": self._optimizer.state_dict(),
             "since_contribution": self._since_contribution,
-            **self._lanes.state_dict(self._vitals.steps),
+            **self._lanes.state_dict(self.vitals.steps),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`, after `wait_until_ready`, which it calls if you have not.
+        """Go on from a `state_dict`. Calls `wait_until_ready` first if you have not.
 
-        A fragment that no commit has changed since goes on as it was left; the others start from the global weights,
-        so a state that is old, or was loaded before, does no harm. Contributions that were on their way count if a
-        commit has listed them meanwhile and are offered again, the same bytes, if one still can; see `Lanes`. With
-        overlap = n they are then merged n steps after the contribution, not counting the pause; with overlap = 0 that
-        is after the first step.
+        A fragment that no commit has changed since then goes on as it was; every other one starts from the global
+        weights. So a state that is old, or that was loaded before, does no harm. A pending contribution counts if a
+        commit has listed it meanwhile; if one still can, the same bytes are offered again (see `Lanes`). With overlap =
+        n it is merged n steps after it was made, not counting the pause; with overlap = 0, after the first step.
         """
-        if self._vitals.phase != "training":
+        if self.vitals.phase != "training":
             self.wait_until_ready()
         self._optimizer.load_state_dict(saved["optimizer"])
         self._since_contribution = saved["since_contribution"]
-        unchanged = self._lanes.load_state_dict(saved, self._view, self._vitals.steps, self._device)
+        unchanged = self._lanes.load_state_dict(saved, self._view, self.vitals.steps, self._device)
         for index in unchanged:
             self._layout.scatter(self._layout.gather(saved["tensors"], index), self._tensors, index)
         self._offer_again()
@@ -352,17 +342,18 @@ class StreamingDiLoCo:
         )
 
     def finish(self, timeout: float) -> bool:
-        """After the last step: merge what arrived, and stay until everyone is at the same head (or `timeout`)."""
-        self._set_phase("complete" if self.is_complete else self._vitals.phase)
+        """After the last step: merge what has arrived, and stay until everyone is at this peer's head, at most
+        `timeout` seconds. Returns whether they are."""
+        self._exchange.enter("complete" if self.is_complete else self.vitals.phase)
         self._adopt(self._exchange.view)
         return self._exchange.wait(lambda view: self._exchange.everyone_is_at(view.head), timeout)
 
     def halt(self) -> None:
         """Tell the others not to wait for this peer any more."""
-        self._set_phase("halted")
+        self._exchange.enter("halted")
 
     def close(self) -> None:
-        """Write a snapshot, say goodbye and stop exchanging. The `Run` stays open; close it too."""
+        """Write a snapshot, say goodbye and stop exchanging. The `Run` stays open: close it, too."""
         self._run.remember_peers(list(self._exchange.peers.values()))
         self._exchange.close()
 
@@ -372,26 +363,10 @@ class StreamingDiLoCo:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def _min_peers(self) -> int:
-        return self._run.spec.swarm.min_peers
-
-    def _set_phase(self, phase: Phase) -> None:
-        if phase != self._vitals.phase:
-            self._vitals = replace(self._vitals, phase=phase)
-            if phase != "joining":
-                self._exchange.beat()
-
-    def _wait(self, until: Callable[[View], bool]) -> None:
-        while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():
-            self._run.swarm.check()
-
     def _not_finite(self, what: str) -> TrainingError:
         self.halt()
         return TrainingError(
-            f"{what} at inner step {self._vitals.steps}",
+            f"{what} at inner step {self.vitals.steps}",
             "the learning rate may be too high for this batch size, or this device computes wrongly",
             "nothing was contributed; start the peer again to go on from the swarm's weights",
         )

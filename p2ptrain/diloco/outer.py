@@ -35,7 +35,7 @@ _STEPS_BOUND = 4
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of applying a commit."""
+    """The result of applying a commit."""
 
     state: GlobalState
     refused: tuple[Contribution, ...]
@@ -79,10 +79,10 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
 def replay(
     state: GlobalState, commits: Iterable[Commit], payload: Callable[[Contribution], bytes], spec: RunSpec
 ) -> Iterator[Applied]:
-    """Apply commits one after another, oldest first: what joining, catching up, healing and auditing come down to.
+    """Apply commits one after another, oldest first. Joining, catching up, healing and auditing all end here.
 
     Args:
-        payload: finds a contribution's bytes, or raises.
+        payload: returns a contribution's bytes, or raises.
 
     Raises:
         LedgerError: a commit was made on another state than the ones before it lead to.
@@ -95,12 +95,12 @@ def replay(
 
 
 def decode_payload(data: bytes, fragment: Fragment, spec: RunSpec) -> Vector:
-    """Raises MalformedError if `data` is no pseudo-gradient of this fragment."""
+    """A payload's pseudo-gradient. Raises MalformedError if `data` is none of this fragment."""
     return CODECS[spec.diloco.codec].decode(data, len(fragment.theta.values))
 
 
 def outer_step(fragment: Fragment, delta: Vector, lr: float, momentum: float) -> Fragment:
-    """One Nesterov step with the averaged pseudo-gradient `delta`; all float32, one rounding per operation."""
+    """One Nesterov step with the mean pseudo-gradient `delta` (1-D); all float32, one rounding per operation."""
     eta, mu = np.float32(lr), np.float32(momentum)
     m = np.multiply(fragment.momentum.values, mu)
     m += delta
@@ -124,7 +124,7 @@ def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
 def norm_bounds(vectors: Sequence[Vector], steps: Sequence[int], bound: float) -> list[float]:
     """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median.
 
-    Steps are only claimed; more than four times the median's count as that many.
+    Authors only claim their steps, so a claim above four times the median counts as four times the median.
     """
     if len(vectors) < 3:
         return [1.0] * len(vectors)
@@ -158,7 +158,7 @@ def self_test() -> None:
     """Check that arithmetic on this thread gives the known bits, denormal numbers included.
 
     Raises:
-        LedgerError: it does not, so this peer would not stay equal to the others.
+        LedgerError: the bits differ, so this peer's state would differ from the others'.
     """
     found = _self_test_digest()
     if found != _SELF_TEST_DIGEST:

@@ -1,8 +1,8 @@
-"""How long a round waits, learnt from what this peer has seen. It tunes patience and never decides what is correct.
+"""How long a round waits. Each peer learns this from what it has seen; it never decides what is correct.
 
-    grace            median + 4·MAD of the last 32 arrivals after a quorum, at least 0.2 s and at most a cap; the cap
-                     is 5 s or half the median time between commits, whichever is more
-    attempt timeout  2 s + four times the median delay between closing time and commit, at most 30 s
+    grace            min(cap, max(0.2 s, median + 4·MAD)) of the last 32 delays between a quorum and an arrival
+    cap              max(5 s, half the median time between commits)
+    attempt timeout  min(30 s, 2 s + 4 · median delay between closing time and commit)
 
 `docs/choices.md` says how these numbers were chosen.
 """
@@ -18,7 +18,7 @@ MIN_ATTEMPT, MAX_ATTEMPT = 2.0, 30.0
 
 
 class Pace:
-    """Delays in seconds, the last 32 of each kind."""
+    """The last 32 delays of each kind, in seconds."""
 
     def __init__(self) -> None:
         self._lags: deque[float] = deque(maxlen=WINDOW)
@@ -29,7 +29,7 @@ class Pace:
         self._lags.append(after_quorum)
 
     def missed(self, trainers: int) -> None:
-        """So many live trainers were still missing when the round ended: they need longer than it waited."""
+        """The round ended without the contributions of `trainers` live trainers, so they need longer than it waited."""
         self._lags.extend([1.5 * self.grace()] * trainers)
 
     def commit_arrived(self, after_closable: float) -> None:
@@ -39,7 +39,7 @@ class Pace:
         self._periods.append(seconds)
 
     def grace(self) -> float:
-        """How long to wait for the others after a quorum."""
+        """Seconds to wait for the others after a quorum."""
         if not self._lags:
             return FIRST_GRACE
         cap = max(GRACE_CAP, median(self._periods) / 2) if self._periods else GRACE_CAP
@@ -48,6 +48,6 @@ class Pace:
         return min(cap, max(MIN_GRACE, middle + 4 * spread))
 
     def attempt_timeout(self) -> float:
-        """How long a leader's silence lasts before the next one's turn."""
+        """Seconds that a leader may be silent before it is the next one's turn."""
         latency = median(self._latencies) if self._latencies else 0.0
         return min(MAX_ATTEMPT, MIN_ATTEMPT + 4 * latency)

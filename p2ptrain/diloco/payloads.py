@@ -1,4 +1,4 @@
-"""What a peer knows of contributions' bytes: which are here, who else says that he has them, what is being fetched."""
+"""What a peer knows about contributions' bytes: which are here, which peers say they hold them, which are fetched."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from p2ptrain.diloco.chain import Contribution
 from p2ptrain.run import Digest, PeerId
 
 RETRY_FETCH = 2.0
+"""Seconds."""
 MAX_CLAIMS = 16384
-"""Payloads of which it is remembered who says that he holds them."""
+"""Payloads whose holders are remembered."""
 
 
 class Payloads:
-    """The bytes behind contributions, by digest; times are local monotonic seconds. Pure, like all of the protocol."""
+    """The payloads of contributions, by digest. Times are local monotonic seconds. Pure, like all of the protocol."""
 
     def __init__(self) -> None:
         self._holders: dict[Digest, set[PeerId]] = defaultdict(set)
@@ -23,13 +24,13 @@ class Payloads:
         self._failing: set[Digest] = set()
 
     def claimed(self, peer: PeerId, payloads: Iterable[Digest]) -> None:
-        """A peer says that it holds these."""
+        """A peer says that it holds these payloads."""
         for payload in payloads:
             if payload in self._holders or len(self._holders) < MAX_CLAIMS:
                 self._holders[payload].add(peer)
 
     def holders(self, payload: Digest) -> Set[PeerId]:
-        """Who says that he holds a payload."""
+        """The peers that say they hold a payload."""
         return self._holders.get(payload, set())
 
     def arrived(self, payload: Digest, usable: bool) -> None:
@@ -38,7 +39,7 @@ class Payloads:
         self._failing.discard(payload)
 
     def failed(self, payload: Digest, now: float) -> None:
-        """Nobody could hand it out."""
+        """No peer handed it out; it is due again after `RETRY_FETCH`."""
         self._next_try[payload] = now + RETRY_FETCH
         self._failing.add(payload)
 
@@ -46,15 +47,15 @@ class Payloads:
         return payload in self._here
 
     def is_usable(self, payload: Digest) -> bool:
-        """It is here and decodes."""
+        """Whether it is here and decodes."""
         return self._here.get(payload, False)
 
     def is_failing(self, payload: Digest) -> bool:
-        """It was asked for in vain, and has not come since."""
+        """Whether the last fetch failed and the payload has not arrived since."""
         return payload in self._failing
 
     def to_fetch(self, contributions: Iterable[Contribution], now: float) -> list[Contribution]:
-        """Those whose bytes should be asked for now; they count as under way from here on."""
+        """The contributions whose bytes should be fetched now. They count as being fetched from then on."""
         due = []
         for contribution in contributions:
             payload = contribution.payload

@@ -1,7 +1,7 @@
-"""This peer's copy of a run: the states it can compute and the payloads it holds.
+"""This peer's copy of a run: the states that it can compute and the payloads that it holds.
 
-Blocking, and without a thread of its own: the exchange calls it from its worker thread. The rule behind all of it is
-the design's one idea, a state is a pure function of a snapshot and the commits above it: `state_at`.
+A state is a pure function of a snapshot and the commits above it (`state_at`); everything here rests on that. The calls
+block, so the shell makes them on its worker threads.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 
 class StateGone(LedgerError):
-    """A state lies too far back to be computed here."""
+    """A state can't be computed here any more, because a snapshot or a payload that it needs is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerSource:
-    """A payload's bytes, read from the ledger when somebody asks for them."""
+    """A payload's bytes, read from the ledger when another peer asks for them."""
 
     ledger: Ledger
     digest: Digest
@@ -45,7 +45,7 @@ class LedgerSource:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where a peer can start: a state, the commits below it (oldest first) and those above it that are known."""
+    """Where a peer can start: a state, the commits below it and the known commits above it, oldest first."""
 
     state: GlobalState
     history: tuple[Commit, ...] = ()
@@ -53,14 +53,14 @@ class StartingPoint:
 
 
 class Replica:
-    """States and payloads of one run on this machine; `snapshots` are where states begin."""
+    """The states and payloads of one run on this machine. States are computed from `snapshots`."""
 
     def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits = NO_LIMITS) -> None:
         self._spec, self._ledger, self._blobs = folder.spec, folder.ledger, blobs
         self._recent: OrderedDict[Digest, GlobalState] = OrderedDict()
         self.snapshots = Snapshots(folder, layout, blobs, limits)
         self.taken_back = sum(past.commits for past in folder.ledger.rollbacks())
-        """Commits, since this folder was made."""
+        """Commits that this peer has taken back since the folder was made."""
 
     # States --------------------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ class Replica:
         """Compute and remember the state after a commit whose payloads are all here.
 
         Raises:
-            LedgerError: the commit was made on another state.
+            LedgerError: the commit was made on another state than this peer's.
             StateGone: its parent's state can't be computed any more.
         """
         parent = self.state_at(commit.parent)
@@ -78,10 +78,10 @@ class Replica:
         return result
 
     def state_at(self, commit: Digest) -> GlobalState:
-        """The state after a commit: remembered, or replayed from the nearest state below it.
+        """The state after a commit, remembered or replayed from the nearest state below it.
 
         Raises:
-            StateGone: no snapshot below it is left, or payloads above that are gone.
+            StateGone: no snapshot below it is left, or payloads above the snapshot are gone.
         """
         above: list[Commit] = []
         while (state := self._recent.get(commit) or self.snapshots.at(commit)) is None:
@@ -99,12 +99,8 @@ class Replica:
         record = self._ledger.commit(digest)
         return None if record is None else Commit.decode(record)
 
-    def set_head(self, commit: Digest) -> None:
-        """Note where the head is, for the next start and for exports."""
-        self._ledger.set_head(commit)
-
     def _remember(self, state: GlobalState) -> None:
-        # One cycle of fragments and a little more: each of these states has one fragment of its own.
+        # One cycle of fragments and a few more. Neighbours share all fragments but one, so a state costs one fragment.
         self._recent[state.commit] = state
         self._recent.move_to_end(state.commit)
         while len(self._recent) > self._spec.diloco.fragments + 2:
@@ -113,10 +109,9 @@ class Replica:
     # Payloads ------------------------------------------------------------------------------------------------------
 
     def store_payload(self, contribution: Contribution, data: Buffer, state: GlobalState) -> bool:
-        """Keep and serve a contribution's bytes. False if they do not decode: then they count for nothing."""
-        digest = contribution.payload
-        self._ledger.add_payload(digest, contribution.height, data)
-        self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, digest), CONTRIBUTION)
+        """Keep and serve a contribution's bytes. Returns False if they do not decode; then they do not count."""
+        self._ledger.add_payload(contribution.payload, contribution.height, data)
+        self._serve(contribution.payload, data)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
         try:
             decode_payload(bytes(data), fragment, self._spec)
@@ -140,25 +135,28 @@ class Replica:
         return data
 
     def serve_payloads(self) -> None:
-        """After a restart: offer the contributions on disk again."""
+        """After a restart, serve the contributions on disk again."""
         for digest in self._ledger.payload_digests():
             data = self._ledger.payload(digest)
             if data is not None:
-                self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, digest), CONTRIBUTION)
+                self._serve(digest, data)
+
+    def _serve(self, payload: Digest, data: Buffer) -> None:
+        self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, payload), CONTRIBUTION)
 
     # Starting ------------------------------------------------------------------------------------------------------
 
     def begin(self, position: StartingPoint) -> None:
-        """Start from a state that was made or fetched: save it, and the commits around it. Snapshots that do not lead
-        there, by commits whose contributions are here, are forgotten."""
+        """Start from a state that was made or fetched: save it and the commits around it. A snapshot is dropped if this
+        state can't be replayed from it here."""
         for commit in (*position.history, *position.above):
             self._ledger.add_commit(commit.digest, commit.height, commit.parent, commit.encoded)
         self._remember(position.state)
         self.snapshots.begin(position.state, self._leading_to(position))
-        self.set_head(position.state.commit)
+        self._ledger.set_head(position.state.commit)
 
     def _leading_to(self, position: StartingPoint) -> set[Digest]:
-        """The states, by the commits' own words, from which the position's can be replayed here."""
+        """The states, as the commits name them, from which the position's state can be replayed here."""
         leading = {position.state.digest}
         for commit in reversed(position.history):
             if any(self._ledger.payload(part.payload) is None for part in commit.contributions):
@@ -167,10 +165,11 @@ class Replica:
         return leading
 
     def restore(self) -> StartingPoint | None:
-        """Where this peer was when it stopped: the newest snapshot on the head's branch that is whole, and the commits
-        around it.
+        """Where this peer was when it stopped: the newest whole snapshot on the head's branch, and the commits around
+        it. None if the folder holds no usable snapshot; then the peer joins like a newcomer.
 
-        None if the folder holds no usable snapshot: then the peer joins like a newcomer.
+        Raises:
+            AnotherModel: the snapshots belong to another model than the one that was built here.
         """
         self._drop_what_is_damaged()
         position: StartingPoint | None = None
@@ -182,7 +181,7 @@ class Replica:
                 self.snapshots.serve(state)
                 position = position or self._position_at(state)
             except AnotherModel:
-                raise  # the snapshot is good: not this peer's to give up
+                raise  # the snapshot is good, so it must not be dropped
             except (StorageError, MalformedError) as error:
                 log.warning("a snapshot of height %d can't be used: %s", row.height, error)
                 self.snapshots.drop([row])
@@ -190,18 +189,18 @@ class Replica:
             return None
         self._remember(position.state)
         if position.state.commit not in branch:
-            self.set_head(position.state.commit)
+            self._ledger.set_head(position.state.commit)
         self.serve_payloads()
         return position
 
     def _drop_what_is_damaged(self) -> None:
-        """It counts as missing; what is missing is computed again or comes from the others."""
+        """Damaged rows then count as missing; they are computed again or fetched from the others."""
         for table in ("commits", "payloads", "snapshots"):
             if count := self._ledger.drop_damaged(table):
                 log.warning("%s: %d of its %s were damaged and are dropped", self._ledger.path, count, table)
 
     def _position_at(self, state: GlobalState) -> StartingPoint | None:
-        """With the commits around it; None if too few of those below are here to lead a chain on from there."""
+        """The state with the commits around it; None if too few commits below it are here to continue the chain."""
         commits = [Commit.decode(record) for record in self._ledger.commits(state.height - KEPT_HISTORY).values()]
         history = _branch_below(state, commits)
         if len(history) < min(state.height, len(state.fragments)):
@@ -214,7 +213,7 @@ class Replica:
         return StartingPoint(state, tuple(history), tuple(c for c in commits if c.height > state.height))
 
     def _branch_of_head(self, lowest: int) -> set[Digest]:
-        """The commits from the head that was noted last down to a height, or to where one is missing."""
+        """The commits from the ledger's head down to a height, or down to the first one that is missing."""
         commit = self._ledger.head
         branch = {commit}
         while (found := self._commit(commit)) is not None and found.height > lowest:
@@ -225,14 +224,14 @@ class Replica:
     # What happened ---------------------------------------------------------------------------------------------------
 
     def note_rollback(self, old: Digest, new: Digest, me: PeerId) -> Rollback:
-        """Record that the head moved from one branch to another. The old one's commits stay in the ledger."""
+        """Record that the head moved from one branch to another. The old branch's commits stay in the ledger."""
         noted = rollback(old, new, self._commit, me, self._spec.limits.contribution_tokens)
         self._ledger.add_rollback(noted)
         self.taken_back += noted.commits
         if noted.commits:
             log.info(
-                "%d commits were taken back: branch %s is heavier than %s, which stays in the ledger. %d tokens of all "
-                "peers' count no more, %d of this peer's",
+                "%d commits were taken back: branch %s is heavier than %s, which stays in the ledger. %d tokens do not "
+                "count any more; this peer trained on %d of them",
                 noted.commits,
                 short(new),
                 short(old),
@@ -242,12 +241,12 @@ class Replica:
         return noted
 
     def note_heads(self, peers: Iterable[Presence]) -> None:
-        """Record where others say that they are: their signed words."""
+        """Record the heights that other peers claim, with their signed presences."""
         self._ledger.see_heads(HeadSeen(seen.author, seen.height, seen.encoded) for seen in peers)
 
 
 def _branch_below(state: GlobalState, commits: Sequence[Commit]) -> list[Commit]:
-    """The commits up to and with the state's own, oldest first, as far as they are known."""
+    """The known commits up to and including the state's own, oldest first."""
     by_digest = {commit.digest: commit for commit in commits}
     branch: list[Commit] = []
     at = state.commit

@@ -1,4 +1,4 @@
-"""What it costs a peer to follow the heavier branch: the commits that it takes back, and the work behind them."""
+"""What a peer loses by following the heavier branch: the commits that it takes back, and the tokens in them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ Find = Callable[[Digest], Commit | None]
 
 
 def rollback(old: Digest, new: Digest, find: Find, me: PeerId, cap: int) -> Rollback:
-    """Compare the branches of two heads down to where they part, or to where `find` knows no more.
+    """Compare the branches of two heads down to their common commit, or down to the first one that `find` lacks.
 
     Args:
-        cap: tokens that one contribution can weigh.
+        me: this peer, whose lost tokens are also counted on their own.
+        cap: most tokens that one contribution counts for.
 
     Returns:
-        The commits of the old branch that are not on the new one; tokens (capped) of the contributions that these list
-        and the new branch does not.
+        The number of commits that only the old branch has, and the tokens of contributions that only the old branch
+        lists.
     """
     taken_back, instead = branches_of(old, new, find)
     kept = {_work(part) for commit in instead for part in commit.contributions}
@@ -30,7 +31,7 @@ def rollback(old: Digest, new: Digest, find: Find, me: PeerId, cap: int) -> Roll
 
 
 def branches_of(left: Digest, right: Digest, find: Find) -> tuple[list[Commit], list[Commit]]:
-    """The commits of either branch above the one that both share, newest first; they end early where `find` does."""
+    """Each branch's commits above their common one, newest first. They end early at a commit that `find` lacks."""
     branches: tuple[list[Commit], list[Commit]] = ([], [])
     tips = [left, right]
     while tips[0] != tips[1]:
@@ -38,7 +39,7 @@ def branches_of(left: Digest, right: Digest, find: Find) -> tuple[list[Commit], 
         if any(commit is None and tip != NO_DIGEST for commit, tip in zip(found, tips, strict=True)):
             break
         top = max(commit.height for commit in found if commit is not None)
-        for index, commit in enumerate(found):  # both where they are level: neither is missing a height of the other
+        for index, commit in enumerate(found):  # a step down on both if they are level, so that neither skips a height
             if commit is not None and commit.height == top:
                 branches[index].append(commit)
                 tips[index] = commit.parent
@@ -46,8 +47,8 @@ def branches_of(left: Digest, right: Digest, find: Find) -> tuple[list[Commit], 
 
 
 def _work(part: Contribution) -> tuple[str, int, bytes]:
-    """What a contribution stands for: others may have trained to the same bytes, and so may its author for another
-    height."""
+    """Identifies a contribution. The payload alone does not: another peer, or the same one at another height, may have
+    trained to the same bytes."""
     return part.author, part.height, part.payload
 
 

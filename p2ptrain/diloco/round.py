@@ -1,21 +1,21 @@
 """The round protocol as a pure state machine: events in, actions out. Sockets, clocks and disks belong to the shell.
 
-A round has two phases and no assembly of groups. *Contribute*: whoever has done its inner steps announces a signed
-contribution; everyone fetches the bytes at once. *Commit*: the leader closes the round when every live trainer's
+A round has two phases, and no groups are formed. *Contribute*: a peer that has done its inner steps announces a signed
+contribution, and everyone fetches its bytes at once. *Commit*: the leader closes the round when every live trainer's
 contribution is listable, or when a quorum is and the grace window has passed. A contribution is **listable** when the
-leader holds its bytes and at least one other live peer says that it does too (its author counts), so that the loss of
-one peer never loses a commit's bytes.
+leader holds its bytes and at least one other live peer says that it holds them too (the author counts), so that the
+loss of one peer never loses a commit's bytes.
 
-The leader of an attempt is the candidate with the lowest BLAKE3(parent ‖ attempt ‖ peer id); candidates are the live
-trainers among the contributors of the last few commits, or all live trainers where there are none. An attempt lasts
-`attempt_timeout`, counted from the moment at which this peer itself would close the round; then the next candidate
-may. Peers see different moments and different live sets, so two leaders may commit: `chain` settles that.
+The leader of an attempt is the candidate with the lowest BLAKE3(parent ‖ attempt ‖ peer id). Candidates are the live
+trainers among the contributors of the last few commits; if there are none, all live trainers. An attempt begins when
+this peer itself would close the round, and lasts `attempt_timeout`; then the next candidate may commit. Peers see
+different moments and different live peers, so two leaders may commit: `chain` settles that.
 
     Quorum          half of the live trainers, rounded up
     Grace, attempt  adaptive, see `pace`
-    Lonely bytes    after 30 s a contribution that only the leader holds may be listed too
+    Lonely bytes    after 30 s, a contribution that only the leader holds may be listed too
 
-There are no empty commits: a height waits until somebody has contributed to it.
+There are no empty commits: a height waits until a peer has contributed to it.
 """
 
 from __future__ import annotations
@@ -27,30 +27,8 @@ from itertools import islice
 
 from blake3 import blake3
 
+from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import MAX_CONTRIBUTIONS, Chain, Commit, Contribution, Verdict
-from p2ptrain.diloco.events import (
-    Action,
-    Applied,
-    Apply,
-    ApplyFailed,
-    Committed,
-    Event,
-    FetchCommits,
-    FetchFailed,
-    FetchPayload,
-    HeadChanged,
-    HeadSeen,
-    Holding,
-    Hurry,
-    Offered,
-    PeersChanged,
-    Propose,
-    Resumed,
-    Resync,
-    SayHolding,
-    Stored,
-    Tick,
-)
 from p2ptrain.diloco.pace import Pace
 from p2ptrain.diloco.payloads import Payloads
 from p2ptrain.run import Digest, PeerId
@@ -58,14 +36,17 @@ from p2ptrain.run.head import Head
 
 RECENT_COMMITS = 4
 LONELY_AFTER = 30.0
+"""Seconds."""
 STUCK_AFTER = 15.0
+"""Seconds that a disagreement about the head may last."""
 QUIET_AFTER_RESUMING = 5.0
-"""A peer that was suspended first listens for two heartbeats."""
+"""Seconds: a peer that was suspended first listens for two heartbeats."""
 RETRY_ASKING = 2.0
+"""Seconds until a peer is asked for the same commits again."""
 AHEAD = 4
 """Contributions for heights up to AHEAD·P above the head are remembered."""
 MAX_BASES = 8
-"""Rival bases for which contributions of one height are remembered."""
+"""Bases for which contributions of one height are remembered; this branch's own base always is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +55,7 @@ class Rules:
 
     fragments: int
     patient: bool
-    """overlap = n: wait for every live trainer, so that runs can be reproduced."""
+    """Wait for every live trainer, so that the run can be reproduced: overlap = n in the spec."""
     rollback_depth: int
     last_height: int | None = None
 
@@ -87,9 +68,17 @@ class _Open:
     quorum_since: float | None = None
     closable_since: float | None = None
     extended_since: float | None = None
-    """When a commit on the head was first seen: it is being fetched or applied."""
+    """When the first commit on the head was seen. It is being fetched or applied."""
     counted: set[PeerId] = field(default_factory=set)
-    """Authors whose arrival has entered the grace statistics."""
+    """Authors whose arrival `Pace` has counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The head that another peer claims, and since when."""
+
+    head: Head
+    since: float
 
 
 def quorum(trainers: int) -> int:
@@ -107,7 +96,12 @@ def leader(parent: Digest, attempt: int, candidates: Iterable[PeerId]) -> PeerId
 
 
 class Rounds:
-    """One peer's view of the rounds in preparation and of the chain below them."""
+    """One peer's view of the rounds in preparation and of the chain below them.
+
+    Args:
+        me: this peer.
+        now: local monotonic time in seconds, as in every call.
+    """
 
     def __init__(self, me: PeerId, chain: Chain, rules: Rules, now: float) -> None:
         self.me, self.chain, self.rules = me, chain, rules
@@ -119,8 +113,7 @@ class Rounds:
         self._asked: dict[Digest, float] = {}
         self._proposed: set[Digest] = set()
         self._hurried: set[int] = set()
-        self._heads: dict[PeerId, Head] = {}
-        self._head_times: dict[PeerId, float] = {}
+        self._heads: dict[PeerId, _Seen] = {}
         self._round = _Open(now)
         self._head_since = now
         self._apart_since: float | None = None
@@ -131,63 +124,61 @@ class Rounds:
     def head(self) -> Head:
         return self.chain.head
 
-    def handle(self, event: Event, now: float) -> list[Action]:
-        """Take in one event at local monotonic time `now` (seconds) and say what to do."""
-        actions: list[Action] = []
+    def handle(self, event: events.Event, now: float) -> list[events.Action]:
+        """Take in one event, and return what the shell has to do."""
+        actions: list[events.Action] = []
         match event:
-            case PeersChanged(trainers, live):
+            case events.PeersChanged(trainers, live):
                 self._trainers, self._live = trainers, live
-                self._heads = {peer: head for peer, head in self._heads.items() if peer in live}
-                self._head_times = {peer: since for peer, since in self._head_times.items() if peer in live}
-            case Offered(contribution):
+                self._heads = {peer: seen for peer, seen in self._heads.items() if peer in live}
+            case events.Offered(contribution):
                 self._offer(contribution)
-            case Stored(payload, usable):
+            case events.Stored(payload, usable):
                 self._payloads.arrived(payload, usable)
                 if usable:
-                    actions.append(SayHolding(payload))
-            case FetchFailed(payload):
+                    actions.append(events.SayHolding(payload))
+            case events.FetchFailed(payload):
                 self._payloads.failed(payload, now)
-            case Holding(peer, payloads):
+            case events.Holding(peer, payloads):
                 self._payloads.claimed(peer, payloads)
-            case Committed(commit, source):
+            case events.Committed(commit, source):
                 actions += self._committed(commit, source, now)
-            case Applied(head):
+            case events.Applied(head):
                 actions += self._applied(head, now)
-            case ApplyFailed(digest, differs):
+            case events.ApplyFailed(digest, differs):
                 self._applying.discard(digest)
                 self.chain.refuse(digest, differs)
-            case HeadSeen(peer, None):
+            case events.HeadSeen(peer, None):
                 self._heads.pop(peer, None)
-                self._head_times.pop(peer, None)
-            case HeadSeen(peer, Head() as head):
-                if self._heads.get(peer) != head:
-                    self._heads[peer], self._head_times[peer] = head, now
-            case Resumed():
+            case events.HeadSeen(peer, Head() as head):
+                if peer not in self._heads or self._heads[peer].head != head:
+                    self._heads[peer] = _Seen(head, now)
+            case events.Resumed():
                 self._round = _Open(now)
                 self._head_since, self._apart_since = now, None
                 self._quiet_until = now + QUIET_AFTER_RESUMING
-            case Tick():
+            case events.Tick():
                 pass
         return actions + self._next(now)
 
     # Looking -------------------------------------------------------------------------------------------------------
 
     def knows(self, offer: Contribution) -> bool:
-        """Whether this very contribution, or another one of its author for its height and base, is known."""
+        """Whether a contribution of this author for this height and base is known."""
         return offer.author in self._offers.get((offer.height, offer.base), {})
 
     def holders(self, payload: Digest) -> Set[PeerId]:
-        """Who says that he holds a payload."""
+        """The peers that say they hold a payload."""
         return self._payloads.holders(payload)
 
     def open_news(self) -> tuple[tuple[Contribution, ...], tuple[Digest, ...]]:
-        """My open contributions, and the open payloads that are usable here: what heartbeats repeat."""
+        """What heartbeats repeat: this peer's open contributions, and the open payloads that are here and usable."""
         offers = [part for _, parts in self._open_offers() for part in parts.values()]
         mine = tuple(part for part in offers if part.author == self.me)
         return mine, tuple(part.payload for part in offers if self._payloads.is_usable(part.payload))
 
     def is_idle(self) -> bool:
-        """No commit waits to be applied."""
+        """Whether no commit waits to be applied."""
         return not self._applying and next(self.chain.ready(), None) is None
 
     # Taking in -----------------------------------------------------------------------------------------------------
@@ -200,11 +191,11 @@ class Rounds:
         rivals = sum(height == contribution.height for height, _ in self._offers)
         if key not in self._offers and rivals >= MAX_BASES and key[1] != self.chain.base_for(key[0], self.head.commit):
             return
-        # The first one counts: an author who signs two for one height only hurts himself.
+        # The first one counts: an author that signs two for one height hurts only itself.
         self._offers[key].setdefault(contribution.author, contribution)
         self._payloads.claimed(contribution.author, [contribution.payload])
 
-    def _committed(self, commit: Commit, source: PeerId, now: float) -> list[Action]:
+    def _committed(self, commit: Commit, source: PeerId, now: float) -> list[events.Action]:
         if self.rules.last_height is not None and commit.height > self.rules.last_height:
             return []
         verdict = self.chain.add(commit)
@@ -216,7 +207,7 @@ class Rounds:
             return self._ask_for(commit.parent, source, now)
         return []
 
-    def _applied(self, head: Head, now: float) -> list[Action]:
+    def _applied(self, head: Head, now: float) -> list[events.Action]:
         self._applying.discard(head.commit)
         if head.commit not in self.chain:
             return []
@@ -229,10 +220,10 @@ class Rounds:
         self._head_since, self._apart_since = now, None
         self._round = _Open(now, extended_since=now if self._is_extended() else None)
         self._forget()
-        return [HeadChanged(self.head, depth)]
+        return [events.HeadChanged(self.head, depth)]
 
     def _forget(self) -> None:
-        """Drop what only concerns heights that lie behind the head by more than a fork could reach."""
+        """Drop what belongs to heights so far below the head that no fork can reach them."""
         self.chain.forget_below(self.head.height - self.rules.rollback_depth)
         for key in [key for key in self._offers if key[0] <= self.head.height - self.rules.fragments]:
             del self._offers[key]
@@ -244,7 +235,7 @@ class Rounds:
 
     # Deciding ------------------------------------------------------------------------------------------------------
 
-    def _next(self, now: float) -> list[Action]:
+    def _next(self, now: float) -> list[events.Action]:
         actions = self._fetch_and_apply(now)
         actions += self._follow_heads(now)
         if self.rules.last_height is None or self.head.height < self.rules.last_height:
@@ -252,71 +243,70 @@ class Rounds:
             actions += self._hurry()
         return actions
 
-    def _fetch_and_apply(self, now: float) -> list[Action]:
-        """Get the bytes of every contribution that may be listed or is; apply the commits whose bytes are here."""
-        actions: list[Action] = []
+    def _fetch_and_apply(self, now: float) -> list[events.Action]:
+        """Fetch the bytes of contributions that are or may be listed, and apply the commits whose bytes are here."""
+        actions: list[events.Action] = []
         wanted = [part for _, offers in self._open_offers() for part in offers.values()]
         for commit in self.chain.ready():
             absent = [part for part in commit.contributions if not self._payloads.is_here(part.payload)]
             wanted += absent
             if not absent and commit.digest not in self._applying:
                 self._applying.add(commit.digest)
-                actions.append(Apply(commit))
-        return actions + [FetchPayload(part) for part in self._payloads.to_fetch(wanted, now)]
+                actions.append(events.Apply(commit))
+        return actions + [events.FetchPayload(part) for part in self._payloads.to_fetch(wanted, now)]
 
-    def _follow_heads(self, now: float) -> list[Action]:
-        """Ask for the commits behind heads that are not known here; start over where disagreement stays.
+    def _follow_heads(self, now: float) -> list[events.Action]:
+        """Ask for the commits of unknown heads, and start again from a snapshot if a disagreement does not end.
 
-        Disagreement ends by itself once everyone has applied the same commits: a peer that is on its way to a head,
-        however slowly the bytes arrive, does not disagree with it. It stays where bytes can't be had any more, where
-        states differ, or where somebody joined from a snapshot above the fork and can't go back. Then the smaller
-        side gives in; of two equal sides, the lighter one. Who is still joining is on no side.
+        A disagreement usually ends by itself, once everyone has applied the same commits; a peer that is on its way to
+        a head does not disagree with it, however slowly the bytes arrive. It does not end if bytes are lost, if states
+        differ, or if a peer joined from a snapshot above the fork and can't go back. Then the smaller side gives in;
+        if both are equal, the lighter one. A peer that is still joining is on neither side.
         """
-        actions: list[Action] = []
-        for peer, head in self._heads.items():
-            if head.commit not in self.chain and self._is_elsewhere(peer, head, now):
-                actions += self._ask_for(head.commit, peer, now)
-        elsewhere = {
-            peer: head
-            for peer, head in self._heads.items()
-            if self._is_elsewhere(peer, head, now) and not self._is_on_the_way_to(head)
-        }
-        together = 1 + len(self._heads.keys() - elsewhere.keys())
-        best = max((head.rank for head in elsewhere.values()), default=self.head.rank)
+        actions: list[events.Action] = []
+        for peer, seen in self._heads.items():
+            if seen.head.commit not in self.chain and self._is_elsewhere(seen, now):
+                actions += self._ask_for(seen.head.commit, peer, now)
+        elsewhere = [seen.head for seen in self._heads.values() if self._is_elsewhere(seen, now)]
+        elsewhere = [head for head in elsewhere if not self._is_on_the_way_to(head)]
+        together = 1 + len(self._heads) - len(elsewhere)
+        best = max((head.rank for head in elsewhere), default=self.head.rank)
         if (len(elsewhere), best) <= (together, self.head.rank):
             self._apart_since = None
         elif self._apart_since is None:
             self._apart_since = now
         elif now - self._apart_since > STUCK_AFTER:
             self._apart_since = None
-            differs = any(self.chain.contradicts(head) for head in elsewhere.values())
-            reason = "my state differs from the others'" if differs else "the others' commits don't lead from mine"
-            actions.append(Resync(reason))
+            differs = any(map(self.chain.contradicts, elsewhere))
+            reason = "this peer's state differs from the others'"
+            if not differs:
+                reason = "the others' commits do not continue this peer's branch"
+            actions.append(events.Resync(reason))
         return actions
 
-    def _is_elsewhere(self, peer: PeerId, head: Head, now: float) -> bool:
-        """Whether a peer's head is not mine and not below it. One that lies too far back to be known, and does not
-        move, is no mere laggard's."""
-        on_mine = self.chain.is_on_branch(head)
-        return not on_mine if on_mine is not None else now - self._head_times[peer] > STUCK_AFTER
+    def _is_elsewhere(self, seen: _Seen, now: float) -> bool:
+        """Whether another peer's head is neither this peer's nor below it. If the head lies further back than the
+        history, the peer may only be slow; but if its head does not move, it is elsewhere."""
+        on_mine = self.chain.is_on_branch(seen.head)
+        return not on_mine if on_mine is not None else now - seen.since > STUCK_AFTER
 
     def _is_on_the_way_to(self, head: Head) -> bool:
-        """Whether commits lead there that are only waiting for their bytes or to be applied."""
+        """Whether all commits up to there are known, and only wait for their bytes or for being applied."""
         path = self.chain.path_to(head.commit)
         if not path or self.chain.contradicts(head):
             return False
         parts = (part for commit in path for part in commit.contributions)
         return not any(self._payloads.is_failing(part.payload) for part in parts)
 
-    def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[Action]:
+    def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[events.Action]:
         if now < self._asked.get(tip, 0.0) or source == self.me:
             return []
         self._asked = {digest: until for digest, until in self._asked.items() if until > now}
         self._asked[tip] = now + RETRY_ASKING
-        return [FetchCommits(tip, source)]
+        return [events.FetchCommits(tip, source)]
 
-    def _close(self, now: float) -> list[Action]:
-        """Commit the round above the head if it can be closed and it is this peer's turn."""
+    def _close(self, now: float) -> list[events.Action]:
+        """Propose a commit if the round above the head can be closed and it is this peer's turn."""
         state, parent = self._round, self.head.commit
         listable = self._listable(now)
         if not self._may_close(listable, now):
@@ -331,7 +321,7 @@ class Rounds:
         self._proposed.add(parent)
         drawn = sorted(listable, key=lambda part: blake3(parent + part.author.encode()).digest())[:MAX_CONTRIBUTIONS]
         chosen = sorted(drawn, key=lambda part: part.author)
-        return [Propose(self.head.height + 1, parent, self.head.state, attempt, tuple(chosen))]
+        return [events.Propose(self.head.height + 1, parent, self.head.state, attempt, tuple(chosen))]
 
     def _may_close(self, listable: list[Contribution], now: float) -> bool:
         state = self._round
@@ -362,21 +352,21 @@ class Rounds:
         return self._offers.get((height, base), {}) if base is not None else {}
 
     def _open_offers(self) -> list[tuple[int, dict[PeerId, Contribution]]]:
-        """Offers for the rounds in preparation, on this branch, by height."""
+        """The contributions on this branch for the rounds in preparation, by height."""
         heights = {height for height, _ in self._offers}
         first, last = self.head.height + 1, self.head.height + self.rules.fragments
         return [(height, self._offers_for(height)) for height in sorted(heights) if first <= height <= last]
 
     def _is_behind(self, now: float) -> bool:
-        """Most of the others are further: what this peer lacks is their commits, not one of its own."""
-        further = sum(head.height > self.head.height for head in self._heads.values())
+        """Whether most other peers are further, so that this peer needs their commits and should not make its own."""
+        further = sum(seen.head.height > self.head.height for seen in self._heads.values())
         return now < self._quiet_until or 2 * further > len(self._live - {self.me})
 
     def _is_extended(self) -> bool:
         return any(commit.parent == self.head.commit for commit in self.chain.ready())
 
     def _let_be(self, now: float) -> bool:
-        """A commit on the head is being fetched or applied: give it time before making a rival."""
+        """Whether a commit on the head is being fetched or applied, which needs time before this peer makes a rival."""
         since = self._round.extended_since
         return since is not None and self._is_extended() and now - since < 3 * self._pace.attempt_timeout()
 
@@ -385,8 +375,8 @@ class Rounds:
         contributors = {part.author for commit in recent for part in commit.contributions}
         return (self._trainers & contributors) or self._trainers
 
-    def _hurry(self) -> list[Action]:
-        """Contribute what there is where a quorum of others already has, lowest height first."""
+    def _hurry(self) -> list[events.Action]:
+        """Ask the trainer to contribute for the lowest height at which a quorum of others already has."""
         if self.rules.patient or self.me not in self._trainers:
             return []
         for height, offers in self._open_offers():
@@ -394,5 +384,5 @@ class Rounds:
                 continue
             if len(offers) >= quorum(len(self._trainers)):
                 self._hurried.add(height)
-                return [Hurry(height)]
+                return [events.Hurry(height)]
         return []

@@ -1,8 +1,11 @@
-"""When things happen: which fragment a height averages, when it is due, and the inner learning rate.
+"""Which fragment a height averages, and the inner learning rate.
 
-Streaming DiLoCo (arXiv 2501.18512, algorithm 2) averages fragment p at the inner steps t with (t − t_p) mod H = 0,
-its offsets t_p spread evenly over H. With t_p = p·H/P that is: at every multiple of H/P one fragment is due, in turn.
-Height k is the k-th of these rounds and averages fragment k mod P.
+    fragment(k) = k mod P                        round k, due after k·H/P inner steps
+    lr(s)       = lr·(s + 1)/(warmup + 1)        for s < warmup inner steps of global progress, then constant or
+                  lr·(floor + (1 − floor)·½(1 + cos πu)),    u = min(1, (s − warmup)/(total − warmup))
+
+Streaming DiLoCo (arXiv 2501.18512, algorithm 2) averages fragment p at the inner steps t with (t − t_p) mod H = 0.
+Here t_p = p·H/P, so that every H/P inner steps one fragment is due, in turn.
 """
 
 from __future__ import annotations
@@ -18,11 +21,7 @@ def fragment_of(height: int, fragments: int) -> int:
 
 
 def learning_rate(method: DiLoCoMethod, step: float) -> float:
-    """The inner learning rate at `step` inner steps of global progress.
-
-    Rises linearly from 0 over `warmup_steps`; then stays, or falls along half a cosine to `lr_floor · lr` at
-    `total_steps`.
-    """
+    """The inner learning rate at `step` inner steps of global progress: lr(s) above."""
     if step < method.warmup_steps:
         return method.lr * (step + 1) / (method.warmup_steps + 1)
     if method.schedule == "constant" or method.total_steps is None:
@@ -32,6 +31,6 @@ def learning_rate(method: DiLoCoMethod, step: float) -> float:
 
 
 def global_progress(method: DiLoCoMethod, height: int, steps_since_contribution: int) -> float:
-    """Inner steps of global progress: what the swarm has committed, plus this peer's own steps towards the next
-    round, at most one round's worth. A newcomer so starts at the learning rate that the others are at."""
+    """Inner steps of global progress: those of the committed rounds, and this peer's own towards the next one, at most
+    one round's worth. So a newcomer starts at the learning rate of the others."""
     return height * method.steps_per_round + min(steps_since_contribution, method.steps_per_round)

@@ -1,5 +1,7 @@
-"""Everything of an exchange that lives on the network thread: it hears the peers, feeds the state machine and carries
-out what that decides. What computes or writes to disk runs on two worker threads, one after another each.
+"""The network side of an exchange: it hears the other peers, feeds the state machine and carries out what that decides.
+
+All of it runs on the network thread, except computing and writing to disk. Each of these has a worker thread of its
+own, which does one thing after another.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
 from p2ptrain.method import Background, Tell, trainers_of
-from p2ptrain.run import NO_DIGEST, Digest, PeerId, short, short_peer
+from p2ptrain.run import NO_DIGEST, Digest, PeerId, short
 from p2ptrain.run.head import Head
 from p2ptrain.state import Fetcher
 from p2ptrain.state import serve as serve_blobs
@@ -34,8 +36,6 @@ from p2ptrain.state.workers import Workers
 from p2ptrain.swarm import GONE_AFTER, Membership, Presence, Vitals, monotonic
 
 TICK_SECONDS = 0.1
-BRANCHES_AT_ONCE, BRANCH_SECONDS = 4, 60.0
-"""Peers that are asked for the commits of their branches at a time, and how long that may take."""
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class Shell:
     """The network side of one peer's part in a run.
 
     Args:
-        report: what the trainer says of itself; called for every heartbeat.
+        report: returns what the trainer says of itself; called for every heartbeat.
         show: called with every new view.
-        tell: called with a name and facts of what happened, for people and programs.
+        tell: called with a name and facts of what has happened, for people and programs.
     """
 
     def __init__(
@@ -61,33 +61,31 @@ class Shell:
         self._show_view, self._tell = show, tell
         self._swarm, self._spec = run.swarm, run.spec
         self._replica = Replica(run.folder, layout, run.blobs, run.limits)
-        self._fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
+        fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
         self._workers, self._background = Workers(), Background(self._swarm)
         self.spawn = self._background.spawn
         self.membership = Membership(
             self._swarm, run.id, self._vitals, self._news, run.remembered_addresses, run.announcement()
         )
-        self._joiner = Joiner(self._swarm, self.membership, self._fetcher, layout, run.folder)
-        self._joiner.when_progressing(lambda here, in_all: tell("progress", {"here": here, "in_all": in_all}))
+        self._joiner = Joiner(self._swarm, self.membership, fetcher, layout, run.folder, tell)
         self._gathering = Gathering(
-            self._fetcher, self._replica, self._workers, self.membership, self._feed_asked, self.spawn
+            self._joiner, fetcher, self._replica, self._workers, self.membership, self._feed_asked, self.spawn
         )
         self._begun: Rounds | None = None
         """None until there is a state to start from."""
         self._view: View
         self._latest: GlobalState
         self._resyncing = False
-        self._asking: set[PeerId] = set()
         self._remembered: set[PeerId] = set()
         self._expected: set[PeerId] = set()
         self._started = monotonic()
         self.hurry = 0
-        """The height for which others wait; contribute what there is."""
+        """The last height for which a quorum of others has waited for this peer's contribution."""
 
     # Starting --------------------------------------------------------------------------------------------------------
 
     async def start(self, initial: View) -> None:
-        """Resume, found or join; returns when there is a state to start from."""
+        """Resume, found or join the run. Returns when there is a state to start from."""
         base = initial.state
         self._show(initial)
         await self._workers.compute(self_test)
@@ -111,8 +109,8 @@ class Shell:
         position = await self._joiner.find_start(base, deepest)
         if deepest is not None and parts_below(self._rounds.chain, position, deepest):
             raise LedgerError(
-                f"the others' branch leaves this peer's more than {self._spec.limits.rollback_depth} heights back",
-                "the spec (limits.rollback_depth) forbids to give up that much by itself",
+                f"the others' branch left this peer's more than {self._spec.limits.rollback_depth} heights ago",
+                "the spec (limits.rollback_depth) does not let a peer take back so many commits by itself",
                 f"to follow the others, move {self._run.folder.path} away and join again",
             )
         old = self._view.head
@@ -123,14 +121,13 @@ class Shell:
             await self._tell_rollback(old.commit, new)
 
     def _begin(self, position: StartingPoint) -> None:
-        """Start the state machine at a position, and let it replay the commits that are known above."""
+        """Start the state machine at a position, and give it the known commits above."""
         method, limits = self._spec.diloco, self._spec.limits
         chain = Chain(position.state.head, method.fragments, position.history)
         rules = Rules(method.fragments, method.overlap != "free", limits.rollback_depth, method.last_height)
         self._begun = Rounds(self._swarm.peer_id, chain, rules, monotonic())
-        rollbacks = self._view.rollbacks + (self._view.state is not position.state)
-        self._show(replace(self._picture(position.state), rollbacks=rollbacks))
-        self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *self.membership.live})))
+        self._show(self._picture(position.state, self._view.state is not position.state))
+        self._feed_peers()
         for commit in position.above:
             for part in commit.contributions:
                 if part.payload in self._run.blobs:
@@ -138,7 +135,7 @@ class Shell:
             self._feed(events.Committed(commit, self._swarm.peer_id))
 
     async def stop(self) -> None:
-        """Say goodbye; nothing is heard or done any more."""
+        """See `NetworkSide`."""
         self.membership.listener = None
         await self._background.stop()
         await self.membership.close()
@@ -165,11 +162,11 @@ class Shell:
         elif kind == HoldingNews.kind:
             self._feed(events.Holding(origin, HoldingNews.decode(data).payloads))
         else:
-            raise MalformedError("a message of an unknown kind")
+            raise MalformedError("a message has an unknown kind")
 
     def peers_changed(self, live: Mapping[PeerId, Presence]) -> None:
-        self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *live})))
-        self._show_view(self._view)  # whoever waits for peers looks again
+        self._feed_peers()
+        self._show_view(self._view)  # a trainer that waits for peers looks again
         if live.keys() - self._remembered:
             self._remembered = set(live)
             self.spawn(self._workers.write(self._note_peers))
@@ -180,7 +177,7 @@ class Shell:
     def _take_offer(self, origin: PeerId, offer: Contribution) -> None:
         elements = self._layout.sizes[fragment_of(offer.height, self._spec.diloco.fragments)]
         if offer.author != origin or offer.run != self._run.id:
-            raise MalformedError("a contribution speaks for somebody else")
+            raise MalformedError("a contribution is by another peer or for another run")
         if offer.size != CODECS[self._spec.diloco.codec].encoded_bytes(elements):
             raise MalformedError("a contribution has the wrong size")
         if self._has_begun and not self._rounds.knows(offer):
@@ -207,21 +204,21 @@ class Shell:
         return News(offers=offers[:32], payloads=payloads[:256]).encoded
 
     async def beat(self) -> None:
-        """Send a heartbeat now."""
-        self._feed(events.PeersChanged(self.trainers(), frozenset({self._swarm.peer_id, *self.membership.live})))
+        """See `NetworkSide`."""
+        self._feed_peers()
         await self.membership.beat()
 
     def trainers(self) -> frozenset[PeerId]:
-        """Who can contribute, this peer included."""
+        """See `NetworkSide`."""
         return trainers_of(self.membership, self._swarm.peer_id, self._report().phase)
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Others' messages that were not used, counted by reason."""
+        """See `NetworkSide`."""
         return self.membership.dropped
 
     async def offer(self, offer: Contribution, data: bytes) -> None:
-        """Keep the trainer's contribution, take it into the round and announce it."""
+        """Keep the trainer's contribution, take it into its round and announce it."""
         await self._workers.compute(self._replica.store_payload, offer, data, self._view.state)
         self._feed(events.Offered(offer))
         self._feed(events.Stored(offer.payload, usable=True))
@@ -244,16 +241,20 @@ class Shell:
                 self._perform(action)
 
     def _feed_asked(self, rounds: Rounds, event: events.Event) -> None:
-        """What a state machine has asked for, if it has not been replaced meanwhile."""
+        """Feed an event that `rounds` has asked for, unless a new snapshot has replaced it meanwhile."""
         if rounds is self._rounds:
             self._feed(event)
+
+    def _feed_peers(self) -> None:
+        live = frozenset({self._swarm.peer_id, *self.membership.live})
+        self._feed(events.PeersChanged(self.trainers(), live))
 
     def _perform(self, action: events.Action) -> None:
         match action:
             case events.FetchPayload(contribution):
                 self._gathering.fetch(contribution, self._rounds, lambda: self._view.state)
             case events.FetchCommits(tip, source):
-                self.spawn(self._fetch_commits(tip, source))
+                self.spawn(self._gathering.fetch_commits(tip, source, self._rounds))
             case events.SayHolding(payload):
                 self._gathering.tell(payload)
             case events.Propose():
@@ -287,26 +288,25 @@ class Shell:
             event: events.Event = events.Applied(applied.state.head)
             self._latest = applied.state
             for part in applied.refused:
-                log.warning("the contribution of %s in commit %d counts for nothing", part.author, commit.height)
+                log.warning("the contribution of %s in commit %d does not count", part.author, commit.height)
         except StateGone as error:
             log.info("the branch of commit %s can't be followed: %s", short(commit.digest), error.why)
             event = events.ApplyFailed(commit.digest, differs=False)
         except LedgerError as error:
             log.error("%s: %s", error.what, error.why)
             event = events.ApplyFailed(commit.digest, differs=True)
-        if rounds is self._rounds:  # else a new snapshot has replaced this chain meanwhile
-            self._feed(event)
+        self._feed_asked(rounds, event)
 
     def _adopt(self, head: Head, rolled_back: int) -> None:
         state, old = self._latest, self._view.head.commit
         assert state.commit == head.commit, "a head changes by being applied"
-        self._show(replace(self._picture(state), rollbacks=self._view.rollbacks + bool(rolled_back)))
+        self._show(self._picture(state, rolled_back > 0))
         if rolled_back:
             self.spawn(self._tell_rollback(old, head.commit))
             chain = self._rounds.chain
             branch = {commit.digest for commit in chain.back_from(head.commit)} | {chain.root.commit, NO_DIGEST}
             self.spawn(self._workers.write(self._replica.snapshots.keep_branch, branch))
-        self.spawn(self._workers.compute(self._replica.set_head, head.commit))
+        self.spawn(self._workers.compute(self._run.folder.ledger.set_head, head.commit))
         if head.height % self._spec.diloco.snapshot_every == 0:
             self.spawn(self._workers.write(self._replica.snapshots.save, state))
             self.spawn(self._workers.write(self._note_peers))
@@ -320,48 +320,27 @@ class Shell:
             self._tell("rollback", {"cost": cost})
 
     def _note_peers(self) -> None:
-        """For the next start: where others are reachable, and where they say that they are in the run."""
+        """Keep for the next start where other peers are reachable, and the heads that they claim."""
         peers = list(self.membership.live.values())
         self._run.remember_peers(peers)
         self._replica.note_heads(peers)
 
-    def _picture(self, state: GlobalState) -> View:
+    def _picture(self, state: GlobalState, rolled_back: bool) -> View:
         """The view of a head, with as many commits as the trainer may ask for."""
         recent = islice(self._rounds.chain.back_from(state.commit), 2 * self._spec.diloco.fragments + 1)
         commits = {commit.height: commit for commit in recent}
-        return View(state, self._view.rollbacks, commits, self._view.caught_up)
+        return View(state, self._view.rollbacks + rolled_back, commits, self._view.caught_up)
 
     def _show(self, view: View) -> None:
         self._view = view
         self._show_view(view)
 
-    async def _fetch_commits(self, tip: Digest, source: PeerId) -> None:
-        rounds = self._rounds
-        if source in self._asking or len(self._asking) >= BRANCHES_AT_ONCE:
-            return  # the state machine asks again
-        self._asking.add(source)
-        try:
-            async with asyncio.timeout(BRANCH_SECONDS):
-                known, floor = rounds.chain.__contains__, rounds.chain.root.height
-                commits = await self._joiner.fetch_branch(tip, [source], known, floor)
-        except TimeoutError:
-            log.info("%s was too slow in handing out the commits of its branch", short_peer(source))
-            return
-        finally:
-            self._asking.discard(source)
-        if commits and commits[0].parent not in rounds.chain:
-            log.info("the branch of %s does not lead from what is known here", short_peer(source))
-            return
-        for commit in commits:
-            if rounds is self._rounds:
-                self._feed(events.Committed(commit, source))
-
     async def _resync(self, reason: str) -> None:
-        """Start over from the others' snapshot; only commits beyond the spec's depth forbid it."""
+        """Start again from the others' snapshot. `_join` refuses if that takes back more than the spec allows."""
         if self._resyncing:
             return
         head = self._view.head
-        log.error("at height %d (%s): %s; fetching the swarm's state anew", head.height, short(head.state), reason)
+        log.error("at height %d (%s): %s; fetching the swarm's state again", head.height, short(head.state), reason)
         self._tell("resync", {"reason": reason, "head": head})
         self._resyncing = True
         try:
@@ -379,8 +358,8 @@ class Shell:
                 self.spawn(self._workers.write(self._run.folder.incoming.forget_all))
 
     def _has_caught_up(self) -> bool:
-        """No more than half of those who train (one liar is not enough) are ahead by more than one commit on a branch
-        that is as heavy, and those whom the directory knows have been heard."""
+        """Whether all peers in the directory have been heard, and at most half of those that train are more than one
+        commit ahead on a branch at least as heavy. So one liar can't keep this peer waiting."""
         live, mine = self.membership.live, self._view.head
         unheard = self._expected - live.keys() and monotonic() - self._started < GONE_AFTER
         if self._resyncing or unheard or not self._rounds.is_idle():
@@ -394,7 +373,7 @@ class Shell:
         return commit.encoded if commit else self._run.folder.ledger.commit(digest)
 
     def save_and_end(self) -> None:
-        """After `stop`, on any thread: write a snapshot of the head and end the workers."""
+        """See `NetworkSide`: what must not be lost is a snapshot of the head."""
         self._workers.end(self._save)
 
     def _save(self) -> None:

@@ -1,13 +1,13 @@
-"""A peer's snapshots: states on disk at agreed heights, handed out to whoever asks for their vectors.
+"""A peer's snapshots: states on disk at agreed heights, whose vectors other peers can fetch.
 
-See `method.shelf` for how they last. Here is decided which ones stay: those from which the deepest rollback that the
-spec allows can be replayed, as far as the volunteer's limit lets them.
+`method.shelf` says how they survive a crash. This module decides which ones stay: those that the deepest rollback of
+the spec needs, as far as the volunteer's disk limit allows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Sequence, Set
+from collections.abc import Callable, Container, Sequence, Set
 
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
@@ -17,17 +17,17 @@ from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.state import Blobs, Limits, RunFolder, SnapshotRow
 
 CONTRIBUTION = "contribution"
-"""What their blobs are for, in the accounts of what was sent."""
+"""The purpose of payloads' blobs, under which sent bytes are counted."""
 
 log = logging.getLogger(__name__)
 
 
 class Snapshots(Shelf):
-    """Those of one run in its folder. Any thread may call; snapshots are written by one and replayed from by another.
+    """The snapshots of one run in its folder. Any thread may call.
 
     Args:
-        layout: of the model that was built here; None: states of whatever model are read.
-        limits: what of older snapshots, and of the contributions that lead on from them, may stay.
+        layout: the layout of the model that was built here; None: states of any model are read.
+        limits: the most bytes that snapshots and contributions may take, and whether this is an archive.
     """
 
     def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits) -> None:
@@ -35,12 +35,12 @@ class Snapshots(Shelf):
         self._layout, self._limits, self._depth = layout, limits, folder.spec.limits.rollback_depth
         self._warned = False
         self._first = 0, NO_DIGEST
-        """Height and commit of the snapshot that this peer went on from."""
+        """Height and commit of the snapshot that this peer started from."""
 
     def begin(self, state: GlobalState, leading: Container[Digest]) -> None:
-        """Write the snapshot that a peer goes on from; of the others only those of these states stay.
+        """Write the snapshot that a peer starts from, and drop all others except those of the states `leading`.
 
-        What is still due for the branch before, `save` or `keep_branch`, does not get into its way any more.
+        A later `save` or `keep_branch` that was still due for the old branch does no harm to it.
         """
         with self.lock:
             self.write(state)
@@ -49,10 +49,10 @@ class Snapshots(Shelf):
             self.prune()
 
     def save(self, state: GlobalState) -> None:
-        """Write a snapshot, serve it, and let go of what is older than the last few.
+        """Write a snapshot, offer it, and drop older ones that nobody needs.
 
         Raises:
-            StorageError: the disk is full; the snapshots before are untouched.
+            StorageError: the disk is full. Earlier snapshots are untouched.
         """
         with self.lock:
             if state.height >= self._first[0]:
@@ -61,23 +61,18 @@ class Snapshots(Shelf):
 
     def write(self, state: GlobalState) -> None:
         """Write a snapshot and offer it."""
-        vectors = [(vector.manifest, vector.values) for vector in _vectors_of(state)]
-        self.put(_row_of(state), vectors)
+        self.put(_row_of(state), [(vector.manifest, vector.values) for vector in state.vectors])
 
     def serve(self, state: GlobalState) -> None:
         """Offer a snapshot that is on disk."""
-        self.offer(_row_of(state), (vector.manifest for vector in _vectors_of(state)))
+        self.offer(_row_of(state), (vector.manifest for vector in state.vectors))
 
     def load(self, row: SnapshotRow) -> GlobalState:
-        """Read a snapshot from disk, checked.
-
-        Raises:
-            StorageError: a file is missing or damaged, or the snapshot is of another model.
-        """
+        """See `load_state`."""
         return load_state(self._folder, row, self._layout)
 
     def at(self, commit: Digest) -> GlobalState | None:
-        """The snapshot that was taken after a commit, if there is one and it is whole."""
+        """The snapshot that was taken after a commit; None if there is none or it is damaged."""
         with self.lock:
             for row in self.rows():
                 if commit_of(row) == commit:
@@ -88,14 +83,14 @@ class Snapshots(Shelf):
         return None
 
     def keep_branch(self, branch: Set[Digest]) -> None:
-        """A rollback has left a branch: forget the snapshots that were taken after other commits than these."""
+        """After a rollback: drop the snapshots that were taken after commits outside `branch`."""
         with self.lock:
             kept = {*branch, self._first[1]}
             self.drop([row for row in self._dispensable() if commit_of(row) not in kept])
             self.prune()
 
     def prune(self) -> None:
-        """Let go of the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
+        """Drop the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
         with self.lock:
             rows = self.rows()
             needed = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
@@ -108,12 +103,13 @@ class Snapshots(Shelf):
                     self._blobs.release(digest)
 
     def _dispensable(self) -> list[SnapshotRow]:
-        """Those that may be given up, newest first; an archive keeps its first one for good."""
+        """The snapshots that may be dropped, newest first; an archive always keeps its oldest one."""
         rows = self.rows()
         return rows[:-1] if self._limits.archive else rows
 
     def _fits(self, rows: Sequence[SnapshotRow]) -> Callable[[Sequence[int]], bool]:
-        """Whether these snapshots, what leads on from them and the next snapshot are within the volunteer's limit."""
+        """Whether the volunteer's limit has room for these snapshots, the contributions above them and one more
+        snapshot."""
 
         def fits(kept: Sequence[int]) -> bool:
             if self._limits.disk is None:
@@ -134,10 +130,8 @@ class Snapshots(Shelf):
 
 
 def to_keep(heights: Sequence[int], depth: int, fits: Callable[[Sequence[int]], bool]) -> list[int]:
-    """Which of these snapshots to keep.
-
-    Those within `depth` of the newest, and one below them from which the deepest rollback can be replayed. If that does
-    not fit, first those between the newest and the oldest go, which only save time; then the oldest one.
+    """Which of these snapshots to keep: those within `depth` of the newest, and one below them, so that the deepest
+    rollback can be replayed. If they do not fit, the middle ones go first, which only save time; then the oldest one.
 
     Args:
         heights: newest first.
@@ -156,10 +150,12 @@ def to_keep(heights: Sequence[int], depth: int, fits: Callable[[Sequence[int]], 
 
 
 def load_state(folder: RunFolder, row: SnapshotRow, layout: Layout | None) -> GlobalState:
-    """Read a snapshot, of whatever model if `layout` is None.
+    """Read a snapshot from disk and check it; of any model if `layout` is None.
 
     Raises:
-        StorageError: a file is missing or damaged, or the snapshot is of another model.
+        AnotherModel: the snapshot belongs to another model.
+        StorageError: a file is missing or damaged.
+        MalformedError: the manifest is damaged, or a vector has the wrong length.
     """
 
     def vector(digest: Digest) -> HashedVector:
@@ -172,10 +168,10 @@ def load_state(folder: RunFolder, row: SnapshotRow, layout: Layout | None) -> Gl
 
 
 def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[Digest], HashedVector]) -> GlobalState:
-    """Put a state together from its manifest and its vectors; of whatever model if `layout` is None.
+    """Put a state together from its manifest and its vectors; of any model if `layout` is None.
 
     Raises:
-        StorageError: it is the state of another model.
+        AnotherModel: the state belongs to another model.
         MalformedError: a vector has the wrong length.
     """
     if layout is not None and not _describes(manifest, layout):
@@ -207,10 +203,6 @@ def commit_of(row: SnapshotRow) -> Digest:
 
 def _row_of(state: GlobalState) -> SnapshotRow:
     return SnapshotRow(state.digest, state.height, state.manifest.encoded)
-
-
-def _vectors_of(state: GlobalState) -> Iterable[HashedVector]:
-    return [vector for part in state.fragments for vector in (part.theta, part.momentum)]
 
 
 def _vectors_named_by(row: SnapshotRow) -> list[Digest]:

@@ -3,9 +3,9 @@
     state digest = digest of StateManifest(height, commit, weight, layout, digests of θ_f and m_f for each fragment f,
                                            digest of the weights that are not trained)
 
-The manifest names the commit that produced the state, so equal heads mean equal state digests and the next commit,
-which names the state before it, vouches for the snapshot that a newcomer fetches. Applying a commit makes a new
-`GlobalState` that shares every array but the updated fragment's, so keeping old states costs little.
+The manifest names the commit that produced the state, so equal heads mean equal state digests. The next commit names
+the state before it, so it vouches for the snapshot that a newcomer fetches. Applying a commit makes a new `GlobalState`
+that shares every array except the updated fragment's, so keeping old states costs little.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from p2ptrain.run.record import Count, DigestField
 
 
 class StateManifest(Record):
-    """What a state consists of, by digest. A blob that can be fetched like any other."""
+    """What a state consists of, by digest. It can be fetched like any other blob."""
 
     kind: ClassVar[str] = "state/1"
     max_bytes: ClassVar[int] = 256 * 1024  # 1024 fragments take 69 KiB
@@ -43,7 +43,7 @@ class StateManifest(Record):
 
 @dataclass(frozen=True)
 class HashedVector:
-    """A float32 vector that nobody may change any more, and the manifest of its bytes."""
+    """A 1-D float32 vector that is read-only from now on, and the manifest of its bytes."""
 
     values: Vector
 
@@ -65,7 +65,7 @@ class HashedVector:
 
 @dataclass(frozen=True)
 class Fragment:
-    """One fragment's global parameters θ and outer momentum m."""
+    """One fragment's global parameters θ and its outer momentum m, of equal length."""
 
     theta: HashedVector
     momentum: HashedVector
@@ -82,20 +82,25 @@ class GlobalState:
     height: int
     commit: Digest
     weight: int
-    """Capped tokens of all contributions that counted, since genesis: what forks are chosen by."""
+    """Capped tokens of all contributions that counted since genesis. The heavier branch of a fork wins."""
     layout: Digest
     fragments: tuple[Fragment, ...]
     frozen: Digest = NO_DIGEST
 
     @classmethod
     def initial(cls, layout: Digest, thetas: Sequence[Vector], frozen: Digest = NO_DIGEST) -> GlobalState:
-        """Height 0: the base snapshot, with zero momentum."""
+        """The state of height 0: the base snapshot, with zero momentum."""
         return cls(0, NO_DIGEST, 0, layout, tuple(Fragment.initial(theta) for theta in thetas), frozen)
 
     def after(self, commit: Digest, index: int, fragment: Fragment, weight: int) -> GlobalState:
-        """The next height's state: `fragment` stands at `index`, everything else is shared with this one."""
+        """The next height's state, with `fragment` at `index`. Every other fragment is shared with this state."""
         fragments = (*self.fragments[:index], fragment, *self.fragments[index + 1 :])
         return replace(self, height=self.height + 1, commit=commit, weight=self.weight + weight, fragments=fragments)
+
+    @property
+    def vectors(self) -> list[HashedVector]:
+        """θ and m of each fragment, in the manifest's order."""
+        return [vector for part in self.fragments for vector in (part.theta, part.momentum)]
 
     @cached_property
     def manifest(self) -> StateManifest:

@@ -67,7 +67,7 @@ class DiLoCoTrainer:
         self.optimizer.finish(timeout)
 
     def is_saving_due(self) -> bool:
-        """At snapshot heights, and once more if some were jumped over."""
+        """True once the height has passed a multiple of `snapshot_every` since the last save."""
         every = self._method.snapshot_every
         return self.optimizer.height // every > self._saved_height // every
 
@@ -80,7 +80,7 @@ class DiLoCoTrainer:
 
 
 def make_optimizer(model: torch.nn.Module, method: DiLoCoMethod) -> torch.optim.AdamW:
-    """AdamW with the spec's settings; weight decay on matrices only."""
+    """AdamW with the spec's settings; only matrices get weight decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": method.weight_decay},
@@ -90,8 +90,8 @@ def make_optimizer(model: torch.nn.Module, method: DiLoCoMethod) -> torch.optim.
 
 
 def evaluator_of(commit: Commit) -> str:
-    """The contributor that evaluates after a commit: drawn by its digest, so that one peer spares all others the work.
-    Empty if nobody has contributed."""
+    """The contributor that evaluates after a commit; empty if the commit lists none. The commit's digest draws it, so
+    that one peer does the work for all."""
     authors = [part.author for part in commit.contributions]
     return min(authors, key=lambda peer: blake3(b"eval" + commit.digest + peer.encode()).digest(), default="")
 
@@ -105,7 +105,7 @@ def as_event(name: str, facts: Mapping[str, Any]) -> events.Event | None:
             cost = facts["cost"]
             return events.RolledBack(cost.commits, cost.old.hex(), cost.new.hex(), cost.tokens, cost.own_tokens)
         case "resync":
-            return events.Warned(f"{facts['reason']}: fetching the swarm's state anew")
+            return events.Warned(f"{facts['reason']}: fetching the swarm's state again")
     return None
 
 

@@ -13,15 +13,15 @@ from p2ptrain.run.head import Head
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The head as the trainer sees it."""
+    """The head, as the trainer sees it."""
 
     state: GlobalState
     rollbacks: int = 0
-    """How often commits were taken back since the start, a fresh snapshot included."""
+    """How often commits were taken back since the start; starting again from a snapshot counts, too."""
     commits: Mapping[int, Commit] = field(default_factory=dict)
-    """The last commits of the branch by height, at least one for each fragment."""
+    """The branch's last commits by height, at least one for each fragment."""
     caught_up: bool = False
-    """False while a newcomer is still replaying."""
+    """False while this peer is still far behind the others."""
 
     @property
     def head(self) -> Head:
@@ -33,7 +33,7 @@ class View:
         return self.commits[below].digest if below > 0 else NO_DIGEST
 
     def newest(self, index: int) -> int:
-        """The last height that averaged this fragment; 0 or less if none has."""
+        """The last height that averaged this fragment; 0 or less if there is none."""
         return self.head.height - (self.head.height - index) % len(self.state.fragments)
 
     def may_list(self, height: int, base: Digest) -> bool:
@@ -42,7 +42,7 @@ class View:
         return 0 < height - self.head.height <= fragments and self.base_for(height, fragments) == base
 
     def payload_of(self, height: int, author: PeerId) -> Digest | None:
-        """What the commit of that height lists of that author."""
+        """The payload that the commit of that height lists by that author; None if there is none."""
         commit = self.commits.get(height)
         parts = commit.contributions if commit else ()
         return next((part.payload for part in parts if part.author == author), None)

@@ -1,5 +1,5 @@
-"""The seam: what any method gives (`contract`, `trainer`), and what both methods share: where a peer's two threads meet
-(`exchange`, `background`), how a newcomer finds a state (`joining`), the life of snapshots (`shelf`).
+"""The seam of methods: what each of them gives (`contract`, `trainer`), and what they share: where a peer's two threads
+meet (`exchange`, `background`), how a newcomer finds a state (`joining`), how snapshots are kept (`shelf`).
 
 A third method is a package beside `diloco` and `spsa` that keeps this contract, and one line in `peer/methods.py`.
 """

@@ -16,13 +16,12 @@ class Background:
         self._swarm = swarm
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
-        """Nothing starts any more."""
+        """True once `stop` was called: nothing starts any more."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Start work that `stop` cancels. If the work fails, the swarm's `check` raises on the trainer's thread.
+        """Start work that `stop` cancels. Returns None if `stop` was called before.
 
-        Returns:
-            None after `stop`, when nothing starts.
+        If the work fails, the swarm's `check` raises on the trainer's thread.
         """
         if self.stopping:
             work.close()
@@ -33,7 +32,7 @@ class Background:
         return task
 
     async def stop(self) -> None:
-        """Cancel what runs and wait for its end. Later calls of `spawn` start nothing."""
+        """Cancel all work and wait for its end. Later calls of `spawn` start nothing."""
         self.stopping = True
         for task in self._tasks:
             task.cancel()

@@ -1,7 +1,7 @@
-"""How a newcomer finds a state to start from: the newest snapshot that most peers hold, tried until one can be used.
+"""How a newcomer finds a state to start from: it tries the newest snapshot that most peers hold, then the next one.
 
-A snapshot is not trusted because somebody serves it. The method checks what was fetched against its ledger, and a
-snapshot that fails the check is left for another one.
+A snapshot is not trusted because somebody serves it. The method checks each against its ledger, and goes on to the next
+one if the check fails.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from p2ptrain.state import FetchError
 from p2ptrain.swarm import HEARTBEAT_SECONDS, Membership, Presence
 
 NOBODY_AFTER = 60.0
-"""Seconds without any usable snapshot after which a newcomer gives up."""
+"""Seconds after which a newcomer gives up if there is no usable snapshot."""
 LOOK_AGAIN_SECONDS = HEARTBEAT_SECONDS / 2
-"""Pause between two looks while nobody serves a snapshot: what others say changes with their heartbeats."""
+"""Pause between two looks while nobody serves a snapshot: peers only say something new with their next heartbeat."""
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 
 class AnotherModel(StorageError):
-    """A state is whole, but its parameters are not those of the model that was built here."""
+    """A state is whole, but it belongs to another model than the one that was built here."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the run's state is of another model",
+            "the run's state belongs to another model",
             "names, shapes or untrained weights differ from the model that was built here",
             "build the model that the run's spec describes, with the same versions of torch and transformers",
         )
@@ -48,7 +48,7 @@ class Offer:
 
 
 async def hear_peers(membership: Membership) -> dict[PeerId, Presence]:
-    """Who is there, by their heartbeats. Peers that only the directory knows get a moment to be heard."""
+    """The run's peers and what they say. Peers that only the directory lists get a moment to be heard."""
     for _ in range(3):
         listed = await membership.directory()
         if listed.keys() <= membership.live.keys() and membership.live:
@@ -58,8 +58,8 @@ async def hear_peers(membership: Membership) -> dict[PeerId, Presence]:
 
 
 def most_held(peers: Mapping[PeerId, Presence], unusable: Set[Digest]) -> Offer | None:
-    """The newest snapshot that more than half of the peers announce; if there is none, the newest one. None if nobody
-    announces any."""
+    """The newest snapshot that more than half of the peers announce; if there is none, the newest one that any peer
+    announces; else None."""
     announced = (snapshot for seen in peers.values() for snapshot in seen.snapshots)
     votes = Counter(snapshot for snapshot in announced if snapshot[1] not in unusable)
     if not votes:
@@ -71,15 +71,15 @@ def most_held(peers: Mapping[PeerId, Presence], unusable: Set[Digest]) -> Offer 
 async def find_snapshot(
     membership: Membership, fetch: Callable[[Offer, Mapping[PeerId, Presence]], Awaitable[Found]]
 ) -> Found:
-    """Fetch the newest snapshot that most peers hold, or the next one if that can't be used, until one is here.
+    """Fetch the newest snapshot that most peers hold; if it can't be used, the next one, until one is here.
 
     Args:
-        fetch: fetches and checks an offered snapshot; it is given what the peers say, too.
+        fetch: fetches and checks an offered snapshot. It is also given what the peers say.
 
     Raises:
-        NetworkError: for `NOBODY_AFTER` seconds nobody has handed out a snapshot that can be used.
-        AnotherModel: nothing else is left than the state of another model.
-        StorageError: what arrives can't be kept.
+        NetworkError: no peer has handed out a snapshot that can be used, for `NOBODY_AFTER` seconds.
+        AnotherModel: all that is left is the state of another model.
+        StorageError: the disk can't take what arrives.
     """
     now = asyncio.get_running_loop().time
     deadline = now() + NOBODY_AFTER
@@ -103,7 +103,7 @@ async def find_snapshot(
             doubted.update(offer.holders)
             deadline = now() + NOBODY_AFTER
     raise NetworkError(
-        "nobody handed out the run's state",
+        "no peer handed out the run's state",
         str(problem),
         "check that a peer that trains in this run is reachable, or ask for a newer invite",
     )

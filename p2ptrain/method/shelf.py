@@ -1,9 +1,8 @@
-"""A run's snapshots on disk and on offer, as both methods keep them.
+"""A run's snapshots, on disk and offered to other peers, as both methods keep them.
 
-The vectors of a snapshot are files named by their digests. So snapshots that different peers take at one position are
-the same files, and what two snapshots share is stored once. The order of writing makes a crash harmless: first the
-files, then the ledger's row that names them; where a snapshot is given up, first the row. Every file is synced before
-the row, and every row before the next deletion.
+The vectors of a snapshot are files named by their digests. So peers write equal files at equal positions, and a vector
+that two snapshots share is stored once. The order of writing makes a crash harmless: a new snapshot's files are written
+and synced before the ledger's row that names them, and a dropped snapshot's row is deleted before its files.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Shelf:
     def __init__(self, folder: RunFolder, blobs: Blobs) -> None:
         self._folder, self._ledger, self._blobs = folder, folder.ledger, blobs
         self.lock = threading.RLock()
-        """Held while several snapshots are looked at and some are given up."""
+        """Held while several snapshots are read and some of them are dropped."""
         self.offered: tuple[tuple[int, Digest], ...] = ()
         """(height, digest of the state) of the snapshots on disk, newest first, as heartbeats announce them."""
 
@@ -35,7 +34,7 @@ class Shelf:
         """Write a snapshot to disk and offer it.
 
         Raises:
-            StorageError: the disk is full; the snapshots before are untouched.
+            StorageError: the disk is full. Earlier snapshots are untouched.
         """
         with self.lock:
             for manifest, values in vectors:
@@ -52,7 +51,7 @@ class Shelf:
         self._list()
 
     def drop(self, rows: Sequence[SnapshotRow]) -> None:
-        """Give up snapshots; their files go with the next `keep_files`."""
+        """Drop snapshots. The next `keep_files` deletes their files."""
         self._ledger.drop_snapshots(row.state for row in rows)
         for row in rows:
             self._blobs.release(row.state)
@@ -64,7 +63,7 @@ class Shelf:
             self._blobs.release(digest)
 
     def bytes_of(self, vectors: Iterable[Digest]) -> int:
-        """Bytes on disk of these vectors; a vector that is named twice counts twice."""
+        """Bytes of these vectors on disk. A vector that is named twice counts twice."""
         return sum(map(self._folder.vectors.size, vectors))
 
     def _list(self) -> None:

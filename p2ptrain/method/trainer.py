@@ -11,11 +11,11 @@ from p2ptrain.run.head import Head
 from p2ptrain.swarm import Vitals
 
 Fits = Callable[[Callable[[], object]], bool]
-"""Runs a part of a step. False: there was not enough memory, batches are smaller now, and nothing else has changed."""
+"""Runs a part of a step. Returns False if memory ran out; then batches are smaller, and nothing else has changed."""
 
 
 class SharedOptimizer(Protocol):
-    """What a user wraps around a model: `StreamingDiLoCo` or `OneByteSPSA`, as far as they are alike."""
+    """What `StreamingDiLoCo` and `OneByteSPSA` have in common. A user wraps one of them around a model."""
 
     @property
     def exchange(self) -> Exchange[Any]:
@@ -23,42 +23,42 @@ class SharedOptimizer(Protocol):
 
     @property
     def head(self) -> Head:
-        """What this peer has applied."""
+        """The position that this peer has applied."""
 
     @property
     def height(self) -> int:
-        """The height, or the number of records, that the training weights have taken in."""
+        """The height, or the number of records, up to which the training weights have taken in the ledger."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has reached its end."""
 
     @property
     def vitals(self) -> Vitals:
-        """What this peer says of its training."""
+        """What this peer says about its training."""
 
     def wait_until_ready(self) -> None:
         """Return when this peer has caught up and enough peers are there to begin."""
 
     def pause(self) -> None:
-        """Tell the others not to wait for this peer; `rest` meanwhile, and `resume` before the next step."""
+        """Tell the others not to wait for this peer. Call `rest` meanwhile, and `resume` before the next step."""
 
     def rest(self, seconds: float) -> None:
-        """Follow the others for this long, without training."""
+        """Follow the others for `seconds`, without training."""
 
     def resume(self) -> None:
-        """Go on from where the others are now."""
+        """Go on from the others' present weights."""
 
     def close(self) -> None:
         """Say goodbye and stop exchanging."""
 
 
 class Trainer(Protocol):
-    """One peer's training in a run, by whichever method. Used on the main thread only."""
+    """One peer's training in a run, by either method. Used on the main thread only."""
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """The last step's."""
 
     @property
     def optimizer(self) -> SharedOptimizer:
@@ -72,17 +72,17 @@ class Trainer(Protocol):
         """
 
     def evaluate(self) -> events.Evaluated | None:
-        """Measure the global weights on the held-out data, if that is due and this peer's turn."""
+        """Measure the global weights on the held-out data, if this is due and it is this peer's turn."""
 
     def finish(self, timeout: float) -> None:
-        """After the last step: take in what has arrived, and stay until everyone is at the same head, at most
+        """After the last step: take in what has arrived, and stay until every peer is at the same head, but at most for
         `timeout` seconds."""
 
     def is_saving_due(self) -> bool:
-        """Whether a checkpoint would keep something worth keeping."""
+        """Whether there is enough new work for a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What only this peer knows, for torch.save; empty if the ledger has everything."""
+        """What only this peer knows, for torch.save; empty if the ledger holds everything."""
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""

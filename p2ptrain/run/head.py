@@ -17,10 +17,10 @@ class Head:
     """Names the position: the last commit of a chain, or the digest of which records count."""
     state: Digest
     weight: int = 0
-    """What forks of a chain are compared by; 0 where there are none."""
+    """Decides between forks of a chain; 0 in an unordered ledger."""
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """The head of a chain is the applied position of the highest rank: the heavier one, then the shorter one, then
-        the one with the lower digest."""
+        """A chain's head is the applied position of the highest rank: the heaviest one; among these the one of the
+        shortest branch; among these the one of the lowest digest."""
         return self.weight, -self.height, -int.from_bytes(self.commit, "big")

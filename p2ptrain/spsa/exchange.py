@@ -25,23 +25,22 @@ class Exchange(SharedExchange[View]):
     """See `method.Exchange`.
 
     Args:
-        report: returns what the trainer says of itself; called on the network thread.
         tell: called on the network thread when something has happened.
     """
 
     _shell: Shell
 
-    def __init__(self, run: Run, report: Callable[[], Vitals], tell: Tell) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, vitals: Vitals, tell: Tell, stop: Callable[[], bool]) -> None:
+        super().__init__(run, vitals, stop)
         self._method = run.spec.spsa
-        self._shell = Shell(run, report, self._show, tell)
+        self._shell = Shell(run, lambda: self.vitals, self._show, tell)
         self.log = Log(self._swarm.peer_id, secrets.token_bytes(SESSION_BYTES))
         """This peer's own log. It is a new one at every start, so that no index is used twice after a crash, or when a
         backup is restored."""
         self._said, self._last = 0, FIRST
         self._open, self._open_clock, self._open_since = bytearray(), 0, 0.0
 
-    def start(self, base: MasterState, stop: Callable[[], bool]) -> MasterState | None:
+    def start(self, base: MasterState) -> MasterState | None:
         """Resume, found or join the run. `base` is this peer's own base of the run.
 
         Returns:
@@ -50,7 +49,7 @@ class Exchange(SharedExchange[View]):
         Raises:
             P2PTrainError: nobody to join, another model, no space on the disk.
         """
-        return self._await(self._shell.start(base), stop)
+        return self._await(self._shell.start(base))
 
     # What this peer measures -----------------------------------------------------------------------------------------
 

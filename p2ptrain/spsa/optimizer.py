@@ -26,7 +26,6 @@ import torch
 
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
-from p2ptrain.method.exchange import WAIT_SECONDS
 from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.run.head import Head
@@ -38,13 +37,12 @@ from p2ptrain.spsa.position import distance, total, towards
 from p2ptrain.spsa.replica import Replica
 from p2ptrain.spsa.signs import seed_key
 from p2ptrain.spsa.state import MasterState
-from p2ptrain.spsa.view import View
 from p2ptrain.state.logs import Log
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Phase, Vitals, monotonic
+from p2ptrain.swarm import Vitals, monotonic
 
-LOSS_SMOOTHING, RATE_SMOOTHING = 0.05, 0.1
-"""Weights of the newest value in moving averages."""
+RATE_SMOOTHING = 0.1
+"""Weight of the newest value in moving averages of times."""
 LEAST_TIMED = 16
 """Fewer records at once are not timed."""
 LEAST_APPLIED = 256
@@ -95,17 +93,16 @@ class OneByteSPSA:
             check_learning_rate(self._method, layout)
         base = MasterState(layout, {}, layout.from_weights(self._tensors).numpy(), digest_of_frozen(model))
         run.establish(base.digest, held_out)
-        self._vitals = Vitals("starting", device=device_name(device), held_out=held_out)
+        vitals = Vitals("joining", device=device_name(device), held_out=held_out)
         self._clock, self._may_halve = 0, bf16
         self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
         self._saved: Digest | None = None
         """Digest of the state that `save` has kept; None once the weights have moved on."""
         self.not_finite = 0
         """Number of measurements that gave no finite g. They are sent as code 0."""
-        self._exchange = Exchange(run, lambda: self._vitals, on_event)
+        self._exchange = Exchange(run, vitals, on_event, stop)
         try:
-            self._set_phase("joining")
-            state = self._exchange.start(base, stop) or base
+            state = self._exchange.start(base) or base
             self._replica = Replica(run.id, self._method, state, device)
             self._estimator = Estimator(self._method, self._replica, self._tensors, loss_fn)
         except BaseException:
@@ -118,12 +115,12 @@ class OneByteSPSA:
         Raises:
             P2PTrainError: the network or the disk has failed for good.
         """
-        self._wait(lambda view: view.caught_up)
+        self._exchange.wait_or_stop(lambda view: view.caught_up)
         self._move_to(self._exchange.standing())
-        self._set_phase("ready")
+        self._exchange.enter("ready")
         least = self._run.spec.swarm.min_peers
-        self._wait(lambda view: view.records > 0 or self._exchange.peers_ready() >= least)
-        self._set_phase("training")
+        self._exchange.wait_or_stop(lambda view: view.records > 0 or self._exchange.peers_ready() >= least)
+        self._exchange.enter("training")
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -143,7 +140,7 @@ class OneByteSPSA:
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
-        if self._vitals.phase != "training":
+        if self.vitals.phase != "training":
             self.wait_until_ready()
         if len(batches) != self._method.batches_per_seed:
             raise ValueError(f"a step takes {self._method.batches_per_seed} minibatches here, not {len(batches)}")
@@ -154,7 +151,9 @@ class OneByteSPSA:
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
         seconds = monotonic() - began
         loss = sum(losses) / len(losses)
-        self._count(loss, tokens, seconds)
+        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
+        rate = tokens / self._seconds_per_step if self._seconds_per_step else 0.0
+        self._exchange.count_step(tokens, loss, rate)
         return loss
 
     def _halve(self, batches: tuple[Any, ...]) -> None:
@@ -212,27 +211,14 @@ class OneByteSPSA:
         if moved >= LEAST_TIMED:
             self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved, RATE_SMOOTHING)
 
-    def _count(self, loss: float, tokens: int, seconds: float) -> None:
-        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
-        smoothed = self._vitals.loss
-        if math.isfinite(loss):
-            smoothed = loss if smoothed is None else _smooth(smoothed, loss, LOSS_SMOOTHING)
-        self._vitals = replace(
-            self._vitals,
-            steps=self._vitals.steps + 1,
-            tokens=self._vitals.tokens + tokens,
-            tokens_per_second=tokens / self._seconds_per_step if self._seconds_per_step else 0.0,
-            loss=smoothed,
-        )
-
     # Pausing -------------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """Between two steps: send what is left, and tell the others not to wait for this peer, which still serves them.
         Call `rest` meanwhile, and `resume` before the next step."""
         self._exchange.flush()
-        self._vitals = replace(self._vitals, tokens_per_second=0.0)
-        self._set_phase("paused")
+        self._exchange.vitals = replace(self.vitals, tokens_per_second=0.0)
+        self._exchange.enter("paused")
 
     def rest(self, seconds: float) -> None:
         """Apply what the others have measured. Returns after `seconds`, or when the run is complete.
@@ -281,8 +267,8 @@ class OneByteSPSA:
 
     @property
     def vitals(self) -> Vitals:
-        """What this peer says of its training."""
-        return self._vitals
+        """What this peer says about its training."""
+        return self._exchange.vitals
 
     def global_parameters(self) -> dict[str, torch.Tensor]:
         """The weights θ by the bare model's parameter names, on the training device. They are the model's own tensors,
@@ -293,7 +279,7 @@ class OneByteSPSA:
     def report_evaluation(self, records: int, loss: float) -> None:
         """Tell the others the held-out loss of the weights after `records` records."""
         told = float(loss) if math.isfinite(loss) else None
-        self._vitals = replace(self._vitals, eval_height=int(records), eval_loss=told)
+        self._exchange.vitals = replace(self.vitals, eval_height=int(records), eval_loss=told)
 
     # Saving and leaving --------------------------------------------------------------------------------------------
 
@@ -301,7 +287,7 @@ class OneByteSPSA:
         """After the last step: send what is left, and stay until the same records count for every peer. False: they did
         not within `timeout` seconds."""
         self._exchange.flush()  # before others hear that there is nothing more to come
-        self._set_phase("complete" if self.is_complete else self._vitals.phase)
+        self._exchange.enter("complete" if self.is_complete else self.vitals.phase)
         agreed = self._exchange.wait(lambda view: self._exchange.everyone_agrees(), timeout)
         self._move_to(self._exchange.standing())
         self._estimator.restore()
@@ -317,7 +303,7 @@ class OneByteSPSA:
 
     def halt(self) -> None:
         """Tell the others not to wait for this peer any more."""
-        self._set_phase("halted")
+        self._exchange.enter("halted")
 
     def close(self) -> None:
         """Send what is left, say goodbye and stop exchanging. The `Run` stays open; close it, too."""
@@ -332,18 +318,6 @@ class OneByteSPSA:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def _set_phase(self, phase: Phase) -> None:
-        if phase != self._vitals.phase:
-            self._vitals = replace(self._vitals, phase=phase)
-            if phase != "joining":
-                self._exchange.beat()
-
-    def _wait(self, until: Callable[[View], bool]) -> None:
-        while not self._exchange.wait(until, WAIT_SECONDS) and not self._stop():
-            self._run.swarm.check()
 
 
 def _smooth(before: float, now: float, share: float) -> float:

@@ -232,7 +232,7 @@ LOST = {
 def test_a_peer_alone_that_has_lost_the_state_says_so(alone: Absence, case: Case) -> None:
     alone.put(alone.left)
     case.harm(alone.folder)
-    assert_ends_with(alone.resume(), NETWORK, case.told, "nobody handed out the run's state")
+    assert_ends_with(alone.resume(), NETWORK, case.told, "no peer handed out the run's state")
 
 
 @pytest.mark.long

@@ -59,7 +59,7 @@ class Trained:
             commit = commit_on(self.state.head, [part], run=self.folder.run).signed(KEY_OF[PEERS[0]])
             self.state = replica.apply(commit).state
             self.states.append(self.state)
-            replica.set_head(commit.digest)
+            self.folder.ledger.set_head(commit.digest)
         self.weights = layout.assemble([torch.tensor(part.theta.values) for part in self.state.fragments])
         assert any(not torch.equal(self.weights[name], tensor) for name, tensor in tensors.items())
 
@@ -149,7 +149,7 @@ def test_an_earlier_height_can_be_exported(trained: Trained, tmp_path: Path, hei
 def test_a_height_that_the_ledger_does_not_know_is_refused(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has no commit of height 9") as refusal:
         export_run(trained.folder.path, tmp_path / "out", None, at=9)
-    assert refusal.value.why == "it knows heights 1 to 3"
+    assert refusal.value.why == "it has heights 1 to 3"
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_history_tells_of_branches_that_were_left_and_of_others(
     rival = commit_on(trained.states[1].head, attempt=1, run=trained.folder.run).signed(KEY_OF[PEERS[0]])
     trained.replica.apply(rival)
     trained.replica.note_rollback(trained.state.commit, rival.digest, PEERS[0])
-    trained.replica.set_head(rival.digest)
+    trained.folder.ledger.set_head(rival.digest)
     trained.folder.ledger.see_heads([HeadSeen(PEERS[2], 77, b"its words")])
     for json_lines in (True, False):
         history(trained.folder.path, json_lines)

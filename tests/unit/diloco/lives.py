@@ -214,7 +214,7 @@ class Life:
         if save:
             self._due.append(lambda: self._save(state))
         self._known.heads.add(state.commit)
-        self.replica.set_head(state.commit)
+        self._folder.ledger.set_head(state.commit)
         self._known.heads = {state.commit}
         chain.forget_below(state.height - DEPTH)
 

@@ -51,7 +51,7 @@ class Peer:
             commit = commit_on(state.head, parts, run=GENESIS.digest).signed(KEY_OF[PEERS[0]])
             self.commits.append(commit)
             self.states.append(self.replica.apply(commit).state)
-            self.replica.set_head(commit.digest)
+            self.folder.ledger.set_head(commit.digest)
 
     def restarted(self) -> Peer:
         """The same folder, with nothing in memory."""

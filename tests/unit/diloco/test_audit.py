@@ -116,7 +116,7 @@ def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(peer: Peer) -> None
     change(peer, "DELETE FROM snapshots WHERE height = 6")
     peer.replica.snapshots.save(fake)
     [check] = wrong(peer)
-    assert check.found == "a snapshot is not what the commits lead to: that of height 6"
+    assert check.found == "a snapshot differs from the commits' state: its height is 6"
 
 
 def test_a_base_that_the_genesis_does_not_name_is_found(tmp_path: Path) -> None:

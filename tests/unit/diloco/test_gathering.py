@@ -60,7 +60,8 @@ class Fixture:
             holders=lambda payload: self.holders,
         )
         network = cast(Any, self.network)
-        self.gathering = Gathering(network, network, network, network, lambda _, event: self.heard.append(event), spawn)
+        parts = (network, network, network, network, network)
+        self.gathering = Gathering(*parts, lambda _, event: self.heard.append(event), spawn)
 
     def fetch(self, *offers: Contribution) -> None:
         for each in offers:

@@ -78,7 +78,9 @@ def fetched(
             yield commit.encoded
 
     swarm: Any = SimpleNamespace(rpc=SimpleNamespace(stream=stream))
-    joiner = Joiner(swarm, cast(Any, SimpleNamespace(run=RUN, knows=lambda peer: True)), *cast(Any, (None, None, None)))
+    joiner = Joiner(
+        swarm, cast(Any, SimpleNamespace(run=RUN, knows=lambda peer: True)), *cast(Any, (None, None, None, None))
+    )
     work = joiner.fetch_branch(BRANCH[-1].digest, list(by_peer), known, floor)
     return asyncio.run(asyncio.wait_for(work, 10)), calls
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,26 +17,32 @@ from p2ptrain.diloco import StreamingDiLoCo, optimizer
 from p2ptrain.diloco.state import Fragment, GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
+from p2ptrain.method import Exchange
 from p2ptrain.run import Digest, RunSpec, digest_of
 from p2ptrain.state.run import Run
+from p2ptrain.swarm import Vitals
 from tests.unit.diloco.samples import PEERS, commit_on, offer
 
 ME = PEERS[0]
 SPEC = RunSpec.custom("tests", inner_steps=4, fragments=2)
 
 
-class FakeExchange:
+class FakeExchange(Exchange[View]):
     """Keeps what is contributed; the test says what is committed."""
 
     payloads: dict[Digest, bytes]
 
-    def __init__(self, run: Any, *_: Any) -> None:
+    def __init__(self, run: Any, _layout: Any, vitals: Vitals, _tell: Any, stop: Callable[[], bool]) -> None:
+        super().__init__(run, vitals, stop)
+        self._shell = cast(Any, SimpleNamespace(beat=None))
         self.payloads = run.folder.ledger.payloads
         self.offers: list[tuple[int, Digest]] = []
         self.hurry = 0
 
-    def start(self, base: GlobalState, _stop: Callable[[], bool]) -> None:
+    def start(self, base: GlobalState) -> None:
         self.view = View(base, caught_up=True)
+
+    def _hand_over(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
 
     def contribute(self, height: int, base: Digest, data: bytes, tokens: int, steps: int) -> Digest:
         self.payloads[digest_of(data)] = data
@@ -58,8 +64,6 @@ class FakeExchange:
 
     def peers_ready(self) -> int:
         return 1
-
-    def flush(self) -> None: ...
 
 
 class Trained:

@@ -182,7 +182,7 @@ def test_a_fetched_state_replaces_the_snapshots_of_a_longer_branch(tmp_path: Pat
 def test_a_restart_prefers_the_heads_branch_to_a_higher_snapshot(peer: Peer) -> None:
     peer.grow(3)
     peer.replica.snapshots.save(peer.states[3])
-    peer.replica.set_head(NO_DIGEST)  # killed between taking the commits back and forgetting their snapshots
+    peer.folder.ledger.set_head(NO_DIGEST)  # killed between taking the commits back and forgetting their snapshots
     again = peer.restarted().replica.restore()
     assert again is not None
     assert same_bits(again.state, BASE)

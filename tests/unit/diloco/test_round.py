@@ -289,7 +289,7 @@ def test_who_differs_from_most_starts_over_and_who_is_with_most_does_not(against
     desk.say(*(events.HeadSeen(peer, other_bits) for peer in TRIO[1 : 1 + against]))
     assert not any(isinstance(action, events.Resync) for action in desk.wait(STUCK_AFTER - 0.2))
     resyncs = [action for action in desk.wait(1.0) if isinstance(action, events.Resync)]
-    assert [action.reason for action in resyncs] == ["my state differs from the others'"] * (against - 1)
+    assert [action.reason for action in resyncs] == ["this peer's state differs from the others'"] * (against - 1)
 
 
 @pytest.mark.parametrize("third", [None, BASE])

@@ -113,7 +113,7 @@ def test_if_all_that_is_left_is_another_model_that_is_said_at_once(crowd: Crowd)
 
 def diloco_joiner(crowd: Crowd, folder: Path) -> Awaitable[object]:
     swarm = SimpleNamespace(rpc=None)
-    joiner = DiLoCoJoiner(*cast(Any, (swarm, crowd, None, None, SimpleNamespace(incoming=None))))
+    joiner = DiLoCoJoiner(*cast(Any, (swarm, crowd, None, None, SimpleNamespace(incoming=None), None)))
     return joiner.find_start(initial_state(spec_with(1)))
 
 
@@ -143,7 +143,7 @@ def test_nobody_is_asked_without_a_pause_until_it_is_given_up(
         monkeypatch.setattr(joiner, "_fetch", gone)
 
     async def find() -> float:
-        with pytest.raises(NetworkError, match="nobody handed out the run's state") as failure:
+        with pytest.raises(NetworkError, match="no peer handed out the run's state") as failure:
             await join(crowd, tmp_path)
         assert ("nobody has it" if announced else "announces a snapshot") in failure.value.why
         return asyncio.get_running_loop().time()
