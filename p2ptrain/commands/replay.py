@@ -23,8 +23,8 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
     """Rebuild a state and print its digest. It works beside a running peer.
 
     Args:
-        to: texts like AUTHOR:COUNT, where AUTHOR is the ending of a peer id: the state of the first COUNT records of
-            each author. Authors that are not named give none. Empty: the state of all records.
+        to: texts PEER:RECORDS, where PEER is the ending of a peer id: the state that comes from so many first records
+            of each such peer, and from no other peer's. Empty: the state of all records.
         at: date and time in ISO 8601: the state of all records that had arrived in this folder by then.
         out: folder to export the state to; None: only print the digest.
         model: folder with the pretrained model, for the export; None: what the run names.
@@ -56,23 +56,23 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
-    """The position that the texts AUTHOR:COUNT stand for."""
+    """The position that the texts PEER:RECORDS stand for."""
     standing, position = past.book.standing(), dict[Log, int]()
     for text in to:
         author, _, count = text.rpartition(":")
         if not author or not count.isdecimal():
             raise UsageError(
-                f"--to {text} is not AUTHOR:COUNT",
-                "AUTHOR is the ending of a peer id, and COUNT is a number of its records",
+                f"--to {text} is not PEER:RECORDS",
+                "PEER is the ending of a peer id, and RECORDS is a number of its records",
                 "write it like --to abc123:5000",
             )
         logs = [log for log in past.in_order(standing) if log.author.endswith(author)]
         if len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
             raise StorageError(
-                f"found {'several authors' if logs else 'no author'} for --to {text}",
-                f"the authors and their records are: {known or 'none'}",
-                "give more characters of the author's peer id, from its end",
+                f"found {'several peers' if logs else 'no peer'} with records for --to {text}",
+                f"the peers and their records are: {known or 'none'}",
+                "give more characters from the end of the peer id",
             )
         left = int(count)
         for log in logs:
@@ -81,7 +81,7 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
         if left:
             raise StorageError(
                 f"--to {text} asks for too many records",
-                f"only {int(count) - left:,} records of that author count",
+                f"only {int(count) - left:,} records of that peer count",
                 "give a smaller number",
             )
     return {log: kept for log, kept in position.items() if kept}

@@ -117,9 +117,9 @@ def test_authors_are_named_by_their_endings_and_their_records_in_the_order_they_
 
 @pytest.mark.parametrize("to", ["nobody:3", f"{PEERS[3]}:1"])
 def test_who_is_not_in_the_run_is_refused_with_those_who_are(unharmed: Written, to: str) -> None:
-    with pytest.raises(StorageError, match="found no author for --to") as refusal:
+    with pytest.raises(StorageError, match="found no peer with records for --to") as refusal:
         replay(unharmed.folder.path, (to,), None, None, None)
-    assert refusal.value.why == f"the authors and their records are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
+    assert refusal.value.why == f"the peers and their records are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
 
 
 @pytest.mark.parametrize("to", [":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"])
@@ -130,10 +130,10 @@ def test_a_position_that_is_malformed_is_a_usage_error(unharmed: Written, to: st
 
 
 def test_more_records_than_an_author_s_that_count_are_refused(written: Written) -> None:
-    with pytest.raises(StorageError, match="only 23 records of that author count"):
+    with pytest.raises(StorageError, match="only 23 records of that peer count"):
         replay(written.folder.path, (f"{ONE[-6:]}:24",), None, None, None)
     written.archive.keep_cut(order(written.authors[0], kept=4, run=written.folder.run))
-    with pytest.raises(StorageError, match="only 4 records of that author count"):
+    with pytest.raises(StorageError, match="only 4 records of that peer count"):
         replay(written.folder.path, (f"{ONE[-6:]}:5",), None, None, None)
 
 
