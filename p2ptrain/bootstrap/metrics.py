@@ -39,11 +39,7 @@ class NodeCollector:
     """Collects the node's figures for Prometheus."""
 
     def __init__(self, swarm: Swarm, look: Callable[[], Look], daemon_port: int) -> None:
-        """
-        Args:
-            look: returns the last check.
-            daemon_port: the TCP port of 127.0.0.1 where p2pd serves its own metrics.
-        """
+        """`look` returns the last check; p2pd serves metrics of its own at the port `daemon_port` of 127.0.0.1."""
         self.look, self.daemon, self._relay = look, swarm.node.daemon_pid, swarm.node.relay
         self._peer, self._daemon_port, self._started = swarm.peer_id, daemon_port, monotonic()
 
@@ -131,9 +127,7 @@ class MetricsServer:
             self._server = _Server(address, Handler)
         except OSError as error:
             raise NetworkError(
-                f"can't serve metrics at {address[0]}:{address[1]}",
-                error.strerror or str(error),
-                "choose another port, e.g. --metrics 127.0.0.1:9091",
+                f"can't serve metrics at {address[0]}:{address[1]}", error.strerror or str(error), "choose another port"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="p2ptrain-metrics", daemon=True)
 

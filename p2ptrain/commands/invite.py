@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2ptrain.commands.listing import print_rows
+from p2ptrain.commands.listing import lines_of, print_list, table_of
 from p2ptrain.commands.orders import shut_out
 from p2ptrain.commands.visiting import (
     find_member,
@@ -37,17 +37,16 @@ def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None,
     """Make a link to the run of a folder. It needs no network.
 
     Args:
-        label: a name for the invite, in a private run.
-        days: how long the membership lasts, in a private run; None: 90 days.
-        peer: the id of the only peer that can use the link, in a private run; None: any peer.
-        key_file: an owner's key; None: the key of the folder's own peer.
+        label: a name for the invite; like `days` and `peer`, only in a private run.
+        days: how long the membership lasts; None: 90 days.
+        peer: the id of the only peer that can use the link; None: any peer.
+        key_file: an owner's key, here and below; None: the key of the folder's own peer.
 
     Raises:
         StorageError: `run_dir` is no run folder.
         NetworkError: the folder knows no address that the link could lead to.
-        IdentityError: the key can't be read.
-        AccessError: the run is private, and the key is no owner's.
-        UsageError: `peer` is no peer id; or the run is public, and its invites have no label, no end and no peer.
+        IdentityError, AccessError: the run is private, and the key can't be read or is no owner's.
+        UsageError: `peer` is no peer id; or the run is public, and `label`, `days` or `peer` is given.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
         addresses = _addresses(folder.contact, peers_within(folder))
@@ -95,15 +94,13 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
 
     Args:
         label: the label of the invite, or the first characters of its key.
-        key_file: an owner's key; None: the key of the folder's own peer.
 
     Returns:
         One line that says what was done.
 
     Raises:
         StorageError: no invite or several invites in the folder's list match `label`.
-        IdentityError: the key can't be read.
-        AccessError: the key is no owner's.
+        IdentityError, AccessError: the key can't be read or is no owner's.
         NetworkError: no peer of the run took the order.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
@@ -127,15 +124,14 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
     Args:
         peer: a peer id, the ending of one, or the label of the member's invite.
         days: how long the membership lasts from now on.
-        key_file: an owner's key; None: the key of the folder's own peer.
 
     Returns:
         One line that says what was done.
 
     Raises:
         StorageError: no member or several members match `peer`.
-        IdentityError: the key can't be read.
-        AccessError: the key is no owner's, or the peer was revoked, or it is an owner or the founder.
+        IdentityError, AccessError: the key can't be read or is no owner's.
+        AccessError: the peer was revoked, or it is an owner or the founder.
         NetworkError: no peer of the run took the new certificate.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
@@ -187,7 +183,8 @@ def show_invites(run_dir: Path, json_lines: bool) -> None:
         for invite, state, peers in found
     ]
     columns = ("key", "label", "for", "made", "until", "state", "members")
-    print_rows(json_lines, facts, columns, rows, "no invites were made here")
+    table = table_of(columns, rows) if rows else None
+    print_list(json_lines, facts, table, lines_of(columns, rows), "no invites were made here")
 
 
 def _fate(invite: MadeInvite, access: Access) -> tuple[str, list[PeerId]]:

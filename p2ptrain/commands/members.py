@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from p2ptrain.commands.listing import print_rows
+from p2ptrain.commands.listing import lines_of, print_list, table_of
 from p2ptrain.commands.visiting import members_of
 from p2ptrain.run import short_peer
 from p2ptrain.run.access import Member, day
@@ -22,8 +22,8 @@ def show_members(run_dir: Path, json_lines: bool) -> None:
     """
     with RunFolder.open(run_dir, lock=False) as folder:
         members = members_of(folder).members(time.time())
-    columns = ("peer", "role", "invite", "invited by", "until", "state")
-    print_rows(json_lines, map(asdict, members), columns, list(map(_cells, members)), "no members")
+    columns, rows = ("peer", "role", "invite", "invited by", "until", "state"), list(map(_cells, members))
+    print_list(json_lines, map(asdict, members), table_of(columns, rows), lines_of(columns, rows), "no members")
 
 
 def _cells(member: Member) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ this state; `p2ptrain verify` on a peer's run folder checks that.
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2ptrain.errors import MalformedError, StorageError
-from p2ptrain.method import Claim, PastState
+from p2ptrain.method import Claim, Credit, PastState
 from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.run import Digest, Genesis, spec_from_canonical
@@ -25,16 +26,6 @@ from p2ptrain.tasks.model import exported_parameters
 
 FILE = "provenance.json"
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Contributor(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    peer: str
-    contributions: int
-    tokens: int
-    share: float
-    """This peer's part of all tokens between the two heights, from 0 to 1."""
 
 
 class Provenance(BaseModel):
@@ -52,7 +43,7 @@ class Provenance(BaseModel):
     heights_known: Annotated[
         tuple[int, int], Field(description="Contributions were counted from the first height to the second.")
     ]
-    contributors: tuple[Contributor, ...]
+    contributors: tuple[Credit, ...]
     software: dict[str, str]
     genesis: str
     spec: str
@@ -71,10 +62,7 @@ class Provenance(BaseModel):
             state=state.head.state.hex(),
             weight=state.head.weight,
             heights_known=state.heights_known,
-            contributors=tuple(
-                Contributor(peer=c.peer, contributions=c.contributions, tokens=c.tokens, share=round(c.share, 4))
-                for c in state.credits
-            ),
+            contributors=tuple(replace(each, share=round(each.share, 4)) for each in state.credits),
             software={name: version(name) for name in ("p2ptrain", "torch", "transformers", "numpy")},
             genesis=base64.b64encode(folder.genesis.encoded).decode(),
             spec=folder.spec.canonical().decode(),

@@ -15,7 +15,7 @@ from p2ptrain.units import counted
 
 
 def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file: Path | None) -> str:
-    """Sign the orders and give them to the run's peers, which pass them on. It works beside a running peer.
+    """Sign the orders and give them to the run's peers, which pass them on.
 
     Args:
         peer: a peer id, or the ending of one that this folder knows, or in a private run the label of an invite.
@@ -29,8 +29,8 @@ def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file:
 
     Raises:
         UsageError: `keep` for a run without records, or `everyone` for a public run.
-        AccessError: the key is no owner's, the peer is an owner, or the run is public and has no records.
-        IdentityError: the key can't be read.
+        IdentityError, AccessError: the key can't be read or is no owner's.
+        AccessError: the peer is an owner, or the run is public and has no records.
         StorageError: this folder does not know the peer, or the order would be too long.
         LedgerError: a log in the folder is damaged.
         NetworkError: no peer of the run took the order.

@@ -35,6 +35,7 @@ SUGGESTED = 10
 log = logging.getLogger(__name__)
 Addresses = tuple[str, ...]
 Tell = Callable[[str], None]
+"""Gets warnings."""
 Meant = Callable[[Genesis, RunSpec], bool]
 
 
@@ -66,9 +67,8 @@ def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) ->
     """The addresses of the swarms to search for runs.
 
     Args:
-        invites: each leads to a swarm; if there are none, the bootstrap nodes lead to one.
-        nodes: the file that lists bootstrap nodes; None: the list that came with p2ptrain.
-        tell: gets a warning about each entry of the list that can't be used.
+        invites: each leads to a swarm; if there are none, the listed bootstrap nodes lead to one.
+        nodes: the file that lists them; None: the list that came with p2ptrain.
 
     Raises:
         InviteError: an invite is damaged, or the list can't be read.
@@ -92,10 +92,7 @@ def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) ->
 
 
 def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter: Reporter) -> Invite:
-    """An invite to the run of this name. Tells the reporter which run it is.
-
-    Args:
-        invites: as in `swarms_to_look_in`, like `nodes`.
+    """An invite to the run of this name, for a peer that joins. Tells the reporter which run it is.
 
     Raises:
         P2PTrainError: as in `swarms_to_look_in`, `find_run` and `check_joinable`.
@@ -115,7 +112,6 @@ def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
 
     Args:
         name: the name, or the first characters of the id.
-        tell: gets warnings.
 
     Raises:
         NetworkError: there is no such run, or nobody answers.
@@ -162,11 +158,7 @@ def check_joinable(seen: RunSeen) -> None:
 
 
 def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genesis, spec: False) -> list[RunSeen]:
-    """The runs that are announced in these swarms, with their peers.
-
-    Args:
-        tell: gets warnings.
-        is_meant: if it holds for some of the runs, only their peers are looked up, and only these runs come back.
+    """The runs that are announced in these swarms, with their peers; if `is_meant` holds for some, only those.
 
     Raises:
         NetworkError: nobody answers in any of the swarms.

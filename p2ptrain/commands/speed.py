@@ -18,14 +18,10 @@ WARM_UP_STEPS = 3
 
 
 def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, seconds: float, json_lines: bool) -> None:
-    """Train for `seconds` and print inner steps and tokens per second.
-
-    Args:
-        threads: CPU threads; None: torch decides.
-        json_lines: print JSON, and a line every second.
+    """Train for `seconds` and print inner steps and tokens per second; with `json_lines` also a line every second.
 
     Raises:
-        DataError: the model or the data can't be loaded.
+        DataError, SpecError: the model or the data can't be loaded here.
         MemoryLimitError: not even a batch of one row fits.
     """
     stopping = Stopping()

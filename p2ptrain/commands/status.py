@@ -31,17 +31,7 @@ def show_status(invite: Invite, json_lines: bool) -> None:
         )
     with passing(invite) as swarm:
         presences = list(swarm.run(swarm.directory.peers(invite.run), LOOK_SECONDS).values())
-    facts = (
-        {key: _plain(value) for key, value in seen.model_dump(exclude={"signature"}).items()} for seen in presences
-    )
+    facts = (seen.model_dump(exclude={"signature"}) for seen in presences)
     title = f"run {short(invite.run)}: {counted(len(presences), 'peer')}"
     table = peers_table(presences, title=title, width=Console().width)
     print_list(json_lines, facts, table, peers_lines(presences), "no peers")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return value

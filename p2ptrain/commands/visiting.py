@@ -1,7 +1,4 @@
-"""What several commands do beside a running peer: they read its run folder, or visit its swarm for a moment.
-
-A visitor has an identity of its own, which is deleted afterwards. Peers do not keep its address.
-"""
+"""What several commands do beside a running peer: read its run folder, and be in its swarm for a moment."""
 
 from __future__ import annotations
 
@@ -102,10 +99,7 @@ def peers_within(folder: RunFolder) -> tuple[str, ...]:
 
 
 def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
-    """Visit the run's swarm: a context manager that gives the `Swarm`.
-
-    Args:
-        owner: the key that lets the visitor into a private run.
+    """Be in the run's swarm for a moment, see `passing`; `owner` is the key that lets the visitor into a private run.
 
     Raises:
         NetworkError: the folder knows no address, or no peer answers.
@@ -130,13 +124,10 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
 
 
 def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
-    """Call `tell` for each peer of the run that is online, all at once, but not for those in `but`.
-
-    Returns:
-        For how many peers the call went through in time.
+    """Call `tell` for each peer of the run that is online and not in `but`; returns how many took it in time.
 
     Raises:
-        NetworkError: for none.
+        NetworkError: no peer took it.
     """
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
 
