@@ -4,7 +4,7 @@
     diloco = p2ptrain.StreamingDiLoCo(model, optimizer, run)
     spsa = p2ptrain.OneByteSPSA(model, loss_fn, run)
 
-The names below are loaded when first used: importing this package is free.
+Importing this package imports nothing else: each name below is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

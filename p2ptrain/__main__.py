@@ -1,4 +1,4 @@
-"""python -m p2ptrain"""
+"""`python -m p2ptrain` runs the command line."""
 
 from p2ptrain.cli import main
 

@@ -1,7 +1,7 @@
-"""Every error a person can meet: what happened, why, what to do next, and the exit code that a script sees.
+"""The errors that p2ptrain expects. Each says what happened, why, and what to do next, and has an exit code.
 
-The command line prints one as three short lines and exits with its code; the Python API raises it.
-`docs/exit-codes.md` has a paragraph for each code.
+The command line prints an error as three short lines and exits with its code. The Python API raises it.
+`docs/exit-codes.md` explains each code.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import ClassVar
 
 
 class P2PTrainError(Exception):
-    """The base of all of them.
+    """The base of all errors.
 
     Args:
-        what: one sentence that says what could not be done.
-        why: the cause, as far as it is known.
-        next_step: what the reader can do now.
+        what: one sentence that says what happened.
+        why: the cause; empty if it is unknown or clear from `what`.
+        next_step: what the reader can type or do now.
     """
 
     exit_code: ClassVar[int] = 1
@@ -39,46 +39,46 @@ class P2PTrainError(Exception):
 
 
 class UsageError(P2PTrainError):
-    """The command line, or an argument of the Python API, is malformed, or contradicts another one or the run.
+    """An option or an argument, also of the Python API, is malformed or contradicts another one or the run.
 
-    What click itself finds wrong with a command line ends with the same exit code.
+    Errors that click itself finds in a command line have the same exit code.
     """
 
     exit_code = 2
 
 
 class SpecError(P2PTrainError):
-    """A run spec, or a flag that stands for one of its fields, is wrong."""
+    """A run spec is wrong, or an option that sets one of its fields."""
 
     exit_code = 3
 
 
 class IdentityError(P2PTrainError):
-    """An identity file can't be used: taken by another process, unreadable or not a key."""
+    """A key file can't be used: another process uses it, it can't be read, or it holds no key."""
 
     exit_code = 4
 
 
 class NetworkError(P2PTrainError):
-    """The swarm can't be reached or this machine can't listen."""
+    """The swarm can't be reached, or this machine can't listen."""
 
     exit_code = 5
 
 
 class InviteError(P2PTrainError):
-    """An invite link can't be read or is for something else."""
+    """An invite can't be read, or it is for something else."""
 
     exit_code = 6
 
 
 class DataError(P2PTrainError):
-    """The model, tokenizer or data that a run names can't be loaded here."""
+    """The model, the tokenizer or the data of a run can't be loaded here."""
 
     exit_code = 7
 
 
 class StorageError(P2PTrainError):
-    """A run folder can't be written, read or trusted."""
+    """A file or folder can't be written or read, is damaged, or does not hold what was asked for."""
 
     exit_code = 8
 
@@ -90,24 +90,24 @@ class TrainingError(P2PTrainError):
 
 
 class LedgerError(P2PTrainError):
-    """This peer and the swarm can't agree on the state of the run."""
+    """This peer and the others do not have the same state, or a ledger does not prove its state."""
 
     exit_code = 10
 
 
 class AccessError(P2PTrainError):
-    """Who takes part and who decides it: a peer that a private run does not let in, a key that is no owner's."""
+    """A private run does not let this peer in, or only an owner may do this."""
 
     exit_code = 12
 
 
 class MemoryLimitError(P2PTrainError):
-    """The memory that the volunteer allows, or that there is, does not suffice; what was trained is saved."""
+    """There is not enough memory, or the volunteer does not allow enough. What was trained is saved."""
 
     exit_code = 15
 
 
 class MalformedError(P2PTrainError):
-    """Bytes from the network or the disk are not what they should be; they were not used."""
+    """Bytes from the network or the disk are malformed. They were not used."""
 
     exit_code = 11

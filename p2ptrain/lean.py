@@ -1,9 +1,9 @@
 """hivemind's node and DHT without torch.
 
-What p2ptrain takes of hivemind (`p2p`, `proto`, `dht.node` and what these need of `utils`) does no tensor arithmetic,
-but the `__init__` of `hivemind`, of `hivemind.dht` and of `hivemind.utils` imports everything in it, and torch with
-that: a quarter of a gigabyte. `spare_torch` puts packages of these names in their place that find the same modules and
-import nothing by themselves. It is meant for a process that never trains, before anything imports hivemind.
+p2ptrain uses the parts `p2p`, `proto` and `dht.node` of hivemind, and what they need of `utils`. None of them computes
+with tensors. But the `__init__` of `hivemind`, `hivemind.dht` and `hivemind.utils` imports everything, torch included:
+a quarter of a gigabyte. `spare_torch` replaces these three packages by empty ones that find the same modules. Call it
+in a process that never trains, before anything imports hivemind.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ HANDED_ON = {
     "hivemind.utils.serializer": ("MSGPackSerializer", "SerializerBase"),
     "hivemind.utils.timed_storage": ("get_dht_time",),
 }
-"""What hivemind's DHT imports from the package `hivemind.utils` instead of from the module that has it."""
+"""Names that hivemind's DHT imports from the package `hivemind.utils`, by the module that defines them."""
 
 
 def spare_torch() -> None:
-    """From now on this process can import hivemind's node and DHT, and nothing else of hivemind, without torch.
+    """Let this process import hivemind's node and DHT without torch, and nothing else of hivemind.
 
-    In a process that has imported hivemind already, with all it brings, there is nothing to spare and nothing changes.
+    If the process has imported hivemind already, nothing changes.
+
+    Raises:
+        P2PTrainError: hivemind is not installed.
     """
     if "hivemind" in sys.modules:
         return
@@ -40,7 +43,7 @@ def spare_torch() -> None:
         )
     root = Path(found.origin).parent
     for name in PACKAGES:
-        package = ModuleType(name, "Without what its __init__ imports; see p2ptrain/lean.py.")
+        package = ModuleType(name, "An empty package with the same modules; see p2ptrain/lean.py.")
         package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
         package.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
         sys.modules[name] = package

@@ -1,4 +1,4 @@
-"""Quantities as people read them."""
+"""Quantities, written for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def size(count: float) -> str:
-    """Bytes for people, in powers of 1000."""
+    """A number of bytes with its unit, in powers of 1000: 12 B, 3.4 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -15,7 +15,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: 40 s, 3 min 5 s, 2 h 10 min."""
+    """A number of seconds in up to two units: 40 s, 3 min 5 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """For people, in one unit: 40 s, 3 min, 47 h, 2 days."""
+    """A number of seconds in one unit: 40 s, 3 min, 47 h, 2 days."""
     whole = round(seconds)
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if whole >= (2 if unit == "days" else 1) * length:
@@ -34,10 +34,10 @@ def age(seconds: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """1 peer, 2 peers."""
+    """A number of things: 1 peer, 2 peers, 1,000 peers."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
 def moment(seconds: float) -> str:
-    """A time in seconds since 1970, as local date and time."""
+    """Seconds since 1970 as a local date and time: 2026-11-21 18:30."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")

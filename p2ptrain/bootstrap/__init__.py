@@ -1,6 +1,6 @@
 """The bootstrap node: a first address and a relay for newcomers. It trains nothing and loads neither torch nor numpy.
 
-`service` is its life, `health` what it knows of itself, `metrics` what it tells Prometheus.
+`service` runs it, `health` checks it every few seconds, `metrics` tells Prometheus and supervisors what was found.
 """
 
 from p2ptrain.bootstrap.service import BootstrapOptions, run_bootstrap

@@ -1,7 +1,7 @@
-"""What a bootstrap node finds when it looks at itself every few seconds, and whether that is well.
+"""A bootstrap node checks itself every few seconds, and says whether it is healthy.
 
-Programs that ask (a load balancer, Prometheus) get the last look: asking often costs the swarm nothing. A look that is
-too old is a problem of its own: then the network thread or this process hangs.
+Programs that ask (a load balancer, Prometheus) get the result of the last check, so asking often costs the swarm
+nothing. If the last check is too old, the node is not healthy: the network thread or this process hangs.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ STALE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found at one time."""
+    """The result of one check."""
 
     at: float
-    """On the monotonic clock."""
+    """Seconds on the monotonic clock."""
     peers: frozenset[PeerId] = frozenset()
-    """Connected ones."""
+    """The peers that are connected."""
     neighbours: int = 0
-    """Nodes of the DHT that this one knows."""
+    """Number of other DHT nodes that this node knows."""
     records: int = 0
-    """Peers' records that this node keeps for the DHT."""
+    """Number of records that this node keeps for the DHT."""
     sent: tuple[tuple[str, int], ...] = ()
-    """Bytes that this process has sent, by what they were for."""
+    """Bytes that this process has sent, by purpose."""
     answer_seconds: float = 0.0
-    """How long the DHT took to look something up."""
+    """Seconds that a look-up in the DHT took."""
     problem: str = ""
-    """Why the node is of no use to newcomers; empty if it is."""
+    """Why newcomers can't use the node; empty if they can."""
 
     def verdict(self, now: float) -> str:
-        """What is wrong with the node, as far as this look can tell at a later time; empty if nothing is."""
+        """What is wrong with the node at the time `now`, on the monotonic clock; empty if nothing is."""
         if now - self.at > STALE_SECONDS:
-            return f"the node has not been looked at for {now - self.at:.0f} s"
+            return f"the node has not checked itself for {now - self.at:.0f} s"
         return self.problem
 
 
 def look_at(swarm: Swarm) -> Look:
-    """Ask p2pd who is connected, and the DHT for something that is not there, which makes it ask its neighbours."""
+    """Ask p2pd for the connected peers, and the DHT for a key that nobody has: then it asks its neighbours."""
     try:
         return swarm.run(_look_at(swarm), 3 * ANSWER_SECONDS)
     except TimeoutError:
@@ -65,7 +65,7 @@ async def _look_at(swarm: Swarm) -> Look:
     asked = time.perf_counter()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            await directory.peers(NO_DIGEST)  # nobody's run
+            await directory.peers(NO_DIGEST)  # no run has this id
     except TimeoutError:
         problem = f"the DHT has not answered in {ANSWER_SECONDS:.0f} s"
     except Exception as error:  # hivemind's DHT has no error type of its own

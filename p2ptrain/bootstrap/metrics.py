@@ -1,11 +1,11 @@
 """/metrics for Prometheus and /healthz for supervisors, over HTTP, from a thread of their own.
 
-    /healthz   200 and "ok" if p2pd lives and the DHT has answered lately, else 503 and what is wrong
-    /metrics   the last look at the node; memory, processor and bytes of this process and of p2pd; and what p2pd itself
-               counts of its relay, its connections and its reachability
+    /healthz   200 and "ok" if p2pd runs and the DHT has answered lately, else 503 and what is wrong
+    /metrics   the result of the last check; memory, processor time and bytes of this process and of p2pd; and what p2pd
+               itself counts: its relay, its connections and its reachability
 
-Nothing can be changed here, and nothing secret is shown; yet it is nobody's business but the operator's, so the address
-should be one that only they reach.
+These pages change nothing and show no secret. Still, only the operator needs them: serve them at an address that others
+can't reach.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from p2ptrain.swarm import Swarm, monotonic, version
 CLIENT_SECONDS = 5.0
 DAEMON_SECONDS = 2.0
 FROM_DAEMON = ("libp2p_rcmgr_connections", "libp2p_swarm_connections_", "libp2p_autonat_reach")
-"""Of the hundreds of figures that p2pd has: those that tell an operator something."""
+"""The beginnings of the names of those figures of p2pd that help an operator, out of hundreds."""
 
 log = logging.getLogger(__name__)
 
 
 class NodeCollector:
-    """What Prometheus is told about the node."""
+    """Collects the node's figures for Prometheus."""
 
     def __init__(self, swarm: Swarm, look: Callable[[], Look], daemon_port: int) -> None:
-        """`daemon_port`: where on this machine p2pd has metrics of its own."""
+        """`look` returns the last check; p2pd serves metrics of its own at the port `daemon_port` of 127.0.0.1."""
         self.look, self.daemon, self._relay = look, swarm.node.daemon_pid, swarm.node.relay
         self._peer, self._daemon_port, self._started = swarm.peer_id, daemon_port, monotonic()
 
@@ -68,10 +68,10 @@ class NodeCollector:
         yield from self._daemon_figures()
 
     def _daemon_bytes(self) -> Iterator[Metric]:
-        """What p2pd has read and written by system calls: to peers over TCP and to this process, not over QUIC."""
+        """Bytes that p2pd has read and written by system calls: over TCP and to this process, but not over QUIC."""
         try:
             lines = Path(f"/proc/{self.daemon}/io").read_text().splitlines()
-        except OSError:  # no Linux, or it has just ended; health tells
+        except OSError:  # this is not Linux, or p2pd has just ended: then /healthz says so
             return
         counted = {key: float(value) for key, _, value in (line.partition(": ") for line in lines)}
         yield CounterMetricFamily("p2pd_read_bytes", "Bytes that p2pd has read, without QUIC", counted["rchar"])
@@ -83,18 +83,18 @@ class NodeCollector:
             with urllib.request.urlopen(address, timeout=DAEMON_SECONDS) as answer:
                 text = answer.read().decode()
         except OSError as error:
-            log.warning("p2pd's own metrics can't be read just now: %s", error)
+            log.warning("can't read p2pd's own metrics now: %s", error)
             return
         yield from (family for family in text_string_to_metric_families(text) if family.name.startswith(FROM_DAEMON))
 
 
 class MetricsServer:
-    """The HTTP side. Use it in a `with` block."""
+    """Serves the two pages over HTTP. Use it in a `with` block."""
 
     def __init__(self, address: tuple[str, int], node: NodeCollector) -> None:
         """
         Raises:
-            NetworkError: this machine can't listen there.
+            NetworkError: this machine can't listen at the address.
         """
         registry = CollectorRegistry()
         registry.register(node)
@@ -111,7 +111,7 @@ class MetricsServer:
                 elif self.path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 else:
-                    self._answer(404, "text/plain; charset=utf-8", b"there are /healthz and /metrics\n")
+                    self._answer(404, "text/plain; charset=utf-8", b"the pages are /healthz and /metrics\n")
 
             def _answer(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
@@ -127,7 +127,7 @@ class MetricsServer:
             self._server = _Server(address, Handler)
         except OSError as error:
             raise NetworkError(
-                f"can't serve metrics at {address[0]}:{address[1]}", error.strerror or str(error), "see --metrics"
+                f"can't serve metrics at {address[0]}:{address[1]}", error.strerror or str(error), "choose another port"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="p2ptrain-metrics", daemon=True)
 
@@ -157,10 +157,10 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, an IPv6 host in brackets.
+    """The host and the port of a text HOST:PORT; an IPv6 host stands in brackets.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is malformed.
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
@@ -174,7 +174,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens at."""
+    """A TCP port of 127.0.0.1 where no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
-"""A bootstrap node: it gives newcomers a first address and relays to peers behind NAT; it trains nothing.
+"""`p2ptrain bootstrap`: a node that gives newcomers a first address and relays for peers behind NAT. It trains nothing.
 
-It is made to run for months on a small machine: it loads no torch, remembers on disk where its peers are reachable and
-goes back to them after a restart, and tells a supervisor how it is. In its home are the key file (its name, which every
-invite that leads to it holds) and `bootstrap/<peer id>/contact.json`.
+It can run for months on a small machine: it loads no torch, keeps the addresses of its peers on disk, connects to them
+again after a restart, and tells a supervisor whether it is healthy. Its home holds its key file (the peer id in every
+invite to it comes from that key) and `bootstrap/<peer id>/contact.json`.
 """
 
 from __future__ import annotations
@@ -39,33 +39,35 @@ LOG_BYTES, LOG_FILES = 10_000_000, 5
 ADDRESSES_OF_ONE = 4
 MAX_ADDRESS = 256
 DAEMON_MEMORY = {"GOMEMLIMIT": "128MiB", "GOGC": "10"}
-"""Go's own variables, which p2pd inherits: collect garbage when the heap has grown by a tenth, and harder from that
-(soft) limit on. A small heap is cheap to collect."""
+"""For p2pd, which is written in Go: collect garbage when the heap has grown by a tenth, and more often above the (soft)
+limit. The heap is small, so that costs little."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BootstrapOptions:
-    """What the operator decides."""
+    """What the operator of a node decides."""
 
     home: Path
     identity: Path | None
     network: NodeConfig
     metrics: str | None = None
-    """HOST:PORT of the metrics and of /healthz."""
+    """HOST:PORT where the node serves /metrics and /healthz; None: nowhere."""
     log: Path | None = None
-    """File of the log; without one it goes to standard output."""
+    """File for the log; None: standard output, or standard error if `json_lines`."""
     json_lines: bool = False
 
 
 def run_bootstrap(options: BootstrapOptions) -> None:
-    """Run until somebody asks to stop.
+    """Run a node until Ctrl-C or SIGTERM.
 
     Raises:
-        UsageError: an address to listen or to serve metrics at is malformed.
-        NetworkError: this machine can't listen there, the swarm to help can't be reached at the first start, or p2pd
-            has ended: a supervisor should start the node again.
+        UsageError: an address is malformed.
+        IdentityError: the key file can't be used.
+        StorageError: the home or the log can't be written.
+        NetworkError: this machine can't listen there; or the node starts for the first time and no peer of the given
+            swarm answers; or p2pd has ended: then a supervisor should start the node again.
     """
     stopping = Stopping("leaving the swarm")
     metrics_address = parse_address(options.metrics) if options.metrics else None
@@ -93,7 +95,7 @@ def run_bootstrap(options: BootstrapOptions) -> None:
 
 
 class _Service:
-    """What the main thread does while the swarm runs on its own."""
+    """What the main thread does while the network thread serves the swarm."""
 
     def __init__(self, swarm: Swarm, regulars: Regulars, options: BootstrapOptions) -> None:
         self._swarm, self._regulars, self._json_lines = swarm, regulars, options.json_lines
@@ -106,7 +108,7 @@ class _Service:
         return self._look
 
     def introduce(self, metrics_port: int | None) -> None:
-        """Say what newcomers and the operator need."""
+        """Print the node's id and an invite to it."""
         addresses = self._swarm.addresses()
         invite = Invite(None, tuple(addresses[:MAX_INVITED]))
         log.info("bootstrap node %s at %s", self._swarm.peer_id, ", ".join(addresses))
@@ -118,7 +120,7 @@ class _Service:
             print(f"  p2ptrain peer RUN --bootstrap {invite}", flush=True)
 
     def attend(self) -> None:
-        """Look, remember, find back and report, each when it is time."""
+        """Check the node, note its peers, search for peers if there are none, and report; each when it is time."""
         now = monotonic()
         if now - self._look.at > LOOK_SECONDS:
             before, self._look = self._look, look_at(self._swarm)
@@ -129,7 +131,7 @@ class _Service:
             if alone and (self._search is None or self._search.done()):
                 known = (*self._given, *self._regulars.addresses)
                 self._search = self._swarm.submit(find_back(self._swarm, known))
-        if self._json_lines and now - self._reported > REPORT_SECONDS:  # also notices when nobody reads any more
+        if self._json_lines and now - self._reported > REPORT_SECONDS:  # fails if the reader has gone
             self._reported = now
             print(json.dumps({"event": "connected", "peers": len(self._look.peers)}), flush=True)
         if now - self._logged > LOG_SECONDS:
@@ -137,15 +139,15 @@ class _Service:
             log.info("%d peers connected, %d records kept", len(self._look.peers), self._look.records)
 
     def leave(self) -> None:
-        """Note once more who is there: for some who came lately this is the second look."""
+        """Note a last time which peers are connected; those that came lately are noted only now."""
         self._look = look_at(self._swarm)
         self._regulars.seen(self._swarm, self._look)
         log.info("leaving the swarm: %d peers connected", len(self._look.peers))
 
 
 class Regulars:
-    """Where the node's peers are reachable, for its next start: those that have been there for longest, so that a crowd
-    of passers-by does not push them out."""
+    """The addresses of the node's peers, on disk for the next start. Peers that stayed longest come first: a crowd that
+    only passes by can't push them out."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -157,9 +159,9 @@ class Regulars:
         return self._contact.peers
 
     def seen(self, swarm: Swarm, look: Look) -> None:
-        """Take note of who is connected. Those who stay are asked for their addresses at the second look."""
+        """Note the connected peers. A peer is asked for its addresses when a second check finds it, too."""
         if look.problem:
-            return  # it does not tell who is there
+            return  # this check did not find out which peers are connected
         known = {peer: addresses for peer, addresses in self._there.items() if peer in look.peers}
         for peer in list(known)[:REMEMBERED_ADDRESSES]:
             if not known[peer]:
@@ -172,7 +174,7 @@ class Regulars:
 
 
 async def find_back(swarm: Swarm, addresses: Sequence[str]) -> None:
-    """Nobody is connected: try those of former times, all at once, and join their DHT."""
+    """Connect to the peers at these addresses, all at once, and join their DHT."""
     known = by_peer(addresses)
     known.pop(swarm.peer_id, None)
 
@@ -183,13 +185,14 @@ async def find_back(swarm: Swarm, addresses: Sequence[str]) -> None:
             log.debug("%s", error)
             return
         await swarm.directory.meet(peer)
-        log.info("found %s again", peer)
+        log.info("connected to %s again", peer)
 
     await asyncio.gather(*map(meet, known))
 
 
 def _addresses_of(swarm: Swarm, peer: PeerId) -> tuple[str, ...]:
-    """Where a connected peer says that it can be reached, other than through this node. It may say anything."""
+    """Addresses where a connected peer says that it is reachable, without those that lead through this node. The peer
+    may lie."""
     try:
         told = swarm.run(swarm.node.addresses_of(peer), ANSWER_SECONDS)
     except (OSError, ControlError, asyncio.IncompleteReadError) as error:  # a TimeoutError is an OSError
@@ -199,13 +202,13 @@ def _addresses_of(swarm: Swarm, peer: PeerId) -> tuple[str, ...]:
 
 
 def _is_usable(address: str) -> bool:
-    """Whether it can be kept and given to p2pd again, whose flags take lists with commas."""
+    """Whether the address can be kept and given to p2pd again. A comma would end it there: p2pd's flags take lists."""
     return address.startswith(("/ip4/", "/ip6/", "/dns")) and len(address) <= MAX_ADDRESS and "," not in address
 
 
 def _start(identity: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
-    """Join the swarm that is to be helped and the peers of last time. A node that was in a swarm once does not insist:
-    it starts alone, and they find each other when one of them comes back."""
+    """Join the given swarm and the peers of last time. If none of them answers, a node that had peers before starts
+    alone: they find each other when a peer comes back."""
     known = tuple(dict.fromkeys((*config.bootstrap, *remembered)))
     elsewhere = tuple(address for address in known if not address.endswith(identity.peer_id))
     if elsewhere:
@@ -214,7 +217,7 @@ def _start(identity: Identity, config: NodeConfig, remembered: tuple[str, ...]) 
         except NetworkError as error:
             if not remembered:
                 raise
-            log.warning("none of the peers of last time answers; waiting for them (%s)", error.what)
+            log.warning("no peer of last time answers; waiting for them (%s)", error.what)
             identity = Identity.open(identity.path)
     return Swarm.start(identity, replace(config, bootstrap=()))
 
@@ -224,12 +227,14 @@ def _folder(home: Path, peer: PeerId) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StorageError(f"can't make {folder}", error.strerror or str(error), "see --home") from None
+        raise StorageError(
+            f"can't make {folder}", error.strerror or str(error), "choose another folder with --home"
+        ) from None
     return folder
 
 
 def _log_to(path: Path | None, json_lines: bool) -> None:
-    """The log of this process: into a file that is rotated, or where it does not get between the JSON lines."""
+    """Write this process's log to a file that is rotated; without one, to the stream that JSON lines do not use."""
     handler: logging.Handler
     try:
         if path is None:
@@ -237,7 +242,9 @@ def _log_to(path: Path | None, json_lines: bool) -> None:
         else:
             handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     except OSError as error:
-        raise StorageError(f"can't write the log {path}", error.strerror or str(error), "see --log") from None
+        raise StorageError(
+            f"can't write the log {path}", error.strerror or str(error), "choose another file with --log"
+        ) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)

@@ -13,6 +13,6 @@ def members(run_dir: o.RunDir, json_lines: o.Json = False) -> None:
     from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
-    from p2ptrain.commands.invite import show_members
+    from p2ptrain.commands.members import show_members
 
     show_members(o.run_folder(run_dir), json_lines)

@@ -21,7 +21,7 @@ Line = dict[str, Any]
 
 
 class Child:
-    """One command with --json, as its own process; its lines arrive in the queue it was given."""
+    """One `p2ptrain` command with --json in a process of its own. Its lines arrive in the queue `lines`."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], home: Path, lines: queue.SimpleQueue[tuple[str, Line]]
@@ -29,7 +29,7 @@ class Child:
         self.name = name
         self.error_file = home / f"{name}.err"
         own = {name: value for name, value in os.environ.items() if not name.startswith("P2PTRAIN_")}
-        environment = {**own, "P2PTRAIN_HOME": str(home)}  # the user's identity or port can be one peer's only
+        environment = {**own, "P2PTRAIN_HOME": str(home)}  # only one peer can use the user's identity or port
         with self.error_file.open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "p2ptrain", *arguments, "--json"],
@@ -50,12 +50,12 @@ class Child:
         self._lines.put((self.name, {"event": "ended", "code": self._process.wait()}))
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def reap(self) -> None:
-        """Wait for its end; kill it if that takes too long."""
+        """Wait for the process to end; kill it if it takes longer than `STOP_SECONDS`."""
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -67,7 +67,7 @@ class Child:
 
 
 class Children:
-    """Several of them; use it in a `with` block on the main thread, which ends them all, also after SIGTERM."""
+    """Several processes. Use it in a `with` block on the main thread: the block ends them all, also after SIGTERM."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -78,20 +78,22 @@ class Children:
         self._children[name] = Child(name, arguments, self._home, self._lines)
 
     def lines(self, timeout: float) -> Iterator[tuple[str, Line]]:
-        """(name, line) of any of them as they come.
+        """Pairs (name, line) of all processes, as the lines arrive.
 
         Raises:
-            P2PTrainError: one of them failed, or none said anything for `timeout` seconds.
+            P2PTrainError: a process failed, or none printed a line for `timeout` seconds.
         """
         while True:
             try:
                 name, line = self._lines.get(timeout=timeout)
             except queue.Empty:
                 raise P2PTrainError(
-                    "the processes went silent", f"no line for {timeout:.0f} s", "look at *.err"
+                    "the processes went silent",
+                    f"none of them printed a line for {timeout:.0f} s",
+                    f"read their errors in {self._home}/*.err",
                 ) from None
             if name not in self._children:
-                continue  # it was stopped
+                continue  # the process was stopped
             if line["event"] == "ended" and line["code"] not in (0, -signal.SIGTERM):
                 told = self._children[name].error_file.read_text().strip()
                 raise P2PTrainError(f"the process {name!r} failed", told or f"exit code {line['code']}")

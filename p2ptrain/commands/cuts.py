@@ -1,53 +1,63 @@
-"""How an owner takes back what a peer has said in a one-byte run. Brings torch along."""
+"""The order that takes back a peer's records in a one-byte run, for `p2ptrain revoke`. This module imports torch."""
 
 from __future__ import annotations
 
-from p2ptrain.commands.orders import member_to_shut_out, shut_out, shut_out_words
-from p2ptrain.commands.visiting import members_of, tell_everyone, told_words, visit
+from dataclasses import dataclass
+
+from p2ptrain.commands.visiting import tell_everyone
 from p2ptrain.errors import StorageError
 from p2ptrain.run import PeerId, SigningKey, short_peer
 from p2ptrain.spsa.audit import Past
 from p2ptrain.spsa.messages import MOST_KEPT, Revocation
 from p2ptrain.spsa.reconcile import give_cut
 from p2ptrain.state import RunFolder
+from p2ptrain.swarm import Swarm
 
 
-def take_back(folder: RunFolder, key: SigningKey, peer: str, keep: int | None, everyone: bool) -> str:
-    """Take a peer's records back but for the first `keep`, and if the run is private, shut it out; returns one line
-    that says so.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A signed order, and what it does, in words."""
 
-    Raises:
-        StorageError: no such peer in this folder, or too many of its logs to keep.
-        NetworkError: no peer of the run took the order.
-    """
-    past, is_private = Past(folder), folder.spec.is_private
-    author = member_to_shut_out(members_of(folder), peer) if is_private else _author(past, peer)
-    order, words = _cut(folder, key, past, author, keep)
-    told = f"{short_peer(author)} is revoked"
-    with visit(folder, key) as swarm:
-        if is_private:
-            told = shut_out_words(shut_out(swarm, key, (author,), companions=everyone)[0], author)
-        count = tell_everyone(swarm, folder.run, lambda other: give_cut(swarm.rpc, other, order))
-    return f"{told}: {words}; {told_words(count)}"
+    order: Revocation
+    words: str
 
+    @classmethod
+    def make(cls, folder: RunFolder, key: SigningKey, peer: str, member: PeerId | None, keep: int | None) -> Cut:
+        """Sign an order that takes back all records of a peer but its first ones.
 
-def _cut(folder: RunFolder, key: SigningKey, past: Past, author: PeerId, keep: int | None) -> tuple[Revocation, str]:
-    """The order that takes an author's records back, and what it does in words."""
-    logs = past.in_order({log: count for log, count in past.book.lengths().items() if log.author == author})
-    left, kept = keep, []
-    for log, count in logs.items():
-        stays = count if left is None else min(left, count)
-        left = None if left is None else left - stays
-        kept += [(log.session, stays)] if stays else []
-    if len(kept) > MOST_KEPT:
-        raise StorageError(
-            f"{short_peer(author)} has records in {len(kept):,} logs, and an order can keep those of {MOST_KEPT:,}",
-            "",
-            "give the number of its first records that stay with --keep, e.g. --keep 0",
-        )
-    order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
-    stays, gone = sum(count for _, count in kept), sum(logs.values()) - sum(count for _, count in kept)
-    return order, f"{gone:,} of its records are taken back, {stays:,} stay"
+        Args:
+            key: an owner's.
+            peer: a peer id, or the ending of one that has records in the folder.
+            member: the peer's id if it is known already, as in a private run.
+            keep: how many records stay, in the order in which they came to this folder; None: all that are here.
+
+        Raises:
+            StorageError: no peer or several peers with records match `peer`, or the order would name too many logs.
+            LedgerError: a log in the folder is damaged.
+        """
+        past = Past(folder)
+        author = member or _author(past, peer)
+        logs = past.in_order({log: count for log, count in past.book.lengths().items() if log.author == author})
+        in_all = sum(logs.values())
+        left, kept = in_all if keep is None else keep, []
+        for log, count in logs.items():
+            stays = min(left, count)
+            left -= stays
+            kept += [(log.session, stays)] if stays else []
+        if len(kept) > MOST_KEPT:
+            raise StorageError(
+                f"can't keep the records of {short_peer(author)} in {len(kept):,} logs",
+                f"an order can name at most {MOST_KEPT:,} logs",
+                "say how many of the peer's first records stay, e.g. --keep 0",
+            )
+        order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
+        stay = sum(count for _, count in kept)
+        gone = f"{in_all - stay:,} of its records are taken back, {stay:,} stay"
+        return cls(order, f"{short_peer(author)} is revoked: {gone}")
+
+    def tell(self, swarm: Swarm) -> int:
+        """Give the order to the run's peers; returns how many took it. Raises NetworkError if none did."""
+        return tell_everyone(swarm, self.order.run, lambda peer: give_cut(swarm.rpc, peer, self.order))
 
 
 def _author(past: Past, ending: str) -> PeerId:
@@ -55,8 +65,8 @@ def _author(past: Past, ending: str) -> PeerId:
     if len(found) != 1:
         known = ", ".join(share.peer[-6:] for share in past.shares())
         raise StorageError(
-            f"{ending!r} names {'no peer' if not found else 'several peers'} that this folder has records of",
+            f"found {'several peers' if found else 'no peer'} with records in this folder for {ending!r}",
             f"there are: {known or 'none'}",
-            "give a whole peer id",
+            "give a whole peer id: p2ptrain history RUN_DIR --json shows it",
         )
     return found.pop()

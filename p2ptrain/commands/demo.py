@@ -1,35 +1,40 @@
-"""The demo: a bootstrap node and peers as real processes on this machine, trained to the end and summed up.
+"""`p2ptrain demo`: a bootstrap node and peers as real processes on this machine, trained to the end and summed up.
 
-It measures what it says in the same run: first every peer's speed alone (all of them at once, without any network),
-then the swarm's; what each peer sent, where it entered the streams; and that all ended with the same bits.
+Every figure comes from the same run. First all peers train at once without a network, each for itself: that gives the
+speed alone. Then they train together. The summary compares the speeds, counts what each peer sent, and checks that all
+peers ended with the same bits.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from p2ptrain.commands.children import Children, Line
 from p2ptrain.commands.export import export_run
+from p2ptrain.commands.listing import table_of
 from p2ptrain.errors import LedgerError, StorageError, TrainingError, UsageError
+from p2ptrain.monitor.table import number
 from p2ptrain.run import RunSpec, load_spec, short_peer
 from p2ptrain.run.spec import CustomData, EvalSection, ModelSection, StdlibData
 from p2ptrain.run.task import Classification, LanguageModelling
+from p2ptrain.tasks import Evaluation, LocalOptions, open_task
+from p2ptrain.tasks.baseline import byte_bigram_entropy
+from p2ptrain.tasks.documents import is_held_out, stdlib_documents
 from p2ptrain.units import size
-
-if TYPE_CHECKING:
-    from p2ptrain.tasks import Evaluation
 
 ALONE_SECONDS = 12.0
 EVALUATED_SEQUENCES = 1024
@@ -39,33 +44,81 @@ REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the summary is made of."""
+class Bar:
+    """A held-out loss that the run has to get below, and what it is."""
 
+    loss: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo has measured."""
+
+    spec: RunSpec
     alone: float
-    """Inner steps per second of one peer, mean over the peers, without a network."""
-    together: float
-    """The same in the swarm."""
+    """Inner steps per second of one peer without a network, mean over the peers."""
     ends: Mapping[str, Line]
-    """Each peer's last line."""
+    """The last line of each peer, by the peer's name."""
     parameters: int
+    found: Evaluation
+    bar: Bar | None
+
+    @property
+    def together(self) -> float:
+        """Inner steps per second of one peer in the swarm, mean over the peers."""
+        speeds: list[float] = [end["steps"] / end["seconds"] for end in self.ends.values()]
+        return sum(speeds) / len(speeds)
+
+    @property
+    def lost_share(self) -> float:
+        """The part of its speed that a peer loses in the swarm, from 0 to 1."""
+        return 1 - self.together / self.alone
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one peer sent, mean over the peers. Gossip counts once for each receiver: a message enters one
+        stream, and peers pass it on until each of them has it."""
+        peers = len(self.ends)
+        counts: list[tuple[str, int]] = [count for end in self.ends.values() for count in end["sent"].items()]
+        return sum(count * (peers - 1 if kind == "gossip" else 1) for kind, count in counts) / peers
+
+    @property
+    def times_fewer(self) -> float | None:
+        """Bytes of fp32 ring all-reduce at every step, divided by `sent`; None if no peer sent anything to another."""
+        peers = len(self.ends)
+        steps = sum(end["steps"] for end in self.ends.values()) / peers
+        ring = 2 * (peers - 1) / peers * 4 * self.parameters * steps
+        return ring / self.sent if self.sent and peers > 1 else None
+
+    @property
+    def bytes_per_gradient(self) -> float | None:
+        """Bytes that all peers sent, divided by the number of records; None in a run without records."""
+        if not self.spec.method.keeps_records:
+            return None
+        records: int = next(iter(self.ends.values()))["height"]
+        return self.sent * len(self.ends) / max(1, records)
 
 
 def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
-    """Train `run` with so many peers in `folder` and print a summary.
+    """Train a run with `peers` peers in `folder` and print a summary.
+
+    Args:
+        run: a recipe or a TOML file.
+        json_lines: print the summary as one JSON object.
 
     Raises:
-        UsageError: the run never begins with so few peers.
+        UsageError: the run needs more peers to begin.
+        StorageError: `folder` holds something else.
         LedgerError: the peers did not end with the same head.
-        TrainingError: the held-out loss did not get below the text's bigram entropy, or in a one-byte run below what
-            it was at the beginning.
+        TrainingError: the held-out loss did not get below the `Bar`.
         P2PTrainError: a process failed.
     """
     spec = load_spec(run)
     if peers < spec.swarm.min_peers:
         raise UsageError(
             f"{peers} {'peer is' if peers == 1 else 'peers are'} too few for the run {spec.run.name!r}",
-            f"it begins when {spec.swarm.min_peers} are ready (swarm.min_peers)",
+            f"it begins when {spec.swarm.min_peers} peers are ready (swarm.min_peers)",
             f"give --peers {spec.swarm.min_peers} or more, or --run with a TOML file that asks for fewer",
         )
     _empty(folder)
@@ -79,22 +132,21 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
         console.print(f"measuring each peer's speed alone, {ALONE_SECONDS:.0f} s", highlight=False)
         alone = measure_alone(children, run, peers, threads, ALONE_SECONDS)
         ends, parameters = _train(children, run, peers, threads, console)
-    together = sum(end["steps"] / end["seconds"] for end in ends.values()) / peers
-    outcome = Outcome(alone, together, ends, parameters)
     _check_agreement(ends)
     run_folder, exported = Path(next(iter(ends.values()))["folder"]), folder / "model"
     export_run(run_folder, exported, None)
     found, bar = _evaluate(spec, exported), _bar(spec, run_folder, folder / "base")
+    outcome = Outcome(spec, alone, ends, parameters, found, bar)
     if json_lines:
-        _print_json(spec, outcome, found, bar)
+        _print_json(outcome)
     else:
-        _summarize(console, spec, outcome, found, bar, time.monotonic() - began)
+        _summarize(console, outcome, time.monotonic() - began)
         if isinstance(spec.task, LanguageModelling):
             _show_sample(console, exported)
-    if bar is not None and not found.loss < bar.loss:  # nor if it is NaN
+    if bar is not None and not found.loss < bar.loss:  # also if the loss is NaN
         raise TrainingError(
             "the model did not learn enough",
-            f"held-out loss {found.loss:.3f}, {bar.text} {bar.loss:.3f}",
+            f"its held-out loss is {found.loss:.3f}, not below {bar.loss:.3f} ({bar.text})",
             "report this run",
         )
 
@@ -103,7 +155,7 @@ def _empty(folder: Path) -> None:
     marker = folder / ".p2ptrain-demo"
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
         raise StorageError(
-            f"{folder} holds something else", "the demo empties its folder first", "choose another one with --folder"
+            f"{folder} holds something else", "the demo empties its folder first", "choose another folder with --folder"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -111,7 +163,10 @@ def _empty(folder: Path) -> None:
 
 
 def measure_alone(children: Children, run: str, peers: int, threads: str, seconds: float) -> float:
-    """Steps per second of a peer with no network, while as many others do the same: the swarm's fair comparison."""
+    """Inner steps per second of one peer without a network, mean over `peers` peers.
+
+    All of them train at the same time, as they do in the swarm, so the comparison is fair.
+    """
     names = [f"alone-{number}" for number in range(1, peers + 1)]
     for name in names:
         children.start(name, "speed", run, "--seconds", "600", "--threads", threads)
@@ -131,12 +186,12 @@ def measure_alone(children: Children, run: str, peers: int, threads: str, second
 
 
 def _train(children: Children, run: str, peers: int, threads: str, console: Console) -> tuple[dict[str, Line], int]:
-    """The swarm: returns every peer's last line and the number of parameters."""
+    """Train in a swarm; returns each peer's last line, and the number of trained parameters."""
     board = _Board(console)
     ends: dict[str, Line] = {}
     parameters = 0
     children.start("bootstrap", "bootstrap", *LOOPBACK)
-    with board:
+    with board.live():
         for name, line in children.lines(SILENCE):
             match line["event"]:
                 case "bootstrap":
@@ -145,8 +200,8 @@ def _train(children: Children, run: str, peers: int, threads: str, console: Cons
                 case "started":
                     parameters = line["parameters"]
                     if name == "peer-1":
-                        for number in range(2, peers + 1):
-                            children.start(f"peer-{number}", "join", line["invite"], *common)
+                        for which in range(2, peers + 1):
+                            children.start(f"peer-{which}", "join", line["invite"], *common)
                 case "stopped":
                     ends[name] = line
             board.show(name, line)
@@ -156,88 +211,64 @@ def _train(children: Children, run: str, peers: int, threads: str, console: Cons
 
 
 class _Board:
-    """The peers as their lines tell of them: a live table on a terminal, a line now and then in a pipe."""
+    """What the peers' lines say: a live table on a terminal, a line now and then in a pipe."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._rows = console, dict[str, dict[str, Any]]()
-        self._live = (
-            Live(get_renderable=self._table, console=console, refresh_per_second=4) if console.is_terminal else None
-        )
         self._printed = time.monotonic()
 
-    def __enter__(self) -> None:
-        if self._live:
-            self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+    def live(self) -> contextlib.AbstractContextManager[object]:
+        """Shows the table for as long as the block lasts."""
+        if not self._console.is_terminal:
+            return contextlib.nullcontext()
+        return Live(get_renderable=self._table, console=self._console, refresh_per_second=4)
 
     def show(self, name: str, line: Line) -> None:
+        """Take a line in."""
         if not name.startswith("peer-"):
             return
         row = self._rows.setdefault(name, {})
-        row.update({key: line[key] for key in _COLUMNS if key in line})
-        if line["event"] == "evaluation":
-            row["held_out"] = f"{_number(line['loss'])} @{line['height']}"
-        elif line["event"] == "warning":
-            self._console.print(f"{name}: {line['text']}", highlight=False, markup=False)
-        if self._live is None and time.monotonic() - self._printed >= REPORT_SECONDS:
+        match line["event"]:
+            case "evaluation":
+                row |= {"height": line["height"], "held_out": f"{number(line['loss'])} @{line['height']}"}
+            case "commit":  # its steps are those of all contributors
+                row |= {"height": line["height"], "state": line["state"]}
+            case "warning":
+                self._console.print(f"{name}: {line['text']}", highlight=False, markup=False)
+            case _:
+                row |= line
+        if not self._console.is_terminal and time.monotonic() - self._printed >= REPORT_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+            parts = (f"{n} height {r.get('height', 0)} loss {number(r.get('loss'))}" for n, r in self._rows.items())
+            self._console.print("   ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        table = Table()
-        for column in ("", "peer", "height", "state", "steps", "loss", "held-out", "tokens/s", "sent"):
-            table.add_column(column)
-        for name, row in sorted(self._rows.items()):
-            table.add_row(
+        rows = [
+            (
                 name,
                 short_peer(row.get("peer", "")),
                 str(row.get("height", "")),
                 row.get("state", "")[:8],
                 str(row.get("steps", "")),
-                _number(row.get("loss")),
+                number(row.get("loss")),
                 row.get("held_out", ""),
                 f"{row.get('tokens_per_second', 0):,.0f}",
                 size(row.get("bytes_sent", 0)),
             )
-        return table
-
-    def _line(self) -> str:
-        parts = [
-            f"{name} height {row.get('height', 0)} loss {_number(row.get('loss')) or '-'}"
-            for name, row in self._rows.items()
+            for name, row in sorted(self._rows.items())
         ]
-        return "   ".join(parts) or "starting"
-
-
-_COLUMNS = ("peer", "height", "state", "loss", "tokens_per_second", "bytes_sent")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+        return table_of(("", "peer", "height", "state", "steps", "loss", "held-out", "tokens/s", "sent"), rows)
 
 
 def _check_agreement(ends: Mapping[str, Line]) -> None:
     heads = {(end["height"], end["commit"], end["state"]) for end in ends.values()}
     if len(heads) != 1:
         told = ", ".join(f"{name}: {end['height']} {end['state'][:8]}" for name, end in ends.items())
-        raise LedgerError("the peers did not end with the same head", told, "look at the logs in the demo's folder")
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A held-out loss that the run has to get below, and what it is."""
-
-    loss: float
-    text: str
+        raise LedgerError("the peers did not end with the same head", told, "read log.txt in each peer's run folder")
 
 
 def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
-    """How well an exported model does."""
-    from p2ptrain.tasks import LocalOptions, open_task
-
+    """How well an exported model does on many held-out sequences."""
     thorough = spec.model_copy(
         update={"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
     )
@@ -247,10 +278,8 @@ def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
 
 
 def _bar(spec: RunSpec, run_folder: Path, base: Path) -> Bar | None:
-    """One byte a gradient is little: it has to get better. Streaming DiLoCo has to beat counting pairs of bytes."""
-    from p2ptrain.tasks.baseline import byte_bigram_entropy
-    from p2ptrain.tasks.documents import is_held_out, stdlib_documents
-
+    """One byte per gradient teaches slowly: such a run only has to improve. Streaming DiLoCo has to predict the text
+    better than counts of pairs of bytes do."""
     if spec.method.keeps_records:
         export_run(run_folder, base, None, at=0)
         return Bar(_evaluate(spec, base).loss, "at the beginning")
@@ -260,88 +289,61 @@ def _bar(spec: RunSpec, run_folder: Path, base: Path) -> Bar | None:
     return Bar(byte_bigram_entropy(texts), "bigram entropy of that text")
 
 
-def _bytes_per_gradient(outcome: Outcome) -> float:
-    """Everything that all peers sent, gossip once for each receiver, by the records that it carried."""
-    sent, _ = _fewer(outcome)
-    records: int = next(iter(outcome.ends.values()))["height"]
-    return sent * len(outcome.ends) / max(1, records)
-
-
-def _fewer(outcome: Outcome) -> tuple[float, float | None]:
-    """Bytes that one peer sent (mean), and how many times fewer that is than fp32 ring all-reduce at every step; None
-    where there is nothing to compare: a peer alone has nobody to send to."""
-    peers = len(outcome.ends)
-    # A gossip message enters one stream and is passed on until every other peer has it once.
-    sent = sum(
-        sum(count * (peers - 1 if kind == "gossip" else 1) for kind, count in end["sent"].items())
-        for end in outcome.ends.values()
-    )
-    steps = sum(end["steps"] for end in outcome.ends.values()) / peers
-    ring = 2 * (peers - 1) / peers * 4 * outcome.parameters * steps
-    return sent / peers, ring / (sent / peers) if sent and peers > 1 else None
-
-
-def _print_json(spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | None) -> None:
-    import json
-
-    sent, fewer = _fewer(outcome)
+def _print_json(outcome: Outcome) -> None:
+    found, bar = outcome.found, outcome.bar
     facts = {
         "event": "summary",
         "held_out_loss": found.loss if math.isfinite(found.loss) else None,
         "held_out_accuracy": found.accuracy,
         "to_beat": bar and bar.loss,
         "to_beat_is": bar and bar.text,
-        "bytes_sent_per_peer": sent,
-        "times_fewer_than_ring": fewer,
+        "bytes_sent_per_peer": outcome.sent,
+        "times_fewer_than_ring": outcome.times_fewer,
         "steps_per_second_alone": outcome.alone,
         "steps_per_second_together": outcome.together,
-        "lost_share": 1 - outcome.together / outcome.alone,
+        "lost_share": outcome.lost_share,
     }
-    if spec.method.keeps_records:
-        facts["bytes_per_gradient"] = _bytes_per_gradient(outcome)
-    print(json.dumps(facts), file=sys.stdout, flush=True)
+    if outcome.bytes_per_gradient is not None:
+        facts["bytes_per_gradient"] = outcome.bytes_per_gradient
+    print(json.dumps(facts), flush=True)
 
 
-def _summarize(
-    console: Console, spec: RunSpec, outcome: Outcome, found: Evaluation, bar: Bar | None, seconds: float
-) -> None:
-    table = Table(title="what each peer sent", title_justify="left")
-    for column in ("", "peer", "height", "state", "steps", "payloads", "gossip", "other"):
-        table.add_column(column, no_wrap=True)
-    for name, end in outcome.ends.items():
-        sent = end["sent"]
-        other = sum(count for kind, count in sent.items() if kind not in ("contribution", "gossip"))
-        table.add_row(
-            name,
-            Path(end["folder"]).name,
-            str(end["height"]),
-            end["state"][:8],
-            str(end["steps"]),
-            size(sent.get("contribution", 0)),
-            size(sent["gossip"]),
-            size(other),
-        )
-    console.print(table)
-    sent_each, fewer = _fewer(outcome)
-    end = next(iter(outcome.ends.values()))
-    lost = 1 - outcome.together / outcome.alone
-    compared = [] if fewer is None else [f"{fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step"]
-    if spec.method.keeps_records:
-        compared.append(f"{_bytes_per_gradient(outcome):.1f} bytes on the wire per gradient, everything included")
+def _summarize(console: Console, outcome: Outcome, seconds: float) -> None:
+    console.print(_sent_table(outcome.ends))
+    found, bar, end = outcome.found, outcome.bar, next(iter(outcome.ends.values()))
+    compared = []
+    if outcome.times_fewer is not None:
+        compared.append(f"{outcome.times_fewer:.0f} times fewer bytes than fp32 ring all-reduce at every step")
+    if outcome.bytes_per_gradient is not None:
+        compared.append(f"{outcome.bytes_per_gradient:.1f} bytes on the wire per gradient, everything included")
     lines = [
         f"agreement        all {len(outcome.ends)} peers at height {end['height']}, state {end['state'][:16]}",
-        f"held-out loss    {found.loss:.3f} nats per {_unit(spec)}"
+        f"held-out loss    {found.loss:.3f} nats per {_unit(outcome.spec)}"
         + ("" if found.accuracy is None else f", accuracy {found.accuracy:.1%}")
         + ("" if bar is None else f" ({bar.text}: {bar.loss:.3f})"),
-        f"sent per peer    {size(sent_each)} with framing, gossip counted once for each receiver",
+        f"sent per peer    {size(outcome.sent)} with framing, gossip counted once for each receiver",
         *(" " * 17 + line for line in compared),
-        f"lost share       {lost:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm, "
-        f"{outcome.alone:.2f} alone",
-        f"settings         {outcome.parameters:,} parameters, {spec.method.settings}",
+        f"lost share       {outcome.lost_share:.1%} of the training speed: {outcome.together:.2f} steps/s in the swarm,"
+        f" {outcome.alone:.2f} alone",
+        f"settings         {outcome.parameters:,} parameters, {outcome.spec.method.settings}",
         f"took             {seconds:.0f} s",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _sent_table(ends: Mapping[str, Line]) -> Table:
+    rows = []
+    for name, end in ends.items():
+        sent = end["sent"]
+        other = sum(count for kind, count in sent.items() if kind not in ("contribution", "gossip"))
+        about = (Path(end["folder"]).name, str(end["height"]), end["state"][:8], str(end["steps"]))
+        rows.append((name, *about, *map(size, (sent.get("contribution", 0), sent["gossip"], other))))
+    table = table_of(("", "peer", "height", "state", "steps", "payloads", "gossip", "other"), rows)
+    table.title, table.title_justify = "what each peer sent", "left"
+    for column in table.columns:
+        column.no_wrap = True
+    return table
 
 
 def _unit(spec: RunSpec) -> str:
@@ -351,8 +353,7 @@ def _unit(spec: RunSpec) -> str:
 
 
 def _show_sample(console: Console, exported: Path) -> None:
-    """Continue a prompt with what any user of transformers would write."""
-    import torch
+    """Continue a prompt, with the lines that a user of transformers would write."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(exported, trust_remote_code=False)

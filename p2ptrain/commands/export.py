@@ -1,4 +1,4 @@
-"""Turn a run folder into a folder that transformers loads, with a note of where the weights come from."""
+"""`p2ptrain export`: write a state of a run as a folder that transformers loads, with `provenance.json` beside it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from p2ptrain.tasks import LocalOptions, Task, open_task
 
 
 def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = None) -> str:
-    """Write the newest state that the folder's ledger leads to, or that of height `at` (in a one-byte run: of the
-    snapshot of so many records); works beside a running peer.
+    """Write a state of the run to the folder `out`. It works beside a running peer.
+
+    Args:
+        model: folder with the pretrained model; None: what the run names.
+        at: height of the state, or in a one-byte run the number of records of a snapshot; None: the newest state.
 
     Returns:
         One line that says what was written.
 
     Raises:
-        StorageError: no run folder, no usable snapshot in it, or `out` can't be written.
+        StorageError: `run_dir` is no run folder, it can't make that state, or `out` is not empty or can't be written.
+        DataError: the model can't be loaded.
     """
     check_is_free(out)
     prepare_torch(None)
@@ -31,14 +35,14 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
 
 
 def check_is_free(out: Path) -> None:
-    """Raises StorageError if there is something already."""
+    """Raises StorageError if `out` is a file or a folder with something in it."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
-        raise StorageError(what, "an export never overwrites anything", "give a new folder")
+        raise StorageError(what, "an export never overwrites anything", "give the name of a new folder")
 
 
 def write(folder: RunFolder, task: Task, out: Path, state: PastState) -> str:
-    """Write a state and where it comes from; returns one line that says what was written.
+    """Write a state and its provenance to the folder `out`; returns one line that says what was written.
 
     Raises:
         StorageError: `out` can't be written.

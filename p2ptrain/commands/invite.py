@@ -1,18 +1,12 @@
-"""`p2ptrain invite` and `p2ptrain members`: who may come, and who is in."""
+"""`p2ptrain invite`: make, list and close invites into a run, and renew memberships."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from p2ptrain.commands.listing import lines_of, print_list, table_of
 from p2ptrain.commands.orders import shut_out
 from p2ptrain.commands.visiting import (
     find_member,
@@ -25,7 +19,7 @@ from p2ptrain.commands.visiting import (
 )
 from p2ptrain.errors import AccessError, NetworkError, StorageError, UsageError
 from p2ptrain.run import PeerId, short_peer
-from p2ptrain.run.access import REVOKED, Access, Member, day
+from p2ptrain.run.access import REVOKED, Access, day
 from p2ptrain.run.certificate import certify
 from p2ptrain.run.keys import check_peer_id
 from p2ptrain.state import RunFolder
@@ -40,15 +34,19 @@ OWN_ADDRESSES = 2
 
 
 def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None, key_file: Path | None) -> Invite:
-    """A link to the run of a folder; needs no network.
+    """Make a link to the run of a folder. It needs no network.
 
     Args:
-        days: how long the membership lasts; None: as long as usual.
+        label: a name for the invite; like `days` and `peer`, only in a private run.
+        days: how long the membership lasts; None: 90 days.
+        peer: the id of the only peer that can use the link; None: any peer.
+        key_file: an owner's key, here and below; None: the key of the folder's own peer.
 
     Raises:
-        NetworkError: the folder does not know where anybody could be reached.
-        AccessError: the run is private and the key no owner's.
-        UsageError: `peer` is no peer id; or the run is public, and its invites have neither label nor end.
+        StorageError: `run_dir` is no run folder.
+        NetworkError: the folder knows no address that the link could lead to.
+        IdentityError, AccessError: the run is private, and the key can't be read or is no owner's.
+        UsageError: `peer` is no peer id; or the run is public, and `label`, `days` or `peer` is given.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
         addresses = _addresses(folder.contact, peers_within(folder))
@@ -58,15 +56,15 @@ def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None,
             return invite_member(folder, owner_key(folder, key_file), addresses, label, lasts, only)
         if label or peer or days is not None:
             raise UsageError(
-                "a public run takes in anyone, for as long as it goes on",
-                "its invites have no label and no end, and are for nobody in particular",
+                "--label, --days and --peer mean nothing for a public run",
+                "everyone can use its invites, and they never end",
                 "leave out --label, --days and --peer",
             )
         return Invite(folder.run, addresses)
 
 
 def _addresses(contact: Contact, peers: Sequence[str]) -> tuple[str, ...]:
-    """This peer's own and others', so that the link holds for longer than one of them is there."""
+    """This peer's own addresses and one of each other peer: the link works as long as one of the peers is there."""
     own = contact.addresses[:OWN_ADDRESSES]
     others: dict[PeerId, str] = {}
     for address in likeliest_first(peers):
@@ -75,7 +73,9 @@ def _addresses(contact: Contact, peers: Sequence[str]) -> tuple[str, ...]:
     found = (*own, *others.values())[:MAX_INVITED]
     if not found:
         raise NetworkError(
-            "this folder knows no address that an invite could lead to", "", "start its peer once, or join the run"
+            "this folder knows no address that an invite could lead to",
+            "its own peer has not been in the swarm yet",
+            "start the peer: p2ptrain peer RUN_DIR",
         )
     return found
 
@@ -90,14 +90,17 @@ def _peer_id(text: str) -> PeerId:
 
 
 def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
-    """Close an invite: who has come by it stays, nobody else comes.
+    """Close an invite. Peers that have used it stay members, and no other peer can use it.
 
     Args:
-        label: the invite's, or the beginning of its key.
+        label: the label of the invite, or the first characters of its key.
+
+    Returns:
+        One line that says what was done.
 
     Raises:
-        StorageError: there is no such invite in the list, or there are several.
-        AccessError: the key is no owner's.
+        StorageError: no invite or several invites in the folder's list match `label`.
+        IdentityError, AccessError: the key can't be read or is no owner's.
         NetworkError: no peer of the run took the order.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
@@ -106,9 +109,9 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
         if len(found) != 1:
             known = ", ".join(f"{invite.key[:8]} {invite.label}".strip() for invite in found or made)
             raise StorageError(
-                f"{label!r} names {'several' if found else 'none'} of the invites that were made here",
+                f"found {'several invites' if found else 'no invite'} for {label!r} in this folder",
                 f"there are: {known or 'none'}",
-                "give the beginning of its key",
+                "give the first characters of the invite's key: p2ptrain invite RUN_DIR --list shows it",
             )
         with visit(folder, key) as swarm:
             _, told = shut_out(swarm, key, (), bytes.fromhex(found[0].key))
@@ -116,20 +119,36 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
 
 
 def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
-    """Give a member more time, wherever it is; returns one line that says so.
+    """Make a membership last longer. The member does not have to be online.
+
+    Args:
+        peer: a peer id, the ending of one, or the label of the member's invite.
+        days: how long the membership lasts from now on.
+
+    Returns:
+        One line that says what was done.
 
     Raises:
-        StorageError: no such member.
-        AccessError: the key is no owner's, or the member was revoked.
-        NetworkError: no peer of the run took it.
+        StorageError: no member or several members match `peer`.
+        IdentityError, AccessError: the key can't be read or is no owner's.
+        AccessError: the peer was revoked, or it is an owner or the founder.
+        NetworkError: no peer of the run took the new certificate.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
         key, access = owner_key(folder, key_file), members_of(folder)
         member = find_member(access, peer)
         if member.role != "member":
-            raise AccessError(f"{short_peer(member.peer)} needs no renewal", f"it is {member.role} of the run")
+            raise AccessError(
+                f"{short_peer(member.peer)} needs no renewal",
+                f"its role is {member.role}, and only the membership of a member ends",
+                "leave it as it is",
+            )
         if member.refusal.startswith(REVOKED):
-            raise AccessError(f"{short_peer(member.peer)} was revoked", member.refusal, "invite it under another id")
+            raise AccessError(
+                f"{short_peer(member.peer)} was revoked and can't be renewed",
+                member.refusal,
+                "invite it under another id: p2ptrain invite RUN_DIR",
+            )
         until = int(time.time() + min(days, MAX_DAYS) * DAY)
         certificate = certify(key, folder.run, member.label, until, member.peer)
         with visit(folder, key) as swarm:
@@ -140,73 +159,35 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
 
 
 def show_invites(run_dir: Path, json_lines: bool) -> None:
-    """The invites that were made in a folder, and what became of them."""
+    """Print the invites that were made in a folder: whether each is open, and which peers used it.
+
+    Raises:
+        StorageError: `run_dir` is no run folder, or its list of invites is damaged.
+        AccessError: the run is public.
+    """
     with RunFolder.open(run_dir, lock=False) as folder:
         access = members_of(folder)
         made = MadeInvites.read(folder.path).invites
-    rows = [(invite, *_fate(invite, access)) for invite in made]
-    if json_lines:
-        for invite, state, peers in rows:
-            print(json.dumps({**invite.model_dump(), "state": state, "peers": peers}))
-    else:
-        cells = [
-            (
-                invite.key[:8],
-                invite.label,
-                short_peer(invite.peer) if invite.peer else "anyone",
-                day(invite.made),
-                day(invite.expires),
-                state,
-                " ".join(map(short_peer, peers)),
-            )
-            for invite, state, peers in rows
-        ]
-        _show(("key", "label", "for", "made", "until", "state", "members"), cells, "no invites were made here")
+    found = [(invite, *_fate(invite, access)) for invite in made]
+    facts = ({**invite.model_dump(), "state": state, "peers": peers} for invite, state, peers in found)
+    rows = [
+        (
+            invite.key[:8],
+            invite.label,
+            short_peer(invite.peer) if invite.peer else "anyone",
+            day(invite.made),
+            day(invite.expires),
+            state,
+            " ".join(map(short_peer, peers)),
+        )
+        for invite, state, peers in found
+    ]
+    columns = ("key", "label", "for", "made", "until", "state", "members")
+    table = table_of(columns, rows) if rows else None
+    print_list(json_lines, facts, table, lines_of(columns, rows), "no invites were made here")
 
 
 def _fate(invite: MadeInvite, access: Access) -> tuple[str, list[PeerId]]:
     key = bytes.fromhex(invite.key)
     lasts = "open" if time.time() < invite.expires else "ended"
     return "closed" if access.is_closed(key) else lasts, access.came_by(key)
-
-
-def show_members(run_dir: Path, json_lines: bool) -> None:
-    """Who is or was in a private run, as far as this peer knows; needs no network.
-
-    Raises:
-        AccessError: the run is public.
-    """
-    with RunFolder.open(run_dir, lock=False) as folder:
-        members = members_of(folder).members(time.time())
-    if json_lines:
-        for member in members:
-            print(json.dumps(asdict(member)))
-    else:
-        _show(("peer", "role", "invite", "invited by", "until", "state"), map(_cells, members), "no members")
-
-
-def _cells(member: Member) -> tuple[str, ...]:
-    return (
-        short_peer(member.peer),
-        member.role,
-        member.label,
-        short_peer(member.invited_by),
-        "–" if member.expires is None else day(member.expires),
-        member.refusal or "in",
-    )
-
-
-def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:
-    rows = list(rows)
-    if not rows:
-        print(nothing)
-    elif sys.stdout.isatty():
-        table = Table(header_style="bold")
-        for column in columns:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-    else:
-        for row in rows:
-            print("  ".join(f"{column}={cell or '–'}" for column, cell in zip(columns, row, strict=True)))

@@ -1,13 +1,14 @@
-"""Where exported weights come from: a file beside them that anyone can check against them.
+"""`provenance.json`: a file beside exported weights that says where they come from. Anyone can check it.
 
-`provenance.json` holds the run's genesis and spec, the manifest of the exported state (digests of every fragment's
-numbers) and who contributed. The digests lead from the weights to the run id: what they can't prove is that the run's
-peers agreed on this state; `p2ptrain verify` on a peer's run folder replays that.
+It holds the run's genesis and spec, the manifest of the exported state (a digest of every fragment's numbers), and who
+contributed. The digests prove that the weights belong to this run id. They do not prove that the run's peers agreed on
+this state; `p2ptrain verify` on a peer's run folder checks that.
 """
 
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2ptrain.errors import MalformedError, StorageError
-from p2ptrain.method import Claim, PastState
+from p2ptrain.method import Claim, Credit, PastState
 from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.run import Digest, Genesis, spec_from_canonical
@@ -27,18 +28,8 @@ FILE = "provenance.json"
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Contributor(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    peer: str
-    contributions: int
-    tokens: int
-    share: float
-    """Of all tokens between the two heights."""
-
-
 class Provenance(BaseModel):
-    """The file's content; binary records are in base64."""
+    """What the file holds; binary records are in base64."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,17 +40,19 @@ class Provenance(BaseModel):
     commit: Hex
     state: Hex
     weight: int
-    heights_known: Annotated[tuple[int, int], Field(description="The commits that contributors were counted over.")]
-    contributors: tuple[Contributor, ...]
+    heights_known: Annotated[
+        tuple[int, int], Field(description="Contributions were counted from the first height to the second.")
+    ]
+    contributors: tuple[Credit, ...]
     software: dict[str, str]
     genesis: str
     spec: str
     manifest: str
-    weights: Annotated[str, Field(description="Of a one-byte run: digest of the weights as float32.")] = ""
+    weights: Annotated[str, Field(description="In a one-byte run, digest of the weights as float32.")] = ""
 
     @classmethod
     def of(cls, folder: RunFolder, state: PastState) -> Provenance:
-        """Of a state that the folder's ledger leads to."""
+        """The provenance of a state that was made from this folder."""
         return cls(
             name=folder.spec.run.name,
             run=folder.run.hex(),
@@ -69,10 +62,7 @@ class Provenance(BaseModel):
             state=state.head.state.hex(),
             weight=state.head.weight,
             heights_known=state.heights_known,
-            contributors=tuple(
-                Contributor(peer=c.peer, contributions=c.contributions, tokens=c.tokens, share=round(c.share, 4))
-                for c in state.credits
-            ),
+            contributors=tuple(replace(each, share=round(each.share, 4)) for each in state.credits),
             software={name: version(name) for name in ("p2ptrain", "torch", "transformers", "numpy")},
             genesis=base64.b64encode(folder.genesis.encoded).decode(),
             spec=folder.spec.canonical().decode(),
@@ -82,7 +72,7 @@ class Provenance(BaseModel):
 
     @property
     def claim(self) -> Claim:
-        """What the method checks. A manifest that is no base64 is none at all."""
+        """What the method checks. A manifest that is not base64 becomes an empty one, which the check refuses."""
         try:
             manifest = base64.b64decode(self.manifest)
         except ValueError:
@@ -105,10 +95,10 @@ class Provenance(BaseModel):
 
 
 def check_export(out: Path) -> list[Check]:
-    """Whether an exported folder's weights are those of the state that it names, of a run that its founder signed.
+    """Check that a founder signed the run that an export names, and that the weights are those of the state it names.
 
     Raises:
-        StorageError: the folder is no export.
+        StorageError: the folder is no export, or its model can't be loaded.
     """
     prepare_torch(None)
     told = Provenance.read(out)
@@ -122,7 +112,7 @@ def _check_run(told: Provenance) -> Check:
     except (MalformedError, ValueError) as error:
         return Check("run", False, str(error))
     if genesis.digest.hex() != told.run:
-        return Check("run", False, "the genesis is another run's")
+        return Check("run", False, "the genesis belongs to another run")
     if spec.digest != genesis.spec:
         return Check("run", False, "the spec is not the one that the genesis names")
     return Check("run", True, f"{told.name} ({told.run[:8]}), signed by its founder {genesis.author}")
@@ -136,4 +126,6 @@ def _check_weights(told: Provenance, out: Path) -> Check:
     except MalformedError as error:
         return Check("weights", False, str(error))
     except (OSError, ValueError, RuntimeError) as error:
-        raise StorageError(f"the model in {out} can't be loaded", str(error).splitlines()[0]) from None
+        raise StorageError(
+            f"the model in {out} can't be loaded", str(error).splitlines()[0], "export the run again"
+        ) from None

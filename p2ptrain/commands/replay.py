@@ -1,4 +1,4 @@
-"""`p2ptrain replay`: any past state of a one-byte run, from its logs."""
+"""`p2ptrain replay`: rebuild a past state of a one-byte run from its logs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from p2ptrain.tasks import LocalOptions, open_task
 
 
 def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None, model: str | None) -> None:
-    """Rebuild a state and print its digest; works beside a running peer.
+    """Rebuild a state and print its digest. It works beside a running peer.
 
     Args:
-        to: PEER:RECORDS each, the author as the ending of a peer id: so many of its records, in the order in which it
-            said them; of authors that are not named, none.
-        at: ISO time; what had arrived in this folder by then.
-        out: a folder to export the state to.
+        to: texts PEER:RECORDS, where PEER is the ending of a peer id: the state that comes from so many first records
+            of each such peer, and from no other peer's. Empty: the state of all records.
+        at: date and time in ISO 8601: the state of all records that had arrived in this folder by then.
+        out: folder to export the state to; None: only print the digest.
+        model: folder with the pretrained model, for the export; None: what the run names.
 
     Raises:
         UsageError: `to` or `at` is malformed.
-        StorageError: no one-byte run's folder, no such author or records, or `out` can't be written.
-        LedgerError: a record is missing.
+        SpecError: the run is no one-byte run.
+        StorageError: `run_dir` is no run folder, it has no such author or records, or `out` can't be written.
+        LedgerError: a record is missing or damaged.
     """
     if out is not None:
         check_is_free(out)
     prepare_torch(None)
     with RunFolder.open(run_dir, lock=False) as folder:
-        _ = folder.spec.spsa  # raises: another method
+        _ = folder.spec.spsa  # raises SpecError if the run has another method
         past = Past(folder)
         position = past.book.standing()
         if to:
@@ -54,7 +56,7 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
 
 
 def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
-    """The position that PEER:RECORDS… stand for."""
+    """The position that the texts PEER:RECORDS stand for."""
     standing, position = past.book.standing(), dict[Log, int]()
     for text in to:
         author, _, count = text.rpartition(":")
@@ -68,9 +70,9 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
         if len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
             raise StorageError(
-                f"--to {text} names {'several authors' if logs else 'no author'} of this run",
-                f"the authors and their records are: {known or 'none'}",
-                "give the ending of one peer id",
+                f"found {'several peers' if logs else 'no peer'} with records for --to {text}",
+                f"the peers and their records are: {known or 'none'}",
+                "give more characters from the end of the peer id",
             )
         left = int(count)
         for log in logs:
@@ -78,7 +80,9 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
             left -= position[log]
         if left:
             raise StorageError(
-                f"--to {text}: only {int(count) - left:,} records of that author count", "", "give a smaller number"
+                f"--to {text} asks for too many records",
+                f"only {int(count) - left:,} records of that peer count",
+                "give a smaller number",
             )
     return {log: kept for log, kept in position.items() if kept}
 
@@ -88,7 +92,7 @@ def _seconds(at: str) -> float:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
         raise UsageError(
-            f"--at {at} is no time",
-            "it must be a date and a time in this machine's zone",
+            f"--at {at} is not a date and time",
+            "it must be in the format ISO 8601; the time zone is this machine's",
             "write it like 2026-11-21T18:30",
         ) from None

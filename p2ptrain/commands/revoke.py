@@ -1,57 +1,100 @@
-"""`p2ptrain revoke`: an owner shuts a peer out of a private run, and takes back what it has said in a one-byte run."""
+"""`p2ptrain revoke`: shut a peer out of a private run, and take back its records in a one-byte run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from p2ptrain.commands.orders import member_to_shut_out, shut_out, shut_out_words
-from p2ptrain.commands.visiting import members_of, owner_key, told_words, visit
+from p2ptrain.commands.orders import shut_out
+from p2ptrain.commands.visiting import find_member, members_of, owner_key, told_words, visit
 from p2ptrain.errors import AccessError, UsageError
+from p2ptrain.run import PeerId, RunSpec, short_peer
+from p2ptrain.run.access import Access
+from p2ptrain.run.certificate import Order
 from p2ptrain.state import RunFolder
+from p2ptrain.units import counted
 
 
 def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file: Path | None) -> str:
-    """Sign the orders and hand them to the run's peers, who pass them on; works beside a running peer.
+    """Sign the orders and give them to the run's peers, which pass them on.
 
     Args:
-        peer: a peer id, the ending of one that this folder knows, or the label of an invite.
-        keep: how many of its records stay, in the order in which it said them; None: all that are here.
-        everyone: in a private run, shut out also who came by the same invite.
-        key_file: an owner's key; the folder's own if None.
+        peer: a peer id, or the ending of one that this folder knows, or in a private run the label of an invite.
+        keep: in a one-byte run, how many of the peer's records stay, in the order in which they came to this folder;
+            None: all that are here.
+        everyone: in a private run, also shut out every other peer that used the same invite.
+        key_file: an owner's key; None: the key of the folder's own peer.
 
     Returns:
         One line that says what was done.
 
     Raises:
-        StorageError: no such peer in this folder, or too many of its logs to keep.
-        AccessError: the key is no owner's, the peer is one, or the run takes in anyone, again and again.
+        UsageError: `keep` for a run without records, or `everyone` for a public run.
+        IdentityError, AccessError: the key can't be read or is no owner's.
+        AccessError: the peer is an owner, or the run is public and has no records.
+        StorageError: this folder does not know the peer, or the order would be too long.
+        LedgerError: a log in the folder is damaged.
         NetworkError: no peer of the run took the order.
-        UsageError: `keep` of a run that has no records, or `everyone` of one that has no invites.
     """
     with RunFolder.open(run_dir, lock=False) as folder:
-        has_records = folder.spec.method.keeps_records
-        if not folder.spec.is_private and not has_records:
-            raise AccessError(
-                "a public run can't shut anybody out",
-                "it takes in anyone: a peer would come back under another name",
-                "start a private one: p2ptrain peer RUN --private",
-            )
-        if keep is not None and not has_records:
-            raise UsageError(
-                "this run has no records to keep",
-                "--keep is for one-byte runs: of this one nothing is taken back",
-                "leave out --keep",
-            )
-        if everyone and not folder.spec.is_private:
-            raise UsageError(
-                "nobody came to this run by an invite of theirs", "--everyone is for private runs", "leave it out"
-            )
-        key = owner_key(folder, key_file)
-        if has_records:
-            from p2ptrain.commands.cuts import take_back  # with torch, which is spared where nothing is taken back
+        _check_options(folder.spec, keep, everyone)
+        key, cut = owner_key(folder, key_file), None
+        member = member_to_shut_out(members_of(folder), peer) if folder.spec.is_private else None
+        if folder.spec.method.keeps_records:
+            from p2ptrain.commands.cuts import Cut  # it imports torch, which other runs do not need here
 
-            return take_back(folder, key, peer, keep, everyone)
-        author = member_to_shut_out(members_of(folder), peer)
+            cut = Cut.make(folder, key, peer, member, keep)
+        others: list[str] = []
         with visit(folder, key) as swarm:
-            order, count = shut_out(swarm, key, (author,), companions=everyone)
-        return f"{shut_out_words(order, author)}; {told_words(count)}"
+            if member:
+                order, count = shut_out(swarm, key, (member,), companions=everyone)
+                done, others = f"{short_peer(member)} is revoked", words_on_others(order)
+            if cut:
+                count, done = cut.tell(swarm), cut.words
+        return "; ".join([done, *others, told_words(count)])
+
+
+def _check_options(spec: RunSpec, keep: int | None, everyone: bool) -> None:
+    """Raises AccessError and UsageError as `revoke` says."""
+    if not spec.is_private and not spec.method.keeps_records:
+        raise AccessError(
+            "a public run can't shut out a peer",
+            "a public run takes in everyone: the peer would come back under another id",
+            "start a private run: p2ptrain peer RUN --private",
+        )
+    if keep is not None and not spec.method.keeps_records:
+        raise UsageError(
+            "this run has no records to keep",
+            "--keep is for one-byte runs only; nothing is taken back in this run",
+            "leave out --keep",
+        )
+    if everyone and not spec.is_private:
+        raise UsageError(
+            "--everyone means nothing for a public run",
+            "a public run does not know which invite a peer used",
+            "leave out --everyone",
+        )
+
+
+def member_to_shut_out(access: Access, text: str) -> PeerId:
+    """The member that a peer id, the ending of one, or the label of an invite stands for.
+
+    Raises:
+        StorageError: no member or several members match.
+        AccessError: the member is an owner.
+    """
+    member = find_member(access, text)
+    if member.role == "owner":
+        raise AccessError(
+            f"{short_peer(member.peer)} is an owner of the run and can't be revoked",
+            "the run's first record names the owners, and nothing can change it",
+            "start a new run with other owners: p2ptrain peer RUN --private",
+        )
+    return member.peer
+
+
+def words_on_others(order: Order) -> list[str]:
+    """What an order does to other members that used the same invite; empty if there are none."""
+    words = {"also revoked": len(order.peers) - 1, "not revoked": len(order.kept)}
+    return [
+        f"{what}: {counted(count, 'other member')} that used the same invite" for what, count in words.items() if count
+    ]

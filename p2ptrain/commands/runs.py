@@ -1,10 +1,9 @@
-"""Which runs are there? The list of runs in a swarm, with what their peers say, and the one of a given name."""
+"""`p2ptrain runs`: the public runs in a swarm, with what their peers say; and how a command finds a run by its name."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import random
 import re
@@ -14,8 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
+from p2ptrain.commands.listing import print_list
 from p2ptrain.errors import InviteError, MalformedError, NetworkError, SpecError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.monitor.runs import RunSeen, in_order, run_fields, runs_lines, runs_table
@@ -28,7 +26,8 @@ from p2ptrain.swarm.nodes import read_nodes, shipped_list
 from p2ptrain.text import printable
 
 MAX_LOOKED_AT = 200
-"""Runs whose peers are asked for. If there are more, these are drawn by lot: an order could be had by making ids."""
+"""The peers of at most this many runs are looked up. If there are more, a draw decides: in any fixed order, somebody
+could come first by making ids."""
 AT_ONCE = 8
 LOOK_SECONDS = 30.0
 SUGGESTED = 10
@@ -36,37 +35,40 @@ SUGGESTED = 10
 log = logging.getLogger(__name__)
 Addresses = tuple[str, ...]
 Tell = Callable[[str], None]
+"""Gets warnings."""
 Meant = Callable[[Genesis, RunSpec], bool]
 
 
 def show_runs(swarms: Sequence[Addresses], json_lines: bool) -> None:
-    """Print the runs that are announced in these swarms and go on, as a table, plain lines or JSON lines.
+    """Print the runs in these swarms that have peers, as a table, plain lines or JSON lines.
+
+    Args:
+        swarms: the addresses of each swarm.
 
     Raises:
-        NetworkError: nobody answers in any of them.
+        NetworkError: nobody answers in any of the swarms.
     """
     runs, now = [seen for seen in look(swarms, warn) if seen.peers], clock.swarm_time()
-    if json_lines:
-        for seen in in_order(runs):
-            print(json.dumps(run_fields(seen, now)))
-    elif sys.stdout.isatty() and runs:
-        Console().print(runs_table(runs, now))
-    else:
-        print("\n".join(runs_lines(runs, now)) or "no runs")
+    facts = (run_fields(seen, now) for seen in in_order(runs))
+    print_list(json_lines, facts, runs_table(runs, now) if runs else None, runs_lines(runs, now), "no runs")
 
 
 def warn(text: str) -> None:
-    """Beside the list, not in it."""
+    """Print a warning to standard error: standard output is for the list."""
     print(printable(f"warning: {text}"), file=sys.stderr)
 
 
 def is_name(text: str) -> bool:
-    """Whether this can be a run's name or the beginning of its id, as `find_run` takes them."""
+    """Whether `find_run` can look for this: it may be a run's name, or the first characters of its id."""
     return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text) is not None
 
 
 def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) -> list[Addresses]:
-    """Where to look: in the swarm of each invite; without any, in that of the listed bootstrap nodes.
+    """The addresses of the swarms to search for runs.
+
+    Args:
+        invites: each leads to a swarm; if there are none, the listed bootstrap nodes lead to one.
+        nodes: the file that lists them; None: the list that came with p2ptrain.
 
     Raises:
         InviteError: an invite is damaged, or the list can't be read.
@@ -82,18 +84,18 @@ def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) ->
     found = tuple(address for each in listed if each.entry for address in each.entry.addresses)
     if not found:
         raise NetworkError(
-            "there is no swarm to look in: no bootstrap node is known",
-            f"{path} lists none" if not listed else f"no entry of {path} can be used",
-            "look in a swarm that you have an invite of: --bootstrap INVITE; or start a run: p2ptrain peer RUN",
+            "there is no swarm to search: no bootstrap node is known",
+            f"no entry of {path} can be used" if listed else f"{path} lists none",
+            "search a swarm that you have an invite to: --bootstrap INVITE; or start a run: p2ptrain peer RUN",
         )
     return [found]
 
 
 def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter: Reporter) -> Invite:
-    """A link to the run of this name, for a peer that wants to join it; says which one it is.
+    """An invite to the run of this name, for a peer that joins. Tells the reporter which run it is.
 
     Raises:
-        P2PTrainError: as `swarms_to_look_in`, `find_run` and `check_joinable` say.
+        P2PTrainError: as in `swarms_to_look_in`, `find_run` and `check_joinable`.
     """
 
     def tell(text: str) -> None:
@@ -106,11 +108,14 @@ def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter:
 
 
 def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
-    """The one run that goes on in these swarms under this name, or whose id begins so.
+    """The one run in these swarms that has this name and peers.
+
+    Args:
+        name: the name, or the first characters of the id.
 
     Raises:
-        NetworkError: there is none, or nobody answers.
-        InviteError: there are several; lists their ids.
+        NetworkError: there is no such run, or nobody answers.
+        InviteError: there are several; the error lists their ids.
     """
 
     def is_meant(genesis: Genesis, spec: RunSpec) -> bool:
@@ -123,22 +128,22 @@ def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
         return going_on[0]
     if going_on:
         raise InviteError(
-            f"{len(going_on)} runs go by {name!r}: anybody can give a run any name",
+            f"{len(going_on)} runs are called {name!r}: anybody can give a run any name",
             _listed(f"{seen.run.hex()} {seen}" for seen in going_on),
-            "ask which one is meant, and give the beginning of its id",
+            "ask the founder which id is right, and give its first characters instead of the name",
         )
     others = [str(seen) for seen in runs if seen.peers]
     if meant:
-        why = _listed(f"{seen} is announced, but none of its peers is there" for seen in meant)
+        why = _listed(f"{seen} is announced, but none of its peers is online" for seen in meant)
     else:
-        why = _listed(["those are there:", *others]) if others else "no run at all is there"
+        why = _listed(["these runs have peers:", *others]) if others else "no run there has peers"
     raise NetworkError(
-        f"no run called {name!r} goes on there", why, "see what there is with `p2ptrain runs`, or ask for an invite"
+        f"found no run called {name!r}", why, "list the runs with `p2ptrain runs`, or ask somebody for an invite"
     )
 
 
 def _listed(lines: Iterable[str]) -> str:
-    """Below one another, as `why` is printed."""
+    """The first lines, one below the other, indented as `why` is printed."""
     return "\n        ".join(itertools.islice(lines, SUGGESTED))
 
 
@@ -147,16 +152,16 @@ def check_joinable(seen: RunSeen) -> None:
     if seen.spec.is_custom:
         raise SpecError(
             f"{seen} can't be joined with this command",
-            "its model and data are made by a program of its founder",
-            f"get that program from them and give it this invite: {seen.invite}",
+            "a program of its founder makes the model and the data",
+            f"get that program from the founder and give it this invite: {seen.invite}",
         )
 
 
 def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genesis, spec: False) -> list[RunSeen]:
-    """The runs that are announced in these swarms, and their peers; where some are meant, those alone.
+    """The runs that are announced in these swarms, with their peers; if `is_meant` holds for some, only those.
 
     Raises:
-        NetworkError: nobody answers in any of them.
+        NetworkError: nobody answers in any of the swarms.
     """
     found: dict[Digest, RunSeen] = {}
     failures: list[NetworkError] = []
@@ -170,7 +175,7 @@ def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genes
         if left_out:
             tell(f"{left_out} more runs are announced than were looked at")
         for seen in runs:
-            before = found.get(seen.run, seen)  # two ways into one swarm
+            before = found.get(seen.run, seen)  # two invites can lead to the same swarm
             peers = {peer.author: peer for peer in (*before.peers, *seen.peers)}
             found[seen.run] = replace(before, peers=tuple(peers.values()))
     if len(failures) == len(swarms):
@@ -181,12 +186,14 @@ def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genes
 
 
 async def _look(swarm: Swarm, addresses: Addresses, is_meant: Meant) -> tuple[list[RunSeen], int]:
-    """What is there, and how many more there are that were not looked at."""
+    """The runs that were looked at, and how many were not."""
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             announced = await swarm.directory.runs()
     except TimeoutError:
-        raise NetworkError("the swarm does not say which runs there are", "no answer in time", "try again") from None
+        raise NetworkError(
+            "the swarm did not list its runs", f"no answer came in {LOOK_SECONDS:.0f} s", "try again"
+        ) from None
     candidates = list(_readable(announced))
     candidates = [each for each in candidates if is_meant(*each)] or candidates
     places = asyncio.Semaphore(AT_ONCE)
@@ -206,7 +213,7 @@ async def _look(swarm: Swarm, addresses: Addresses, is_meant: Meant) -> tuple[li
 
 
 def _readable(announced: Iterable[Announcement]) -> Iterator[tuple[Genesis, RunSpec]]:
-    """Those whose spec this version understands, and which are for everybody."""
+    """The public runs whose spec this version can read."""
     for each in announced:
         try:
             spec = spec_from_canonical(each.spec)

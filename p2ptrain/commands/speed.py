@@ -1,4 +1,4 @@
-"""How fast this machine trains a run alone: the same loop as a peer's, without the network."""
+"""`p2ptrain speed`: how fast this machine trains a run alone, with a peer's own steps and without the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ WARM_UP_STEPS = 3
 
 
 def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, seconds: float, json_lines: bool) -> None:
-    """Train for `seconds` and print inner steps and tokens per second, with --json also every second meanwhile."""
+    """Train for `seconds` and print inner steps and tokens per second; with `json_lines` also a line every second.
+
+    Raises:
+        DataError, SpecError: the model or the data can't be loaded here.
+        MemoryLimitError: not even a batch of one row fits.
+    """
     stopping = Stopping()
     prepare_torch(threads)
     task = open_task(spec, local)

@@ -1,18 +1,18 @@
-"""An observer's view of a run: the directory's presence records, nothing else."""
+"""`p2ptrain status`: the peers of a run, as the directory of the swarm lists them."""
 
 from __future__ import annotations
 
-import json
-import sys
-
 from rich.console import Console
 
+from p2ptrain.commands.listing import print_list
 from p2ptrain.errors import InviteError
 from p2ptrain.monitor import peers_lines, peers_table
-from p2ptrain.run import Digest, PeerId, short
+from p2ptrain.run import short
 from p2ptrain.state.passing import passing
-from p2ptrain.swarm import Invite, Presence
+from p2ptrain.swarm import Invite
 from p2ptrain.units import counted
+
+LOOK_SECONDS = 30.0
 
 
 def show_status(invite: Invite, json_lines: bool) -> None:
@@ -29,28 +29,9 @@ def show_status(invite: Invite, json_lines: bool) -> None:
             "it leads to a swarm but names no run in it",
             "use the invite that a peer of the run printed",
         )
-    presences = list(read_directory(invite, invite.run).values())
-    if json_lines:
-        for seen in presences:
-            fields = seen.model_dump(exclude={"signature"})
-            print(json.dumps({key: _plain(value) for key, value in fields.items()}))
-    elif sys.stdout.isatty():
-        console = Console()
-        title = f"run {short(invite.run)}: {counted(len(presences), 'peer')}"
-        console.print(peers_table(presences, title=title, width=console.width))
-    else:
-        print("\n".join(peers_lines(presences)) or "no peers")
-
-
-def read_directory(invite: Invite, run: Digest) -> dict[PeerId, Presence]:
-    """The run's peers, seen in passing."""
     with passing(invite) as swarm:
-        return swarm.run(swarm.directory.peers(run), 30.0)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return value
+        presences = list(swarm.run(swarm.directory.peers(invite.run), LOOK_SECONDS).values())
+    facts = (seen.model_dump(exclude={"signature"}) for seen in presences)
+    title = f"run {short(invite.run)}: {counted(len(presences), 'peer')}"
+    table = peers_table(presences, title=title, width=Console().width)
+    print_list(json_lines, facts, table, peers_lines(presences), "no peers")

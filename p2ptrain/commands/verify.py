@@ -1,4 +1,4 @@
-"""`p2ptrain verify`: what a run folder or an export says of itself, checked."""
+"""`p2ptrain verify`: check every digest and signature of a run folder or an export."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from p2ptrain.state.check import Check
 
 
 def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: bool) -> None:
-    """Check a run folder or an export, and print each check as it is done.
+    """Check a run folder or an export, and print each check when it is done.
 
     Args:
-        base: height of the snapshot to replay a run folder from.
-        run_dir: a run folder whose ledger an export is held against.
+        target: the run folder or the export.
+        base: height of the snapshot from which a run folder is replayed; None: the oldest snapshot.
+        run_dir: a run folder of the same run; an export is compared with its ledger.
 
     Raises:
         UsageError: `run_dir` is given, but `target` is no export.
-        StorageError: `target` is neither.
-        LedgerError: something does not hold.
+        StorageError: `target` is no run folder and no export.
+        LedgerError: a check failed.
     """
     if (target / FILE).is_file():
         _tell(target, _check_export(target, run_dir), json_lines, "export the run again")
         return
     if run_dir is not None:
-        raise UsageError(f"--run means nothing for {target}", "it is no export", "leave out --run")
+        raise UsageError(f"--run means nothing for {target}", "this folder is not an export", "leave out --run")
     with RunFolder.open(target, lock=False) as folder:
         _tell(
             target,
             method_of(folder.spec).audit(folder, base),
             json_lines,
-            "start the peer: it fetches what is missing or damaged",
+            f"start the peer, which fetches what is missing or damaged: p2ptrain peer {target}",
         )
 
 
@@ -47,12 +48,12 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
     told = Provenance.read(target)
     with RunFolder.open(run_dir, lock=False) as folder:
         if folder.run.hex() != told.run:
-            yield Check("ledger", False, f"{run_dir} is of another run, {folder.run.hex()[:8]}")
+            yield Check("ledger", False, f"{run_dir} belongs to another run, {folder.run.hex()[:8]}")
             return
         yield method_of(folder.spec).check_against(folder, told.claim)
 
 
-def _tell(target: Path, checks: Iterable[Check], json_lines: bool, way_out: str) -> None:
+def _tell(target: Path, checks: Iterable[Check], json_lines: bool, next_step: str) -> None:
     bad = []
     for check in checks:
         if json_lines:
@@ -62,7 +63,7 @@ def _tell(target: Path, checks: Iterable[Check], json_lines: bool, way_out: str)
         bad += [] if check.good else [check.subject]
     if bad:
         raise LedgerError(
-            f"{target} does not agree with itself",
+            f"{target} did not pass all checks",
             f"wrong: {', '.join(dict.fromkeys(bad))}",
-            way_out,
+            next_step,
         )

@@ -1,5 +1,4 @@
-"""What owners' commands do beside a running peer: they read its folder and go into its swarm for a moment, under a
-passing identity of their own. Nobody is asked to remember it."""
+"""What several commands do beside a running peer: read its run folder, and be in its swarm for a moment."""
 
 from __future__ import annotations
 
@@ -28,23 +27,26 @@ from p2ptrain.units import counted
 VISIT_SECONDS = 3600
 CALL_SECONDS = 60.0
 TELL_SECONDS = 10.0
-"""For all peers together: who is slower hears of it from the others."""
+"""For all peers together. A slower peer hears of it from the others."""
 
 Tell = Callable[[PeerId], Awaitable[None]]
 
 
 def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
-    """The key of one of the run's owners; the folder's own peer's if none is given.
+    """The key of an owner of the run.
+
+    Args:
+        given: the key file; None: that of the folder's own peer.
 
     Raises:
-        IdentityError: it can't be read, or none is given and the folder does not say where its own is.
-        AccessError: it is no owner's.
+        IdentityError: the key can't be read, or none is given and the folder does not name the file of its own.
+        AccessError: the key is no owner's.
     """
     known = folder.contact.identity
     if given is None and not known:
         raise IdentityError(
             "this folder does not know the key of its peer",
-            f"{folder.path / CONTACT_FILE} does not name it",
+            f"{folder.path / CONTACT_FILE} names no key file",
             "give an owner's key file with --owner-key",
         )
     try:
@@ -56,7 +58,7 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
 
 
 def members_of(folder: RunFolder) -> Access:
-    """Who is in a private run, as its peer has it on disk.
+    """The members of a private run, as its run folder lists them.
 
     Raises:
         AccessError: the run is public, or the file is damaged.
@@ -64,32 +66,31 @@ def members_of(folder: RunFolder) -> Access:
     if not folder.spec.is_private:
         raise AccessError(
             "a public run has no list of members",
-            "whoever has an invite takes part",
-            "see who does: p2ptrain status INVITE",
+            "everyone who has an invite can take part",
+            "see which peers take part now: p2ptrain status INVITE",
         )
     return MembersFile(folder.path, folder.genesis, folder.spec).access
 
 
 def find_member(access: Access, text: str) -> Member:
-    """By a peer id, its ending, or the label of the invite.
+    """The member that `text` stands for: a peer id, the ending of one, or the label of the member's invite.
 
     Raises:
-        StorageError: that names nobody, or several.
+        StorageError: no member or several members match.
     """
     members = access.members(time.time())
     found = [each for each in members if text and (each.peer.endswith(text) or each.label == text)]
     if len(found) != 1:
-        shown = found or members
         raise StorageError(
-            f"{text!r} names {'nobody' if not found else 'several members'} of the run",
-            "there are: " + ", ".join(f"{each.peer[-6:]} {each.label}".strip() for each in shown),
-            "give a whole peer id",
+            f"found {'several members' if found else 'no member'} of the run for {text!r}",
+            "there are: " + ", ".join(f"{each.peer[-6:]} {each.label}".strip() for each in found or members),
+            "give a whole peer id: p2ptrain members RUN_DIR --json shows it",
         )
     return found[0]
 
 
 def peers_within(folder: RunFolder) -> tuple[str, ...]:
-    """Addresses of others that the folder knows, without those of peers that are out of the run."""
+    """The addresses of other peers that the folder knows, without those of peers that are out of the run."""
     known = folder.contact.peers
     if not folder.spec.is_private:
         return known
@@ -98,16 +99,20 @@ def peers_within(folder: RunFolder) -> tuple[str, ...]:
 
 
 def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
-    """The run's swarm.
+    """Be in the run's swarm for a moment, see `passing`; `owner` is the key that lets the visitor into a private run.
 
     Raises:
-        NetworkError: none of the peers that the folder knows answers.
+        NetworkError: the folder knows no address, or no peer answers.
     """
     contact = folder.contact
     here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
     known = tuple(dict.fromkeys((*here, *contact.addresses, *peers_within(folder))))
     if not known:
-        raise NetworkError("this folder knows no peer of the run", "", "start its peer first")
+        raise NetworkError(
+            "this folder knows no peer of the run",
+            "its own peer has not been in the swarm yet",
+            f"start the peer: p2ptrain peer {folder.path}",
+        )
     return passing_by(known, lambda identity: _door(folder, owner, identity.peer_id))
 
 
@@ -119,16 +124,16 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
 
 
 def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
-    """Call `tell` for each peer of the run `but` for these; how many were told in time.
+    """Call `tell` for each peer of the run that is online and not in `but`; returns how many took it in time.
 
     Raises:
-        NetworkError: none was.
+        NetworkError: no peer took it.
     """
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
 
 
 def told_words(count: int) -> str:
-    """For the end of a line that says what was done."""
+    """The end of a line that says what was done."""
     return f"{counted(count, 'peer')} {'was told and passes' if count == 1 else 'were told and pass'} it on"
 
 
@@ -142,8 +147,8 @@ async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[
     answers = list((await ask_all(questions, TELL_SECONDS)).values())
     if None not in answers:
         raise NetworkError(
-            "no peer of the run took it",
-            "; ".join(map(str, answers[:3])) or "nobody is there",
+            "no peer of the run has taken the order",
+            "; ".join(map(str, answers[:3])) or "no peer is online",
             "start a peer of the run and try again",
         )
     for answer in answers:

@@ -1,4 +1,4 @@
-"""The training loop of a peer, whatever the method: the way in and out, news for people, the checkpoint."""
+"""The training loop of a peer, for every method: how it begins and ends, its news for people, its checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from p2ptrain.tasks.batch import is_out_of_memory
 PROGRESS_SECONDS = 1.0
 REST_SECONDS = 1.0
 SAVING_SHARE = 0.01
-"""Of the training time, at most, for writing checkpoints meanwhile."""
+"""Writing checkpoints while training takes at most this part of the time."""
 
 log = logging.getLogger(__name__)
 
@@ -61,28 +61,28 @@ class Loop:
 
     @property
     def given_up(self) -> P2PTrainError | None:
-        """Why this peer stops by itself, with everything in order: no memory, or no member of its run any more."""
+        """Why this peer stops by itself: too little memory, or it is no member of the run any more; else None."""
         return self._short_of_memory or self._run.swarm.door.expelled
 
     # The life of a loop ----------------------------------------------------------------------------------------------
 
     @property
     def trainer(self) -> Trainer:
-        """What trains, since `connect`."""
+        """What trains; it exists after `connect`."""
         assert self._trainer is not None, "connect comes first"
         return self._trainer
 
     def connect(self) -> None:
-        """Found the run, join it or go back to it.
+        """Found the run, join it or resume it.
 
         Raises:
-            P2PTrainError: nobody to join, another model, no space on the disk, …
+            P2PTrainError: for example no peer answers, the model is another one, or the disk is full.
         """
         self._trainer = self._method.trainer(self._run, self._task, self._hear, self._look_up)
         self._tell_news()
 
     def begin(self) -> None:
-        """Wait for the swarm, and go on from the checkpoint of last time, if there is one."""
+        """Wait until the swarm is ready; then load the last checkpoint, if there is one."""
         self.trainer.optimizer.wait_until_ready()
         self._restore()
         self._tell_news()
@@ -105,12 +105,12 @@ class Loop:
         self._evaluate()
 
     def finish(self, timeout: float) -> None:
-        """After the last step: take in what arrived, and stay until everyone is at the same head (or `timeout`)."""
+        """After the last step: apply what arrived, and stay until all peers have the same head, at most `timeout` s."""
         self.trainer.finish(timeout)
         self._tell_news()
 
     def close(self) -> None:
-        """Leave the swarm, however far this has come."""
+        """Leave the swarm; at any time."""
         if self._trainer is not None:
             self._trainer.optimizer.close()
 
@@ -128,7 +128,7 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Since the first step."""
+        """Seconds since the first step."""
         return monotonic() - self._began
 
     def warn(self, text: str) -> None:
@@ -139,7 +139,7 @@ class Loop:
         self._news.put((monotonic(), name, facts))
 
     def _look_up(self) -> bool:
-        """Asked while training waits for others: tells what happens meanwhile, and whether to stop waiting."""
+        """Called while training waits for other peers: report the news, and return whether to stop waiting."""
         self._tell_news()
         return self._stop() or self.given_up is not None
 
@@ -187,7 +187,8 @@ class Loop:
     # Memory and cores ------------------------------------------------------------------------------------------------
 
     def _may_go_on(self) -> bool:
-        """Asked before each step: pauses if it is time, keeps to the memory limit and to the cores that are free."""
+        """Called before each step: keep to the memory limit and the free cores, pause if it is time, and return whether
+        to train on."""
         self._watch_memory()
         if self._cores is not None:
             self._cores.look()
@@ -195,7 +196,7 @@ class Loop:
         return not self._stop() and self.given_up is None and not self.is_complete
 
     def _watch_memory(self) -> None:
-        """About once a second: make room when the limit comes near, and stop before it is passed."""
+        """About once a second: free memory when the limit is near, and stop the peer if that does not help."""
         now = monotonic()
         if self._memory.limit is None or now - self._memory_looked < PROGRESS_SECONDS:
             return
@@ -204,26 +205,26 @@ class Loop:
         if state == "fine":
             self._made_room = False
             return
-        told = f"{used / 1e9:.2f} GB of the {self._memory.limit / 1e9:.2f} of --max-memory are in use"
+        told = f"{used / 1e9:.2f} GB are in use, and --max-memory allows {self._memory.limit / 1e9:.2f} GB"
         if not self._made_room:
             self._made_room = True
             self._memory.make_room()
             self._reporter.emit(events.Warned(f"{told}: caches are emptied{self._halve()}"))
-            self._memory.forget_peak()  # what was given back counts no more
+            self._memory.forget_peak()  # memory that was freed does not count
         elif state == "full":
             self._short_of_memory = MemoryLimitError(
-                told, "emptying caches did not help", "start the peer again with a higher --max-memory: it resumes"
+                told, "emptying caches did not help", "start the peer again with a higher --max-memory; it resumes"
             )
 
     def _halve(self) -> str:
-        """Make batches smaller, if they can be; says so."""
+        """Halve the batch size and return the words for it; empty if a batch has one row already."""
         if self._task.batch_size == 1:
             return ""
         self._task.batch_size //= 2
-        return f", batches are {self._task.batch_size} now"
+        return f", batches have {self._task.batch_size} rows now"
 
     def _fits(self, step: Callable[[], object]) -> bool:
-        """Whether a step has gone through. If not, for want of memory, the next one takes half as much."""
+        """Take a step, and return whether it fitted into memory; if not, halve the batch size for the next one."""
         try:
             step()
         except (RuntimeError, MemoryError) as error:
@@ -238,15 +239,15 @@ class Loop:
             self._reporter.emit(events.Warned(f"out of memory{halved} ({reason})"))
         else:
             self._short_of_memory = MemoryLimitError(
-                "out of memory with a batch of one row", reason, "close other programs, or join with more memory"
+                "out of memory with a batch of one row", reason, "close other programs and start the peer again"
             )
         return False
 
     # Pausing ---------------------------------------------------------------------------------------------------------
 
     def _pause_if_due(self) -> None:
-        """Between two steps: if the volunteer wants the machine for something else, stay in the swarm without training
-        until that is over, or somebody asks to stop."""
+        """Between two steps: while the volunteer needs the machine for something else, stay in the swarm without
+        training. Return when that is over, or somebody asks to stop."""
         pause = self._pauses.now()
         if pause is None:
             return
@@ -271,10 +272,10 @@ class Loop:
     # What this peer alone knows --------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write what only this peer knows, data position and random numbers' state to the run folder.
+        """Write the checkpoint to the run folder: what only this peer knows, its place in the data, random states.
 
         Raises:
-            StorageError: the disk is full; the checkpoint before is untouched.
+            StorageError: the disk is full; the last checkpoint stays as it is.
         """
         began = monotonic()
         state = {
@@ -285,7 +286,7 @@ class Loop:
             "cuda_rng": torch.cuda.get_rng_state(self._task.device) if self._task.device.type == "cuda" else None,
         }
         buffer = io.BytesIO()
-        buffer.write(bytes(DIGEST_BYTES))  # its place: the checkpoint is large, and never copied in memory
+        buffer.write(bytes(DIGEST_BYTES))  # the digest's place: the checkpoint is too large to copy it in memory
         torch.save(state, buffer)
         with buffer.getbuffer() as data:
             data[:DIGEST_BYTES] = digest_of(data[DIGEST_BYTES:])
@@ -294,21 +295,21 @@ class Loop:
         self._saving_seconds = self._saved - began
 
     def _save_if_due(self) -> None:
-        """So that a crash loses little, but never for more than its share of the time."""
+        """Save so that a crash loses little, but spend at most `SAVING_SHARE` of the time on it."""
         if self.trainer.is_saving_due() and self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved):
             self.save()
 
     def _restore(self) -> None:
-        """Go on from the checkpoint, unless it is damaged: then from the swarm's weights alone."""
+        """Load the checkpoint, if there is one. If it is damaged, the peer goes on from the swarm's weights alone."""
         path = self._run.folder.checkpoint
         if not path.exists():
             return
         raw = path.read_bytes()
         data = raw[DIGEST_BYTES:]
         if digest_of(data) != raw[:DIGEST_BYTES]:
-            log.warning("%s is damaged: going on from the swarm's weights, with a fresh inner optimizer", path)
+            log.warning("%s is damaged: training goes on from the swarm's weights, with a new inner optimizer", path)
             return
-        # Each tensor goes to its own device from the host.
+        # To the host first: `load_state_dict` brings each tensor to its own device.
         state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         self.trainer.load_state_dict(state["method"])
         self._batch = state["batch"]

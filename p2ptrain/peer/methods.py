@@ -1,4 +1,4 @@
-"""Which method a run has: asked here, and nowhere else."""
+"""Chooses the training method of a run. No other module asks which method a run has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from p2ptrain.run import RunSpec
 
 
 def method_of(spec: RunSpec) -> Method:
-    """The method that a run's spec names. Only that method's package is loaded."""
+    """The method that the spec names. Only the package of that method is imported."""
     match spec.method.name:
         case "diloco":
             from p2ptrain.diloco.method import METHOD as DILOCO

@@ -1,4 +1,4 @@
-"""The life of a peer process: beginning, training, and every way in which it can end."""
+"""The life of a peer's process: it begins, trains, and ends in one of several ways."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def run_peer(
     again: Sequence[str] = (),
     pauses: Pauses | None = None,
 ) -> None:
-    """Train until the run is complete or somebody asks to stop, then save and say goodbye.
+    """Train until the run is complete or somebody asks to stop; then save, and leave the swarm.
 
     Args:
-        begin: makes the `Run`: founds, joins or resumes it.
-        again: the options of the command line that said all this, for the command that resumes.
-        pauses: used instead of those that the volunteer asks for.
+        begin: founds, joins or resumes the `Run`.
+        again: the options that were typed; they become part of the command that resumes.
+        pauses: used instead of the pauses that the volunteer asks for.
 
     Raises:
-        P2PTrainError: with the process's exit code.
+        P2PTrainError: the peer can't begin or can't go on; the error has the exit code of the process.
     """
     stopping, local = Stopping(), volunteer.local
     prepare_torch(volunteer.threads)
@@ -89,10 +89,10 @@ def run_peer(
             loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
         except TrainingError:
             log.exception("training can't go on")
-            run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer may be on the way to the same end
+            run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer state may lead to the same error
             raise
         except AccessError:
-            pass  # this peer has given up, see below
+            pass  # `loop.given_up` is raised below, after this peer has saved
         loop.save()
         _say_goodbye(run, loop, reporter, again)
         if loop.given_up is not None:
@@ -100,7 +100,7 @@ def run_peer(
 
 
 def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:
-    """None: the number of threads stays as it is; its volunteer has said it, or it is built into compiled code."""
+    """What adapts the number of CPU threads; None if the volunteer fixed it, the model is compiled, or a GPU trains."""
     if volunteer.threads is not None or volunteer.compile or device.type != "cpu":
         return None
     most = torch.get_num_threads()
@@ -108,7 +108,7 @@ def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:
 
 
 def prepare_torch(threads: int | None) -> None:
-    """Settings of this process that training wants."""
+    """Set up torch and transformers in this process; `threads` None leaves the number of CPU threads to torch."""
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")
@@ -138,9 +138,9 @@ def _introduce(run: Run, task: Task, optimizer: SharedOptimizer, reporter: Repor
     if task.held_out_digest != run.folder.genesis.held_out:
         reporter.emit(
             events.Warned(
-                f"the held-out text here ({short(task.held_out_digest)}) is not the founder's "
-                f"({short(run.folder.genesis.held_out)}), e.g. another Python version's library: held-out losses of "
-                "this peer can't be compared with the others'"
+                f"the held-out text of this peer ({short(task.held_out_digest)}) differs from the founder's "
+                f"({short(run.folder.genesis.held_out)}), for example because the Python version differs; so the "
+                "held-out losses of this peer can't be compared with those of others"
             )
         )
     exchange = optimizer.exchange
@@ -148,7 +148,7 @@ def _introduce(run: Run, task: Task, optimizer: SharedOptimizer, reporter: Repor
 
 
 def _invite_command(run: Run) -> str:
-    """By the run's name, where that is enough."""
+    """The command that an owner types to invite: with the run's name if it stands for this folder, else the path."""
     if not run.spec.is_private or run.swarm.peer_id not in owners_of(run.folder.genesis, run.spec):
         return ""
     named = run.folder.path
@@ -184,7 +184,7 @@ def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, again: Sequence[str])
 
 
 def accounts(run: Run) -> dict[str, int]:
-    """Bytes sent by purpose: what blobs were handed out for, gossip, and all other calls."""
+    """Bytes sent, by purpose: each purpose of a blob, "gossip", and "calls" for all other calls."""
     node = run.swarm.node.sent
     blobs = dict(run.blobs.sent)
     calls = sum(count for method, count in node.items() if method not in ("gossip", "blob"))
@@ -194,7 +194,7 @@ def accounts(run: Run) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
-    """Write this process's log to the run folder, and show its warnings to the user."""
+    """While the block lasts, write this process's log to the run folder and hand its warnings to `warn`."""
     file = _LogFile(run)
     shown = _Shown(warn)
     logger = logging.getLogger("p2ptrain")
@@ -211,7 +211,7 @@ def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 class _LogFile(logging.handlers.MemoryHandler):
-    """log.txt in the run folder. A founder's is made when the model is known: what is logged before that waits."""
+    """log.txt in the run folder. A founder has no folder before its model is loaded; until then, lines wait here."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(capacity=0)
@@ -231,7 +231,7 @@ class _LogFile(logging.handlers.MemoryHandler):
 
 
 class _Rotating(logging.handlers.RotatingFileHandler):
-    """On a full disk it keeps silent: what matters more fails there, too, and says so."""
+    """Ignores a full disk: the ledger and the checkpoint fail on it, too, and they tell the user."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PauseCause(StrEnum):
-    """Whom a peer can give way to."""
+    """What can make a peer pause: other programs use the GPU, or the CPU."""
 
     GPU_BUSY = "gpu-busy"
     CPU_BUSY = "cpu-busy"
@@ -35,13 +35,12 @@ class Option:
     P2PTRAIN_MAX_DISK."""
 
     value: str | None
-    """What stands for the value in the help; None for a switch."""
+    """The word for the value in the help; None: the option is a switch."""
     help: str
     otherwise: str | None = None
-    """The default in words, where the field's own default does not say it."""
+    """The default in words; None: the field's own default says it."""
     parse: Callable[[str], Any] | None = None
-    """Makes the field's value of a text, or raises a ValueError that says what is wrong; None: the field's type is
-    enough."""
+    """Makes the field's value from a text, or raises a ValueError that says what is wrong; None: typer converts it."""
 
 
 def _count(text: str, word: str = "") -> int:

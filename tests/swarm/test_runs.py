@@ -98,7 +98,7 @@ def test_the_runs_of_a_swarm_are_listed_and_joined_by_name(lab: Lab) -> None:
     status = run_command("status", "tiny", "--bootstrap", invite, home=lab.home)
     assert all(peer.id in status.stdout for peer in (first, second))
     wrong = run_command("join", "timy", "--bootstrap", invite, home=lab.home)
-    assert_explained(wrong, 5, "no run called 'timy' goes on there", f"tiny {id_of(first)[:8]}", "bytes")
+    assert_explained(wrong, 5, "found no run called 'timy'", f"tiny {id_of(first)[:8]}", "bytes")
     unsaid = run_command("join", "tiny", "--bootstrap", invite, home=lab.home)
     assert_explained(unsaid, 7, "trains on files of each volunteer's machine", "--data ")
 
@@ -110,7 +110,9 @@ def test_two_runs_of_one_name_are_told_apart(lab: Lab) -> None:
     first, impostor = (lab.found(write_spec(lab.home), "--bootstrap", invite) for _ in range(2))
     wait_until_listed(lab, invite, lambda found: len(found) == 2)
     ended = run_command("join", "tiny", "--bootstrap", invite, "--data", TEXT, home=lab.home)
-    assert_explained(ended, 6, "2 runs go by 'tiny'", id_of(first), id_of(impostor), first.id[-6:], impostor.id[-6:])
+    assert_explained(
+        ended, 6, "2 runs are called 'tiny'", id_of(first), id_of(impostor), first.id[-6:], impostor.id[-6:]
+    )
     second = join(lab, id_of(first)[:12], invite)
     assert second.wait_for("started", timeout=120)["run"] == id_of(first)
 

@@ -147,7 +147,7 @@ def test_the_file_is_written_only_when_something_is_new(tmp_path: Path, monkeypa
 
 def test_a_look_is_good_until_it_is_old() -> None:
     assert Look(100.0).verdict(100.0 + STALE_SECONDS) == ""
-    assert "not been looked at for 31 s" in Look(100.0).verdict(131.0)
+    assert "not checked itself for 31 s" in Look(100.0).verdict(131.0)
     assert Look(100.0, problem="p2pd is gone").verdict(100.0) == "p2pd is gone"
 
 

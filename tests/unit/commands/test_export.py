@@ -241,7 +241,7 @@ def test_verify_says_ok_or_wrong_and_ends_so(
     assert [json.loads(line)["good"] for line in told[-2:]] == [True, True]
     path = exported / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "height": 2}))
-    with pytest.raises(LedgerError, match="does not agree with itself"):
+    with pytest.raises(LedgerError, match="did not pass all checks"):
         verify(exported, None, None, json_lines=False)
     assert capsys.readouterr().out.splitlines()[-1].startswith("WRONG  weights")
 
@@ -258,9 +258,9 @@ def test_an_export_is_held_against_a_ledger(
         tmp_path, Genesis.found(spec, digest_of(b"base"), NO_DIGEST, "tests", KEYS[1]), spec, PEERS[1]
     )
     other.close()
-    with pytest.raises(LedgerError, match="does not agree"):
+    with pytest.raises(LedgerError, match="did not pass all checks"):
         verify(exported, None, other.path, json_lines=False)
-    assert "of another run" in capsys.readouterr().out.splitlines()[-1]
+    assert "belongs to another run" in capsys.readouterr().out.splitlines()[-1]
     with pytest.raises(UsageError, match="--run means nothing"):
         verify(trained.folder.path, None, trained.folder.path, json_lines=False)
 
@@ -276,7 +276,7 @@ def test_a_ledger_that_knows_another_state_contradicts_an_export(
         ({"commit": "11" * 32}, "does not know the commit 11111111"),
     ):
         path.write_text(json.dumps(told | changes))
-        with pytest.raises(LedgerError, match="does not agree"):
+        with pytest.raises(LedgerError, match="did not pass all checks"):
             verify(exported, None, trained.folder.path, json_lines=False)
         assert why in capsys.readouterr().out.splitlines()[-1]
 

@@ -117,9 +117,9 @@ def test_authors_are_named_by_their_endings_and_their_records_in_the_order_they_
 
 @pytest.mark.parametrize("to", ["nobody:3", f"{PEERS[3]}:1"])
 def test_who_is_not_in_the_run_is_refused_with_those_who_are(unharmed: Written, to: str) -> None:
-    with pytest.raises(StorageError, match="names no author of this run") as refusal:
+    with pytest.raises(StorageError, match="found no peer with records for --to") as refusal:
         replay(unharmed.folder.path, (to,), None, None, None)
-    assert refusal.value.why == f"the authors and their records are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
+    assert refusal.value.why == f"the peers and their records are: {ONE[-6:]} (23), {OTHER[-6:]} (20)"
 
 
 @pytest.mark.parametrize("to", [":3", "3", f"{ONE[-6:]}", f"{ONE[-6:]}:", f"{ONE[-6:]}:-1", f"{ONE[-6:]}:²"])
@@ -130,10 +130,10 @@ def test_a_position_that_is_malformed_is_a_usage_error(unharmed: Written, to: st
 
 
 def test_more_records_than_an_author_s_that_count_are_refused(written: Written) -> None:
-    with pytest.raises(StorageError, match="only 23 records of that author count"):
+    with pytest.raises(StorageError, match="only 23 records of that peer count"):
         replay(written.folder.path, (f"{ONE[-6:]}:24",), None, None, None)
     written.archive.keep_cut(order(written.authors[0], kept=4, run=written.folder.run))
-    with pytest.raises(StorageError, match="only 4 records of that author count"):
+    with pytest.raises(StorageError, match="only 4 records of that peer count"):
         replay(written.folder.path, (f"{ONE[-6:]}:5",), None, None, None)
 
 
@@ -148,7 +148,7 @@ def test_a_replay_to_a_time_takes_what_had_arrived(written: Written, capsys: Out
 
 @pytest.mark.parametrize("at", ["", "yesterday", "2026-13-01", "12:00"])
 def test_what_is_no_time_is_refused(unharmed: Written, at: str) -> None:
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a date and time"):
         replay(unharmed.folder.path, (), at, None, None)
 
 
@@ -179,7 +179,7 @@ def test_a_run_of_another_method_is_not_replayed(other_method: Path) -> None:
 
 
 def test_nobody_is_revoked_in_a_public_run_without_records(other_method: Path) -> None:
-    with pytest.raises(AccessError, match="a public run can't shut anybody out"):
+    with pytest.raises(AccessError, match="a public run can't shut out a peer"):
         revoke(other_method, ONE, None, False, None)
 
 
@@ -290,7 +290,7 @@ def test_a_ledger_that_leads_elsewhere_contradicts_an_export(written: Written, t
     out = tmp_path / "out"
     export_run(written.folder.path, out, None)
     written.execute("DELETE FROM batches WHERE start = 6")
-    with pytest.raises(LedgerError, match="does not agree with itself"):
+    with pytest.raises(LedgerError, match="did not pass all checks"):
         verify(out, None, written.folder.path, json_lines=False)
     assert capsys.readouterr().out.splitlines()[-1].startswith("WRONG  ledger")
 
@@ -302,7 +302,7 @@ def test_an_export_that_does_not_say_what_it_holds_is_not_confirmed(
     export_run(unharmed.folder.path, out, None)
     path = out / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest": "AAAA"}))
-    with pytest.raises(LedgerError, match="does not agree with itself") as refusal:
+    with pytest.raises(LedgerError, match="did not pass all checks") as refusal:
         verify(out, None, unharmed.folder.path, json_lines=False)
     assert refusal.value.why == "wrong: weights, ledger"
     assert "the export does not say what its state holds" in capsys.readouterr().out
@@ -310,7 +310,7 @@ def test_an_export_that_does_not_say_what_it_holds_is_not_confirmed(
 
 def test_verify_tells_what_is_wrong_with_a_folder(written: Written, capsys: Out) -> None:
     written.damage(written.state_at(written.half))
-    with pytest.raises(LedgerError, match="does not agree with itself") as refusal:
+    with pytest.raises(LedgerError, match="did not pass all checks") as refusal:
         verify(written.folder.path, None, None, json_lines=False)
     assert refusal.value.why == "wrong: snapshot"
     told = capsys.readouterr().out.splitlines()

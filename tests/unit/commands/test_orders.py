@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from p2ptrain.commands import orders
-from p2ptrain.commands.orders import companions_of, make_order, member_to_shut_out, shut_out_words
+from p2ptrain.commands.orders import companions_of, make_order
+from p2ptrain.commands.revoke import member_to_shut_out, words_on_others
 from p2ptrain.errors import AccessError, StorageError
 from p2ptrain.run.access import Access
 from p2ptrain.run.certificate import Certificate
@@ -60,17 +61,16 @@ def test_an_owner_can_not_be_revoked_and_a_founder_who_is_none_can() -> None:
 
 def test_what_became_of_others_who_came_by_the_same_invite_is_told() -> None:
     known, _ = shared()
-    name = ANNA.peer_id[-6:]
     kept = make_order(known, OWNER, (ANNA.peer_id,), (), SECRET)
-    assert shut_out_words(kept, ANNA.peer_id) == f"{name} is revoked (2 others who came by the same invite stay in)"
+    assert words_on_others(kept) == ["not revoked: 2 other members that used the same invite"]
     out = make_order(known, OWNER, (ANNA.peer_id,), (), SECRET, companions_of(known, (ANNA.peer_id,)))
-    assert shut_out_words(out, ANNA.peer_id) == f"{name} is revoked, and 2 others who came by the same invite"
+    assert words_on_others(out) == ["also revoked: 2 other members that used the same invite"]
     alone = make_order(access(certificate(BEN)), OWNER, (BEN.peer_id,), (), SECRET)
-    assert shut_out_words(alone, BEN.peer_id) == f"{BEN.peer_id[-6:]} is revoked"
+    assert words_on_others(alone) == []
 
 
 def test_an_order_keeps_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders, "MOST_KEPT", 1)
     known, _ = shared()
-    with pytest.raises(StorageError, match="2 members came by the same invite"):
+    with pytest.raises(StorageError, match="2 other members came by the same invites"):
         make_order(known, OWNER, (ANNA.peer_id,), (), SECRET)

@@ -114,8 +114,8 @@ def test_a_few_letters_are_no_id(swarm: FakeSwarm) -> None:
 def test_what_is_not_there_is_told_with_what_is(swarm: FakeSwarm) -> None:
     error = refusal("meant")
     assert isinstance(error, NetworkError)
-    assert error.what == "no run called 'meant' goes on there"
-    assert "no run at all" in error.why
+    assert error.what == "found no run called 'meant'"
+    assert "no run there has peers" in error.why
     other = swarm.add(run__name="another")
     assert f"another {other.run.hex()[:8]} founded by {KEYS[0].peer_id[-6:]}" in refusal("meant").why
 
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_told_with_what_is(swarm: FakeSwarm) -> None:
 def test_a_run_without_a_peer_is_over(swarm: FakeSwarm) -> None:
     swarm.add(run__name="meant", peers=0)
     swarm.add(run__name="another")
-    assert "none of its peers is there" in refusal("meant").why
+    assert "none of its peers is online" in refusal("meant").why
 
 
 def test_of_two_runs_with_one_name_each_is_told_with_its_id_and_founder(swarm: FakeSwarm) -> None:

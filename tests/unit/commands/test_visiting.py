@@ -41,13 +41,13 @@ def test_how_many_were_told_is_said_in_good_english(count: int, words: str) -> N
 @pytest.mark.parametrize(
     ("others", "why"),
     [
-        (Others([]), "nobody is there"),
+        (Others([]), "no peer is online"),
         (Others(PEERS[:1], gone=tuple(PEERS[:1])), "can't connect to"),
         (Others(PEERS[:1], unwilling=tuple(PEERS[:1])), "not today"),
     ],
 )
 def test_what_nobody_takes_is_no_success(others: Others, why: str) -> None:
-    with pytest.raises(NetworkError, match="no peer of the run took it") as failure:
+    with pytest.raises(NetworkError, match="no peer of the run has taken the order") as failure:
         tell(others)
     assert why in failure.value.why
 
@@ -59,9 +59,9 @@ def test_a_member_is_found_by_its_id_its_ending_or_the_label_of_its_invite() -> 
     assert find_member(known, FOUNDER.peer_id).role == "founder"
 
 
-@pytest.mark.parametrize(("text", "told"), [("nobody", "nobody"), ("", "nobody"), ("laptops", "several members")])
+@pytest.mark.parametrize(("text", "told"), [("nobody", "no member"), ("", "no member"), ("laptops", "several members")])
 def test_what_names_nobody_or_several_is_refused_with_who_there_is(text: str, told: str) -> None:
     known = access(*(certificate(peer, label="laptops") for peer in (ANNA, BEN)))
-    with pytest.raises(StorageError, match=f"names {told} of the run") as refusal:
+    with pytest.raises(StorageError, match=f"found {told} of the run for") as refusal:
         find_member(known, text)
     assert f"{BEN.peer_id[-6:]} laptops" in refusal.value.why

@@ -133,7 +133,7 @@ def test_when_memory_gets_tight_caches_and_batches_shrink_and_at_the_limit_the_p
     assert trainer.task.batch_size == 4
     assert trainer.emptied == 1
     [warning] = trainer.told
-    assert "caches are emptied, batches are 4 now" in warning.text
+    assert "caches are emptied, batches have 4 rows now" in warning.text
     trainer.look()
     assert trainer.loop.given_up is None, "tight is not full"
     used[0] = 980
@@ -165,7 +165,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
     assert [trainer.loop._fits(step) for _ in range(3)] == [False, False, True]
     assert trainer.task.model.weight.grad is None, "half a gradient is none"
     assert [event.text for event in trainer.told] == [
-        f"out of memory, batches are {size} now (CUDA out of memory. Tried to allocate 2 GiB)" for size in (4, 2)
+        f"out of memory, batches have {size} rows now (CUDA out of memory. Tried to allocate 2 GiB)" for size in (4, 2)
     ]
     assert all(isinstance(event, events.Warned) for event in trainer.told)
     assert trainer.loop.given_up is None
