@@ -19,6 +19,7 @@ class Door:
     """Open to everyone."""
 
     is_private = False
+    """Whether only members may speak with this peer."""
     expelled: AccessError | None = None
     """Why this peer is not a member any more; None while it is one."""
 

@@ -26,10 +26,7 @@ class Identity:
 
     def __init__(self, path: Path, key: SigningKey, lock: FileLock) -> None:
         self.path, self.key, self._lock = path, key, lock
-
-    @property
-    def peer_id(self) -> PeerId:
-        return self.key.peer_id
+        self.peer_id = key.peer_id
 
     @classmethod
     def open(cls, path: PathLike) -> Self:

@@ -59,24 +59,18 @@ class Papers:
     def __init__(self, me: PeerId, access: Access, learned: Callable[[Paper], None]) -> None:
         self.access, self._learned = access, learned
         self._seal = Seal(access.run, me)
-        self._rpc: Rpc
         self._save: Save | None = None
         self._unsaved = False
-        self._publish: Callable[[bytes], Awaitable[None]] | None = None
+        self.rpc: Rpc
+        """Asks other peers; the door sets it once the node runs."""
+        self.publish: Callable[[bytes], Awaitable[None]] | None = None
+        """Sends to all peers of the run."""
         self._differs: dict[PeerId, tuple[float, float]] = {}
         """Peers whose summary differs: when to ask them, and the delay in seconds after that."""
         self._pulling: set[PeerId] = set()
         self._given = RateLimit(GIVEN_RATE, GIVEN_BURST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._use_newest_key()
-
-    def ask_with(self, rpc: Rpc) -> None:
-        """Hand over the calls with which other peers are asked."""
-        self._rpc = rpc
-
-    def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        """Hand over the function that sends to all peers of the run."""
-        self._publish = publish
 
     def remember_with(self, boot: int, save: Save) -> None:
         """Keep on disk what is learned from now on. Call this before anything is sent to all peers of the run.
@@ -121,9 +115,9 @@ class Papers:
         self._spawn(self._pass_on(paper if tell and is_new else None))
 
     async def _pass_on(self, paper: Paper | None) -> None:
-        if paper is not None and self._publish is not None:
+        if paper is not None and self.publish is not None:
             with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
-                await self._publish(paper.encoded)  # with the former key: others do not have a newer one yet
+                await self.publish(paper.encoded)  # with the former key: others do not have a newer one yet
         self._use_newest_key()
 
     def _use_newest_key(self) -> None:
@@ -166,7 +160,7 @@ class Papers:
         count = 0
         try:
             async with asyncio.timeout(PULL_SECONDS):
-                frames = self._rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run), MAX_ORDER)
+                frames = self.rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run), MAX_ORDER)
                 async with contextlib.aclosing(frames):
                     async for frame in frames:
                         count += 1
@@ -225,7 +219,7 @@ class Papers:
             RpcError: the member does not take it.
         """
         given = GivenPaper(run=self.access.run, paper=paper.encoded, secret=secret)
-        await self._rpc.call(peer, GIVE, given, PaperTaken)
+        await self.rpc.call(peer, GIVE, given, PaperTaken)
 
     # Gossip ----------------------------------------------------------------------------------------------------------
 

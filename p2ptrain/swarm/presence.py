@@ -20,6 +20,8 @@ HEARTBEAT_SECONDS = 2.0
 GONE_AFTER = 6.0
 STALLED_AFTER = 3.0
 MAX_NEWS_BYTES = 40 * 1024
+monotonic = time.monotonic
+"""The clock, in seconds, for who is alive and for all waiting."""
 
 Phase = Literal["starting", "joining", "ready", "training", "paused", "complete", "halted", "leaving"]
 """ready: the model is loaded, and the peer waits for others. paused: the volunteer's hours are over, or others need the
@@ -130,8 +132,3 @@ class PeerTable:
             for peer, seen in self._seen.items()
             if now - seen.at < GONE_AFTER and seen.presence.phase != "leaving"
         }
-
-
-def monotonic() -> float:
-    """The clock, in seconds, for who is alive and for all waiting."""
-    return time.monotonic()

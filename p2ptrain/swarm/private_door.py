@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from p2ptrain.errors import AccessError, MalformedError, NetworkError
@@ -20,19 +20,10 @@ from p2ptrain.run import Digest, Genesis, PeerId, short_peer, spec_from_canonica
 from p2ptrain.run.access import REVOKED, STRANGER, Access, Paper, read_paper
 from p2ptrain.run.certificate import Certificate, Order
 from p2ptrain.swarm.door import Door
-from p2ptrain.swarm.introduction import (
-    GIVE,
-    INTRODUCE,
-    PAPERS,
-    GivenPaper,
-    Introduction,
-    PapersRequest,
-    PaperTaken,
-    Welcome,
-)
+from p2ptrain.swarm.introduction import GIVE, INTRODUCE, PAPERS, GivenPaper, Introduction, PapersRequest, Welcome
 from p2ptrain.swarm.node import ControlError, Node
 from p2ptrain.swarm.papers import Papers
-from p2ptrain.swarm.patience import ask_all
+from p2ptrain.swarm.patience import Shared, ask_all
 from p2ptrain.swarm.presence import monotonic
 from p2ptrain.swarm.rpc import IDLE_TIMEOUT, RateLimit, Refused, Rpc, RpcError
 
@@ -78,7 +69,7 @@ class PrivateDoor(Door):
         self._rpc: Rpc | None = None
         self._met: set[PeerId] = set()
         """The peers to which this peer has introduced itself."""
-        self._meeting: dict[PeerId, asyncio.Task[None]] = {}
+        self._meeting = Shared()
         self._passing: OrderedDict[PeerId, Certificate] = OrderedDict()
         self._helpers: set[PeerId] = set()
         """Bootstrap nodes outside of the run: they relay and dial back, and learn nothing about the run."""
@@ -95,7 +86,7 @@ class PrivateDoor(Door):
     def _begin(self, access: Access) -> None:
         self._papers = Papers(self._me, access, self._learned)
         if self._rpc is not None:
-            self._papers.ask_with(self._rpc)
+            self._papers.rpc = self._rpc
 
     @property
     def has_begun(self) -> bool:
@@ -147,10 +138,10 @@ class PrivateDoor(Door):
         self._node, self._rpc = node, rpc
         self._met, self._helpers = set(), set()  # left from an earlier attempt at other addresses
         if self.has_begun:
-            self.papers.ask_with(rpc)
-        await rpc.serve(INTRODUCE, Introduction, self._introduced, versioned=False, open_to_all=True)
-        await rpc.serve_stream(PAPERS, PapersRequest, self._tell_papers)
-        await rpc.serve(GIVE, GivenPaper, self._given)
+            self.papers.rpc = rpc
+        await rpc.serve(INTRODUCE, Introduction, self._introduced, open_to_all=True)
+        await rpc.serve_stream(PAPERS, PapersRequest, lambda _peer, request: self.papers.answer(request))
+        await rpc.serve(GIVE, GivenPaper, lambda peer, request: self.papers.given(peer, request))
 
     async def _introduced(self, peer: PeerId, request: Introduction) -> Welcome:
         if not self._each.allows(peer) or (self.refusal(peer) and not self._total.allows("")):
@@ -241,16 +232,7 @@ class PrivateDoor(Door):
     async def meet(self, peer: PeerId, again: bool = False) -> None:
         if peer in self._met and not again and not self.refusal(peer):
             return
-        meeting = self._meeting.get(peer)
-        if meeting is None:
-            meeting = self._meeting[peer] = asyncio.create_task(self._introduce(peer))
-            meeting.add_done_callback(lambda done: self._have_met(peer, done))
-        await asyncio.shield(meeting)
-
-    def _have_met(self, peer: PeerId, done: asyncio.Task[None]) -> None:
-        del self._meeting[peer]
-        if not done.cancelled():
-            done.exception()  # asyncio complains if nobody reads it, and the caller may have been cancelled
+        await self._meeting.join(peer, lambda: self._introduce(peer))
 
     async def _introduce(self, peer: PeerId) -> None:
         if self._own is None or self.expelled is not None:
@@ -258,13 +240,10 @@ class PrivateDoor(Door):
         assert self._rpc is not None  # `attach` comes before this peer meets others
         own = self.certificate
         request = Introduction(
-            run=self._own.run,
-            certificate=own.encoded if own else b"",
-            passing=self._is_passing,
-            new=not self.has_begun,
+            run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing, new=not self.has_begun
         )
         try:
-            answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
+            answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, of_member=False, tries=3)
         except RpcError as error:
             if error.reason == "unknown method":
                 self._helpers.add(peer)
@@ -328,7 +307,7 @@ class PrivateDoor(Door):
         return self.papers.unseal(topic, origin, data)
 
     def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        self.papers.publish_with(publish)
+        self.papers.publish = publish
 
     @property
     def summary(self) -> bytes:
@@ -340,12 +319,6 @@ class PrivateDoor(Door):
     def save(self) -> None:
         if self.has_begun:
             self.papers.save()
-
-    def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncGenerator[bytes, None]:
-        return self.papers.answer(request)
-
-    async def _given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
-        return await self.papers.given(peer, request)
 
     # Keeping it shut -------------------------------------------------------------------------------------------------
 

@@ -179,8 +179,8 @@ class Probes:
     async def _ip_of(self, peer: PeerId) -> str:
         """The IP that the peer's own connection comes from. A connection through a tunnel seems to come from this
         machine, and does not count."""
-        for address in await self._node.remote_addresses(peer):
-            ip = direct_ip(address)
+        for other, address in await self._node.connections():
+            ip = direct_ip(address) if other == peer else None
             if ip is not None and (self._config.local or not ipaddress.ip_address(ip).is_loopback):
                 return ip
         raise Refused("you are connected through a relay, so this peer can't see your own address")

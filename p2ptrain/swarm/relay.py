@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Protocol
 
@@ -46,34 +46,18 @@ StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], A
 
 
 class Streams(Protocol):
-    """What relays and tunnels need of the node that they belong to; `Node` gives it."""
+    """What relays and tunnels need of the node that they belong to. It is a `Node`, which says what each of these does;
+    `open_stream` raises RuntimeError if there is no stream."""
 
-    @property
-    def sent(self) -> Counter[str]:
-        """Bytes that this node has sent, by what they were for."""
+    sent: Counter[str]
+    relays: dict[PeerId, list[str]]
+    book: AddressBook
 
-    @property
-    def relays(self) -> Mapping[PeerId, Sequence[str]]:
-        """The relays that this node has chosen, and their addresses."""
-
-    @property
-    def book(self) -> AddressBook:
-        """The addresses of peers that p2pd does not find by itself."""
-
-    async def own_place(self) -> tuple[str, int]:
-        """The host and the port at which this process reaches its own p2pd."""
-
-    async def connected(self) -> set[PeerId]:
-        """The peers that this node has a connection with."""
-
-    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Open a connection if there is none; raises NetworkError."""
-
-    async def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Call `handler` for each stream that another peer opens with this protocol name."""
-
-    def open_stream(self, peer: PeerId, protocol: str) -> AbstractAsyncContextManager[Stream]:
-        """A stream to a peer; raises RuntimeError if the peer can't be reached or does not speak this protocol."""
+    async def own_place(self) -> tuple[str, int]: ...
+    async def connected(self) -> set[PeerId]: ...
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None: ...
+    async def handle(self, protocol: str, handler: StreamHandler) -> None: ...
+    def open_stream(self, peer: PeerId, protocol: str) -> AbstractAsyncContextManager[Stream]: ...
 
 
 class RelayRequest(Record):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import Field
 
 from p2ptrain.errors import AccessError, NetworkError, P2PTrainError, StorageError
-from p2ptrain.run import PROTOCOL, PeerId, Record, SigningKey
+from p2ptrain.run import PROTOCOL, PeerId, Record
 from p2ptrain.run.access import STRANGER
 from p2ptrain.run.record import Count, Number, Text
 from p2ptrain.swarm import clock
@@ -68,6 +68,7 @@ class Swarm:
 
     def __init__(self, identity: Identity, config: NodeConfig, door: Door) -> None:
         self.identity, self.config, self.door = identity, config, door
+        self.peer_id, self.key = identity.peer_id, identity.key
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop_forever, name="p2ptrain-network", daemon=True)
         self._closed = False
@@ -105,14 +106,6 @@ class Swarm:
             raise
         atexit.register(swarm.close)
         return swarm
-
-    @property
-    def peer_id(self) -> PeerId:
-        return self.identity.peer_id
-
-    @property
-    def key(self) -> SigningKey:
-        return self.identity.key
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         """Run a coroutine on the network thread and wait for its result.
@@ -192,7 +185,7 @@ class Swarm:
         self._to_close.push_async_callback(self.node.close)
         self.rpc = Rpc(self.node, self.door)
         await self.door.attach(self.node, self.rpc)
-        await self.rpc.serve("hello", Hello, self._hello, versioned=False)
+        await self.rpc.serve("hello", Hello, self._hello)
         self.probes = Probes(self.node, self.config)
         await self.probes.serve(self.rpc)
         first = await self.door.enter(set(by_peer(self.config.bootstrap)))
@@ -234,7 +227,7 @@ class Swarm:
     async def _ask_hello(self, peer: PeerId) -> tuple[HelloAnswer, float]:
         """A peer's answer to `Hello`, and this machine's time halfway between question and answer."""
         asked = time.time()
-        answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3)
+        answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, tries=3)
         return answer, (asked + time.time()) / 2
 
     async def _greet(self, peers: set[PeerId]) -> None:
