@@ -62,9 +62,6 @@ class Announcement(Record):
 
 @lru_cache(maxsize=256)
 def announced_run(data: bytes) -> Digest:
-    """The run that these bytes announce. The result is kept, because the same entry comes again and again.
-
-    Raises:
-        MalformedError: the bytes are no announcement, or a forged one.
-    """
+    """The run that these bytes announce. The result is kept, because the same entry comes again and again. Raises
+    MalformedError if the bytes are no announcement, or a forged one."""
     return Announcement.decode(data).check().run

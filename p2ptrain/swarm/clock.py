@@ -22,14 +22,8 @@ def swarm_time() -> float:
 
 
 def adopt(times: Sequence[tuple[float, float]]) -> float:
-    """Set the swarm's time of this process.
-
-    Args:
-        times: for each peer that was asked: its swarm time, and the local wall time at that moment, in seconds.
-
-    Returns:
-        The offset in seconds that was adopted: positive if this machine's clock is behind.
-    """
+    """Set the swarm's time of this process. `times` has for each peer that was asked its swarm time, and the local wall
+    time at that moment, in seconds. Returns the offset in seconds: positive if this machine's clock is behind."""
     global _offset
     _offset = median(theirs - ours for theirs, ours in times) if times else 0.0
     # Every module of hivemind has imported the time function by its name. copy() is one step. list(items()) is not:

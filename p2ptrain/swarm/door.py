@@ -27,11 +27,8 @@ class Door:
         """Serve the calls of the door. Called once the node runs, before it serves any other call."""
 
     async def enter(self, peers: set[PeerId]) -> set[PeerId]:
-        """Introduce this peer to the first peers; returns those of them that belong to the swarm.
-
-        Raises:
-            AccessError: they refuse this peer.
-        """
+        """Introduce this peer to the first peers; returns those of them that belong to the swarm. Raises AccessError if
+        they refuse this peer."""
         return peers
 
     async def keep(self) -> None:

@@ -74,11 +74,7 @@ class Identity:
 
     @classmethod
     def find(cls, folder: Path, ending: str) -> Path:
-        """The key file in `folder` of the peer whose id ends with `ending`.
-
-        Raises:
-            IdentityError: there is none.
-        """
+        """The key file in `folder` of the peer whose id ends with `ending`. Raises IdentityError if there is none."""
         for path in sorted(folder.glob("*.key")):
             with contextlib.suppress(IdentityError):  # this file is not the one that was asked for
                 if _read_or_make(path).peer_id.endswith(ending):
@@ -117,11 +113,8 @@ def _lock(path: Path) -> FileLock | None:
 
 
 def read_key(path: Path) -> SigningKey:
-    """Read a key file without locking it, so another process may use that identity at the same time.
-
-    Raises:
-        IdentityError: the file can't be read, or holds no Ed25519 key.
-    """
+    """Read a key file without locking it, so another process may use that identity at the same time. Raises
+    IdentityError if the file can't be read, or holds no Ed25519 key."""
     try:
         return SigningKey.from_file_bytes(path.read_bytes())
     except ValueError as error:

@@ -29,7 +29,7 @@ from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.daemon import Gate, daemon_type
 from p2ptrain.swarm.identity import Identity
 from p2ptrain.swarm.patience import Shared, ask_all
-from p2ptrain.swarm.relay import Relay, Stream, StreamHandler, Tunnels
+from p2ptrain.swarm.relay import RELAY, TUNNEL, Relay, Stream, StreamHandler, Tunnels
 from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
@@ -116,10 +116,10 @@ class Node:
             raise
         node = cls(daemon, identity.peer_id, sockets, config, at.AddressBook(of_all=gate.is_private))
         try:
-            await node._tunnels.start()
+            await node.handle(TUNNEL, node._tunnels.arrive)
             if config.relay:
                 node.relay = Relay(node, config.relay)
-                await node.relay.start()
+                await node.handle(RELAY, node.relay.serve)
             await node._dial(config.bootstrap)
         except BaseException:
             await node.close()
@@ -138,10 +138,11 @@ class Node:
             await child.wait()
         self._sockets.remove()
 
-    async def ended(self) -> str:
-        """Wait until p2pd ends by itself; returns how it ended, as text."""
-        code = await self.daemon._child.wait()
-        return f"the libp2p daemon (p2pd) ended with status {code}"
+    async def watch(self) -> None:
+        """Wait until p2pd ends by itself; raises NetworkError then."""
+        reason = f"the libp2p daemon (p2pd) ended with status {await self.daemon._child.wait()}"
+        resume = "start the peer again; it resumes where it stopped"
+        raise NetworkError("the connection to the swarm is lost", reason, resume)
 
     @property
     def daemon_pid(self) -> int:
@@ -180,11 +181,8 @@ class Node:
         return found
 
     async def addresses_of(self, peer: PeerId) -> list[str]:
-        """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie.
-
-        Raises:
-            ControlError: p2pd knows no address of that peer.
-        """
+        """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie. Raises
+        ControlError if p2pd knows no address of that peer."""
         asked = p2pd_pb2.DHTRequest(
             type=p2pd_pb2.DHTRequest.FIND_PEER, peer=peer_id_to_bytes(peer), timeout=FIND_SECONDS
         )
@@ -282,11 +280,8 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def open_stream(self, peer: PeerId, protocol: str) -> AsyncIterator[Stream]:
-        """Open a stream to a peer; connects to it first if needed.
-
-        Raises:
-            ControlError: there is no connection, or the peer does not speak this protocol.
-        """
+        """Open a stream to a peer; connects to it first if needed. Raises ControlError if there is no connection, or
+        the peer does not speak this protocol."""
         if peer in self.book and peer not in await self.connected():
             try:
                 await self.connect(peer, self.book[peer])

@@ -131,11 +131,8 @@ def shipped_list() -> Path:
 
 
 def read_nodes(path: Path, today: date) -> list[Listed]:
-    """Read and check every entry of a file.
-
-    Raises:
-        InviteError: there is no such file, or the file as a whole is no list of nodes.
-    """
+    """Read and check every entry of a file. Raises InviteError if there is no such file, or the file as a whole is no
+    list of nodes."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

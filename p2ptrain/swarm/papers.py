@@ -48,13 +48,8 @@ Save = Callable[[tuple[bytes, ...], tuple[bytes, ...]], None]
 
 
 class Papers:
-    """The papers that this peer knows. Use it on the network thread only.
-
-    Args:
-        me: this peer.
-        access: the run's rules, and the papers that are known so far.
-        learned: called with each new paper.
-    """
+    """The papers that this peer, `me`, knows; those known so far are in `access`. `learned` is called with each new
+    one. Use it on the network thread only."""
 
     def __init__(self, me: PeerId, access: Access, learned: Callable[[Paper], None]) -> None:
         self.access, self._learned = access, learned
@@ -152,11 +147,8 @@ class Papers:
             self._pulling.discard(peer)
 
     async def pull(self, peer: PeerId) -> None:
-        """Ask a peer for all its papers and learn them.
-
-        Raises:
-            RpcError: the peer does not answer, or its answer is malformed.
-        """
+        """Ask a peer for all its papers and learn them. Raises RpcError if the peer does not answer, or its answer is
+        malformed."""
         count = 0
         try:
             async with asyncio.timeout(PULL_SECONDS):
@@ -186,13 +178,9 @@ class Papers:
         """Yields all orders, then all secrets, then all certificates, as they were when the answer began. An order that
         comes meanwhile may revoke the asking peer, which must not get the secret of that order."""
         if request.run == self.access.run:
-            orders, secrets, certificates = self.access.orders, self.access.secrets, self.access.certificates
-            for order in orders:
-                yield order.encoded
-            for secret in secrets:
-                yield Secret(value=secret).encoded
-            for certificate in certificates:
-                yield certificate.encoded
+            secrets = [Secret(value=secret) for secret in self.access.secrets]
+            for record in (*self.access.orders, *secrets, *self.access.certificates):
+                yield record.encoded
 
     async def given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
         """Take a paper that a member brings, and answer when it is on disk.
@@ -213,11 +201,7 @@ class Papers:
         return PaperTaken()
 
     async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:
-        """Bring a paper to a member, which passes it on.
-
-        Raises:
-            RpcError: the member does not take it.
-        """
+        """Bring a paper to a member, which passes it on. Raises RpcError if the member does not take it."""
         given = GivenPaper(run=self.access.run, paper=paper.encoded, secret=secret)
         await self.rpc.call(peer, GIVE, given, PaperTaken)
 

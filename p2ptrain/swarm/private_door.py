@@ -170,10 +170,7 @@ class PrivateDoor(Door):
 
     def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
         """Why a peer is not let in with the certificate that it shows; empty if it is let in, and then remembered.
-
-        Raises:
-            MalformedError: it is no certificate, or the certificate of another peer.
-        """
+        Raises MalformedError if it is no certificate, or the certificate of another peer."""
         if shown:
             certificate = Certificate.decode(shown)
             if certificate.peer != peer:

@@ -190,11 +190,8 @@ class Probes:
 
 
 async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer:
-    """Ask a peer to dial this one at up to four ports. Ports that no peer dials for others are left out.
-
-    Raises:
-        RpcError: the peer did not, or its answer names ports that were not asked for.
-    """
+    """Ask a peer to dial this one at up to four ports. Ports that no peer dials for others are left out. Raises
+    RpcError if the peer does not do it, or its answer names ports that were not asked for."""
     ports = tuple(port for port in dict.fromkeys(ports) if is_dialled(port))[:PORTS_PER_CALL]
     request = DialBack(ports=ports)  # `of_member=False` below: a relay belongs to no run
     answer = await rpc.call(peer, DIAL_BACK, request, DialBackAnswer, 2 * KNOCK_SECONDS, of_member=False)
@@ -204,11 +201,8 @@ async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> Di
 
 
 async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECONDS) -> float:
-    """Bytes per second from a peer, measured over 4 MiB or `seconds`, whichever ends first.
-
-    Raises:
-        RpcError: the peer sends nothing, or more than it was asked for.
-    """
+    """Bytes per second from a peer, measured over 4 MiB or `seconds`, whichever ends first. Raises RpcError if the peer
+    sends nothing, or more than it was asked for."""
     came, began, first, last = 0, time.monotonic(), 0, 0.0
     async with contextlib.aclosing(rpc.stream(peer, PROBE_DOWN, SendMe(size=DOWN_BYTES), FRAME_BYTES)) as frames:
         async for frame in frames:
@@ -227,10 +221,7 @@ async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECOND
 
 async def measure_up(rpc: Rpc, peer: PeerId, round_trip: float) -> float:
     """Bytes per second to a peer, measured over 512 KiB. `round_trip` is the latency in seconds, which does not count.
-
-    Raises:
-        RpcError: the peer does not take them.
-    """
+    Raises RpcError if the peer does not take them."""
     request = TakeThis(data=os.urandom(UP_BYTES))
     began = time.monotonic()
     taken = await rpc.call(peer, PROBE_UP, request, Taken)

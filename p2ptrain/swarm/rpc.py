@@ -256,11 +256,7 @@ class Rpc:
         self, peer: PeerId, method: str, request: Record, max_frame: int = MAX_FRAME_BYTES, of_member: bool = True
     ) -> AsyncGenerator[bytes, None]:
         """Call a method that answers with frames of at most `max_frame` bytes. Leave the iterator early to end the
-        call.
-
-        Raises:
-            RpcError: the call was refused, or ended before all frames had come.
-        """
+        call. Raises RpcError if the call was refused, or ended before all frames had come."""
         if of_member:
             await self._gate.meet(peer)
         for again in (False, True):

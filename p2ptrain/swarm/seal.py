@@ -68,12 +68,7 @@ class Replays:
 
 
 class Seal:
-    """Seals the messages of this process, and opens those of others.
-
-    Args:
-        run: the run's id.
-        me: this peer.
-    """
+    """Seals the messages of this process, the peer `me` of a run, and opens those of others."""
 
     def __init__(self, run: bytes, me: PeerId) -> None:
         self._run, self._me, self._count = run, me, 0
@@ -85,11 +80,7 @@ class Seal:
         self._replays = Replays()
 
     def use(self, epoch: Epoch, now: float) -> None:
-        """Seal with this key from now on. Messages with the former key can still be opened for a minute.
-
-        Args:
-            now: monotonic seconds.
-        """
+        """Seal with this key from now on. Messages with the former key can still be opened for a minute."""
         if epoch.name == self._epoch:
             return
         if self._epoch:

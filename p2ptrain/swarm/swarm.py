@@ -108,11 +108,8 @@ class Swarm:
         return swarm
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-        """Run a coroutine on the network thread and wait for its result.
-
-        Raises:
-            TimeoutError: it was not done after `timeout` seconds, and is cancelled.
-        """
+        """Run a coroutine on the network thread and wait for its result. After `timeout` seconds it is
+        cancelled, and TimeoutError is raised."""
         future = self.submit(work)
         try:
             return future.result(timeout)
@@ -199,13 +196,7 @@ class Swarm:
         self._to_close.push_async_callback(self.directory.close)
         self.spawn(self.reach.keep())
         self.spawn(self.door.keep())
-        self.spawn(self._watch_daemon())
-
-    async def _watch_daemon(self) -> None:
-        reason = await self.node.ended()
-        raise NetworkError(
-            "the connection to the swarm is lost", reason, "start the peer again; it resumes where it stopped"
-        )
+        self.spawn(self.node.watch())
 
     async def _stop(self) -> None:
         with contextlib.suppress(StorageError):  # other parts report a full disk
@@ -217,12 +208,8 @@ class Swarm:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _hello(self, _peer: PeerId, _request: Hello) -> HelloAnswer:
-        return HelloAnswer(
-            software=f"p2ptrain {version()}",
-            oldest_protocol=PROTOCOL,
-            newest_protocol=PROTOCOL,
-            time=clock.swarm_time(),
-        )
+        software, now = f"p2ptrain {version()}", clock.swarm_time()
+        return HelloAnswer(software=software, oldest_protocol=PROTOCOL, newest_protocol=PROTOCOL, time=now)
 
     async def _ask_hello(self, peer: PeerId) -> tuple[HelloAnswer, float]:
         """A peer's answer to `Hello`, and this machine's time halfway between question and answer."""
@@ -245,13 +232,9 @@ class Swarm:
                     "this run is private", "the invite holds no key", "ask an owner of the run for an invite for you"
                 )
             foreign = isinstance(failure, RpcError) and failure.reason in ("unknown method", "malformed")
-            raise NetworkError(
-                "a program that is not a p2ptrain peer answers at the swarm's address"
-                if foreign
-                else "the swarm does not answer",
-                str(failure),
-                "ask for a newer invite",
-            )
+            stranger = "a program that is not a p2ptrain peer answers at the swarm's address"
+            what = stranger if foreign else "the swarm does not answer"
+            raise NetworkError(what, str(failure), "ask for a newer invite")
         speakers = [each for each in good if each[0].oldest_protocol <= PROTOCOL <= each[0].newest_protocol]
         if not speakers:
             other = good[0][0]
