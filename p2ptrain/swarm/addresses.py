@@ -83,11 +83,7 @@ def likeliest_first(addresses: Iterable[str]) -> list[str]:
 
 class AddressBook(OrderedDict[PeerId, tuple[str, ...]]):
     """Where peers say that others can reach them, the latest last; the oldest entries are forgotten. Write to it with
-    `learn` only.
-
-    Args:
-        of_all: remember every peer; otherwise only peers that use relays.
-    """
+    `learn` only. It holds every peer if `of_all`, otherwise only peers that use relays."""
 
     def __init__(self, of_all: bool = False) -> None:
         super().__init__()

@@ -15,9 +15,9 @@ from p2ptrain.run import Record
 from p2ptrain.run.certificate import Certificate, Key
 from p2ptrain.run.record import DigestField, Text
 from p2ptrain.run.spec import MAX_SPEC_BYTES
+from p2ptrain.swarm.presence import SUMMARY_BYTES
 
 INTRODUCE, PAPERS, GIVE = "introduce", "papers", "give-paper"
-SUMMARY_BYTES = 8
 MAX_GENESIS, MAX_ORDER = 4096, 48 * 1024
 
 CertificateBytes = Annotated[bytes, Field(max_length=Certificate.max_bytes)]

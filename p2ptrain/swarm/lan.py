@@ -116,6 +116,4 @@ def is_local(address: str) -> bool:
     """Whether this is an IPv4 address of a local network. Others are refused: nobody in the network shall be able to
     make peers dial machines outside of it."""
     host = host_of(address)
-    return (
-        isinstance(host, ipaddress.IPv4Address) and host.is_private and not host.is_loopback and not host.is_unspecified
-    )
+    return isinstance(host, ipaddress.IPv4Address) and host.is_private and not (host.is_loopback or host.is_unspecified)

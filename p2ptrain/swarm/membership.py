@@ -66,15 +66,13 @@ class Vitals:
 
 
 class Message(Protocol):
-    """A message to all peers of a run: a record, or bytes that a method has packed more tightly."""
+    """A message to all peers of a run: a record, or bytes that a method has packed more tightly. `kind` names its
+    format, and `encoded` is msgpack of an array whose first item is the kind."""
 
     @property
-    def kind(self) -> str:
-        """The name of the message's format."""
-
+    def kind(self) -> str: ...
     @property
-    def encoded(self) -> bytes:
-        """The bytes to send: msgpack of an array whose first item is the kind."""
+    def encoded(self) -> bytes: ...
 
 
 class Listener(Protocol):
@@ -107,8 +105,6 @@ class Membership:
     ) -> None:
         """
         Args:
-            swarm: the network to use.
-            run: the run's id.
             describe: returns what this peer says about itself in its next heartbeat.
             news: returns the method's part of the next heartbeat.
             acquaintances: returns addresses of former peers of the run, to try while others are missing.

@@ -106,11 +106,11 @@ class Node:
             )
         except (P2PDaemonError, OSError, ValueError) as error:
             sockets.remove()
-            raise NetworkError(
-                "the libp2p daemon did not start",
+            why, next_step = (
                 str(error).rpartition("Daemon failed to start: ")[2],
                 "check the addresses in --listen and --announce",
-            ) from None
+            )
+            raise NetworkError("the libp2p daemon did not start", why, next_step) from None
         except BaseException:
             sockets.remove()
             raise
@@ -183,9 +183,8 @@ class Node:
     async def addresses_of(self, peer: PeerId) -> list[str]:
         """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie. Raises
         ControlError if p2pd knows no address of that peer."""
-        asked = p2pd_pb2.DHTRequest(
-            type=p2pd_pb2.DHTRequest.FIND_PEER, peer=peer_id_to_bytes(peer), timeout=FIND_SECONDS
-        )
+        find = p2pd_pb2.DHTRequest.FIND_PEER
+        asked = p2pd_pb2.DHTRequest(type=find, peer=peer_id_to_bytes(peer), timeout=FIND_SECONDS)
         found = []
         async with self._control(type=p2pd_pb2.Request.DHT, dht=asked) as (_, _, answer):
             for address in answer.dht.peer.addrs:

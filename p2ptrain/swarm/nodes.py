@@ -136,19 +136,17 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _unusable(path, error.strerror or str(error)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise _unusable(path, f"it has more than {MAX_FILE_BYTES} bytes")
-    try:
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
         fields = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # a decoding error is a ValueError
-        raise _unusable(path, str(error)[:200]) from None
-    rows = fields.pop("node", [])
-    if fields:
-        raise _unusable(path, f"it has an unknown key: {next(iter(fields))!r}")
-    if not isinstance(rows, list) or len(rows) > MAX_NODES:
-        raise _unusable(path, f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
+        rows = fields.pop("node", [])
+        if fields:
+            raise ValueError(f"it has an unknown key: {next(iter(fields))!r}")
+        if not isinstance(rows, list) or len(rows) > MAX_NODES:
+            raise ValueError(f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
+    except (OSError, ValueError, RecursionError) as error:  # errors of decoding and of TOML are ValueErrors
+        why = (isinstance(error, OSError) and error.strerror) or str(error)[:200]
+        raise InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md") from None
     listed: list[Listed] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
@@ -201,7 +199,3 @@ def _malformed(error: ValidationError) -> MalformedError:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the entry"
     return MalformedError(f"{where[:40]!r} is wrong", first["msg"])
-
-
-def _unusable(path: Path, why: str) -> InviteError:
-    return InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md")

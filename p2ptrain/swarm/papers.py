@@ -18,18 +18,9 @@ from p2ptrain.run import PeerId, short_peer
 from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, Paper, TooManyError, commitment, read_paper
 from p2ptrain.run.certificate import Order
 from p2ptrain.run.record import kind_of
-from p2ptrain.swarm.introduction import (
-    GIVE,
-    MAX_ORDER,
-    PAPERS,
-    SUMMARY_BYTES,
-    GivenPaper,
-    PapersRequest,
-    PaperTaken,
-    Secret,
-)
+from p2ptrain.swarm.introduction import GIVE, MAX_ORDER, PAPERS, GivenPaper, PapersRequest, PaperTaken, Secret
 from p2ptrain.swarm.node import ControlError
-from p2ptrain.swarm.presence import monotonic
+from p2ptrain.swarm.presence import SUMMARY_BYTES, monotonic
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 from p2ptrain.swarm.seal import Seal, UnknownEpochError
 
@@ -89,7 +80,6 @@ class Papers:
         """Take in a paper that another peer has brought.
 
         Args:
-            paper: a certificate or an order.
             tell: send the paper to everybody if it is new.
             secret: the secret of the order, if the peer has brought it, too.
 

@@ -18,7 +18,7 @@ from p2ptrain.run.record import Count, DigestField, Name, Number, Record, Signed
 HEARTBEAT_SECONDS = 2.0
 GONE_AFTER = 6.0
 STALLED_AFTER = 3.0
-MAX_NEWS_BYTES = 40 * 1024
+MAX_NEWS_BYTES, SUMMARY_BYTES = 40 * 1024, 8
 monotonic = time.monotonic
 """The clock, in seconds, for who is alive and for all waiting."""
 
@@ -86,7 +86,7 @@ class Heartbeat(Record):
 
     presence: Presence
     news: Annotated[bytes, Field(max_length=MAX_NEWS_BYTES)]
-    papers: Annotated[bytes, Field(max_length=8)] = Field(b"", exclude_if=lambda papers: not papers)
+    papers: Annotated[bytes, Field(max_length=SUMMARY_BYTES)] = Field(b"", exclude_if=lambda papers: not papers)
     """In a private run: the door's summary of what it knows about the members."""
 
 

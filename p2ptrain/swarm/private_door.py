@@ -55,7 +55,6 @@ class PrivateDoor(Door):
     """See `Door`. The caller that makes the `Swarm` makes this, too; it is used on the network thread only.
 
     Args:
-        me: this peer.
         own: what this peer shows to others; None for a founder, who lets nobody in before `establish`.
         access: what this peer knows about the members; None for a newcomer, who gets it from the first member.
     """
@@ -158,12 +157,12 @@ class PrivateDoor(Door):
         own, yours = self.certificate, self.access.certificate_of(peer, time.time())
         if yours is not None and yours.encoded == request.certificate:
             yours = None
-        founding = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
+        genesis, spec = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
         return Welcome(
             certificate=own.encoded if own else b"",
             passing=self._is_passing,
-            genesis=founding[0],
-            spec=founding[1],
+            genesis=genesis,
+            spec=spec,
             summary=self.summary,
             yours=yours.encoded if yours else b"",
         )
@@ -206,25 +205,18 @@ class PrivateDoor(Door):
             if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
             if isinstance(failure, NotLetIn):
-                if not self._may_be_wrong:
+                # A peer that is in the run is shut out only by an owner's order, or by the end of its certificate. The
+                # word of one member is not enough.
+                if not self.has_begun or self._is_passing or self.refusal(self._me):
                     raise not_let_in(failure.detail)
-                log.warning(
-                    "%s does not let this peer in, but shows no owner's order as a proof: %s",
-                    short_peer(failure.peer),
-                    failure.detail,
-                )
+                member, why = short_peer(failure.peer), failure.detail
+                log.warning("%s does not let this peer in, but shows no owner's order as a proof: %s", member, why)
         if not self.has_begun:
             raise NetworkError(
                 "no member of the run answers",
                 "; ".join(map(str, failures)) or "the invite has no address of a member",
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
             )
-
-    @property
-    def _may_be_wrong(self) -> bool:
-        """Whether a member that refuses this peer may be wrong. Only an owner's order, or the end of its certificate,
-        shuts out a peer that is in the run; the word of one member is not enough."""
-        return self.has_begun and not self._is_passing and not self.refusal(self._me)
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
         if peer in self._met and not again and not self.refusal(peer):
@@ -345,11 +337,7 @@ class PrivateDoor(Door):
 
 def not_let_in(refusal: str) -> AccessError:
     """The error that a peer which is not let in shows to its user."""
-    for_good = refusal.startswith(REVOKED)
-    return AccessError(
-        "the members of this private run do not let this peer in",
-        refusal,
-        "only an owner can let you in again: under another identity, with a new invite"
-        if for_good
-        else "ask an owner of the run for a new invite",
-    )
+    way_back = "ask an owner of the run for a new invite"
+    if refusal.startswith(REVOKED):
+        way_back = "only an owner can let you in again: under another identity, with a new invite"
+    return AccessError("the members of this private run do not let this peer in", refusal, way_back)

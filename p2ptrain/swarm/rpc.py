@@ -67,13 +67,8 @@ class Refused(Exception):
 
 
 class RateLimit:
-    """Limits how often each peer may call, by a bucket for each that refills with time.
-
-    Args:
-        rate: calls per second in the long run.
-        burst: calls at once, after a long rest.
-        peers: how many peers are remembered; those that called longest ago are forgotten first.
-    """
+    """Limits how often each peer may call, by a bucket for each that refills with time: `rate` calls per second in the
+    long run, `burst` calls at once after a long rest. The last `peers` that have called are remembered."""
 
     def __init__(self, rate: float, burst: float, peers: int = 4096) -> None:
         self._rate, self._burst, self._peers = rate, burst, peers
@@ -137,8 +132,6 @@ class Rpc:
         """Answer each call of `method` with one record.
 
         Args:
-            method: the name of the call.
-            request_type: the record that a caller sends.
             handler: gets the caller and its request, returns the answer; may raise Refused.
             open_to_all: whether peers that the gate refuses get an answer, too.
         """

@@ -87,7 +87,6 @@ class Swarm:
 
         Args:
             identity: the key of this peer; `close` releases it.
-            config: how this machine takes part in the network.
             door: decides who may talk with this peer; None: everyone may.
 
         Raises:
