@@ -47,14 +47,8 @@ class Directory:
 
     @classmethod
     async def join(cls, node: Node, first: set[PeerId], door: Door, hidden: bool = False) -> Directory:
-        """Join the DHT of the `first` peers, or start a new one if there are none.
-
-        Args:
-            hidden: others can't reach this node, so it uses the DHT, but keeps no records for others.
-
-        Raises:
-            NetworkError: none of the peers answers as a DHT node.
-        """
+        """Join the DHT of the `first` peers, or start a new one if there are none. A `hidden` node, which others can't
+        reach, uses the DHT, but keeps no records for others. Raises NetworkError if no peer answers as a DHT node."""
         addresses = [f"/p2p/{peer}" for peer in first]
         try:
             dht = await DHTNode.create(
@@ -65,9 +59,8 @@ class Directory:
                 client_mode=hidden,
             )
         except RuntimeError as error:
-            raise NetworkError(
-                "the swarm's peers do not answer in the DHT", str(error), "try again, or ask for a newer invite"
-            ) from None
+            next_step = "try again, or ask for a newer invite"
+            raise NetworkError("the swarm's peers do not answer in the DHT", str(error), next_step) from None
         dht.protocol.storage = BoundedStorage(dht.protocol.storage, door.knows)
         dht.protocol.cache = BoundedStorage(dht.protocol.cache, door.knows)
         return cls(dht, door)

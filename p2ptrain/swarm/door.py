@@ -42,13 +42,10 @@ class Door:
         return ""
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
-        """Make sure, before a call to a peer, that both sides belong to the run.
+        """Make sure, before a call to a peer, that both sides belong to the run; raises RpcError if one does not.
 
         Args:
             again: introduce this peer once more, since the other one has answered that it does not know it.
-
-        Raises:
-            RpcError: one of the two does not belong to the run.
         """
 
     def knows(self, peer: PeerId) -> bool:

@@ -79,11 +79,8 @@ class Identity:
             with contextlib.suppress(IdentityError):  # this file is not the one that was asked for
                 if _read_or_make(path).peer_id.endswith(ending):
                     return path
-        raise IdentityError(
-            f"no identity in {folder} belongs to the peer …{ending}",
-            "",
-            "give its key file with --identity, or join the run with an invite",
-        )
+        next_step = "give its key file with --identity, or join the run with an invite"
+        raise IdentityError(f"no identity in {folder} belongs to the peer …{ending}", next_step=next_step)
 
     @staticmethod
     def is_in_use(path: Path) -> bool:

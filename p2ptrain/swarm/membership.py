@@ -136,12 +136,12 @@ class Membership:
         """Begin to send heartbeats and to listen."""
         self._addresses = tuple(await self._swarm.node.addresses())
         self._door.publish_with(self._publish)
-        for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
-            self._tasks.append(self._swarm.spawn(work()))
+        works = [self._listen(), self._beat_regularly(), self._announce_regularly(), self._watch()]
         if self._swarm.config.searches_lan:
-            self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
+            works.append(self._meet_in_lan())
         if self._announcement is not None:
-            self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))
+            works.append(self._list_regularly(self._announcement))
+        self._tasks = [self._swarm.spawn(work) for work in works]
 
     async def close(self) -> None:
         """Tell the others that this peer leaves, and stop."""

@@ -193,11 +193,8 @@ class Node:
         return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Open a connection with a peer, if there is none.
-
-        Raises:
-            NetworkError: none of the addresses leads to that peer; `why` says the reason for each.
-        """
+        """Open a connection with a peer, if there is none. Raises NetworkError if none of the addresses leads to that
+        peer; its `why` says the reason for each."""
         if not any(map(at.is_relayed, addresses)):
             await self._connect_directly(peer, addresses, DIAL_TIMEOUT)
             return
@@ -311,12 +308,8 @@ class Node:
     # Gossip --------------------------------------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Send a message to everyone on the topic.
-
-        Raises:
-            ValueError: the message is too long for gossip (p2pd would drop it in silence).
-            ControlError: p2pd refused it.
-        """
+        """Send a message to everyone on the topic. Raises ValueError if it is too long for gossip (p2pd would drop it
+        in silence), and ControlError if p2pd refuses it."""
         if len(data) > MAX_GOSSIP_BYTES:
             raise ValueError(f"{len(data)} bytes are too many for gossip")
         request = p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.PUBLISH, topic=topic, data=data)

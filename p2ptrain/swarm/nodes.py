@@ -52,12 +52,8 @@ class NodeEntry(SignedRecord):
 
     @classmethod
     def sign(cls, invite: str, operator: str, until: date, key: SigningKey, today: date) -> Self:
-        """Make and sign the entry of the node that this key belongs to.
-
-        Raises:
-            InviteError: the invite is damaged, or leads to a run.
-            MalformedError: the invite leads to another node, or a field is outside its bounds.
-        """
+        """Make and sign the entry of the node that this key belongs to. Raises InviteError if the invite is damaged,
+        and MalformedError if it does not lead to this node alone, or a field is outside its bounds."""
         try:
             entry = cls(author=key.peer_id, invite=invite, operator=operator, until=until.isoformat()).signed(key)
         except ValidationError as error:
@@ -70,15 +66,11 @@ class NodeEntry(SignedRecord):
         """The addresses of the node."""
         return Invite.parse(self.invite).addresses
 
-    @property
-    def ends(self) -> date:
-        return date.fromisoformat(self.until)
-
     def check(self, today: date) -> Self:
         """Returns itself; raises InviteError or MalformedError unless the node itself has signed the entry and the
         entry is valid today."""
         self.check_signature()
-        left = (self.ends - today).days
+        left = (date.fromisoformat(self.until) - today).days
         if left < 0:
             raise MalformedError("it is not valid any more", f"its last day was {self.until}")
         if left > LONGEST_DAYS:
@@ -162,12 +154,8 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
 
 
 def node_of(invite: str) -> PeerId:
-    """The node that a bootstrap node's invite leads to.
-
-    Raises:
-        InviteError: the text is no invite, or is damaged.
-        MalformedError: it leads to a run, to several peers, or to a peer behind a relay.
-    """
+    """The node that a bootstrap node's invite leads to. Raises InviteError if the text is no invite, or is damaged, and
+    MalformedError if it leads to a run, to several peers, or to a peer behind a relay."""
     parsed = Invite.parse(invite)
     if parsed.run is not None:
         raise MalformedError("the invite leads to a run", "this list holds bootstrap nodes only")

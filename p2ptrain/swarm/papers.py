@@ -44,7 +44,8 @@ class Papers:
 
     def __init__(self, me: PeerId, access: Access, learned: Callable[[Paper], None]) -> None:
         self.access, self._learned = access, learned
-        self._seal = Seal(access.run, me)
+        self.sealing = Seal(access.run, me)
+        """It has no key while this peer does not know the run's first secret."""
         self._save: Save | None = None
         self._unsaved = False
         self.rpc: Rpc
@@ -59,13 +60,9 @@ class Papers:
         self._use_newest_key()
 
     def remember_with(self, boot: int, save: Save) -> None:
-        """Keep on disk what is learned from now on. Call this before anything is sent to all peers of the run.
-
-        Args:
-            boot: a number that is larger at each start of this peer.
-            save: writes the encoded papers and the secrets to disk.
-        """
-        self._seal.boot, self._save, self._unsaved = boot, save, True
+        """Keep on disk what is learned from now on: `save` writes the encoded papers and the secrets. Call this before
+        anything is sent to all peers of the run. `boot` is a number that is larger at each start of this peer."""
+        self.sealing.boot, self._save, self._unsaved = boot, save, True
         self._use_newest_key()
 
     def save(self) -> None:
@@ -108,7 +105,7 @@ class Papers:
     def _use_newest_key(self) -> None:
         epoch = self.access.epoch()
         if epoch is not None:
-            self._seal.use(epoch, monotonic())
+            self.sealing.use(epoch, monotonic())
 
     @property
     def summary(self) -> bytes:
@@ -173,12 +170,8 @@ class Papers:
                 yield record.encoded
 
     async def given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
-        """Take a paper that a member brings, and answer when it is on disk.
-
-        Raises:
-            Refused: the paper is for another run, the member brings too many, or the disk is full.
-            MalformedError: the paper is not valid.
-        """
+        """Take a paper that a member brings, and answer when it is on disk. Raises MalformedError if the paper is not
+        valid, and Refused if it is for another run, the member brings too many, or the disk is full."""
         if request.run != self.access.run:
             raise Refused("the paper belongs to another run")
         if not self._given.allows(peer):
@@ -197,15 +190,11 @@ class Papers:
 
     # Gossip ----------------------------------------------------------------------------------------------------------
 
-    def seal(self, topic: str, message: bytes) -> bytes | None:
-        """The sealed message; None while this peer does not know the run's first secret."""
-        return self._seal.seal(topic, message) if self._seal.is_ready else None
-
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
         """The message that `origin` has sealed; raises MalformedError. If the key is unknown, `origin` is asked for
         it."""
         try:
-            return self._seal.open(topic, origin, data, monotonic())
+            return self.sealing.open(topic, origin, data, monotonic())
         except UnknownEpochError:
             self.compare(origin, b"")
             raise

@@ -290,7 +290,7 @@ class PrivateDoor(Door):
         self.papers.learn(read_paper(data), tell=False)
 
     def seal(self, topic: str, message: bytes) -> bytes | None:
-        return self.papers.seal(topic, message)
+        return self.papers.sealing.seal(topic, message)
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
         return self.papers.unseal(topic, origin, data)

@@ -88,13 +88,10 @@ class Seal:
         self._ends.pop(epoch.name, None)
         self._epoch, self._ciphers[epoch.name] = epoch.name, ChaCha20Poly1305(epoch.key)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether there is a key, so that `seal` can be used."""
-        return bool(self._epoch)
-
-    def seal(self, topic: str, message: bytes) -> bytes:
-        """The sealed message, for everybody who has the newest key. Call `use` first."""
+    def seal(self, topic: str, message: bytes) -> bytes | None:
+        """The sealed message, for everybody who has the newest key; None before the first `use`."""
+        if not self._epoch:
+            return None
         nonce = secrets.token_bytes(_NONCE)
         numbers = self.boot.to_bytes(_BOOT, "big") + self._count.to_bytes(_COUNT, "big")
         self._count += 1
