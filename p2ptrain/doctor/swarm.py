@@ -115,7 +115,7 @@ async def _greet_all(swarm: Swarm, invited: set[PeerId]) -> list[Greeted]:
 async def _greet(swarm: Swarm, peer: PeerId) -> Greeted | None:
     asked, began = time.time(), time.monotonic()
     try:
-        answer = await swarm.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False)
+        answer = await swarm.rpc.call(peer, "hello", Hello(), HelloAnswer)
     except RpcError:
         return None
     took = time.monotonic() - began

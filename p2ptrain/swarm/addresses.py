@@ -81,35 +81,23 @@ def likeliest_first(addresses: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(addresses), key=rank)
 
 
-class AddressBook:
-    """Remembers where peers say that others can reach them; forgets the oldest entries.
-
-    Args:
-        of_all: remember every peer; otherwise only peers that use relays.
-    """
+class AddressBook(OrderedDict[PeerId, tuple[str, ...]]):
+    """Where peers say that others can reach them, the latest last; the oldest entries are forgotten. Write to it with
+    `learn` only. It holds every peer if `of_all`, otherwise only peers that use relays."""
 
     def __init__(self, of_all: bool = False) -> None:
+        super().__init__()
         self._of_all = of_all
-        self._known: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Remember the addresses that a peer has now; they replace its earlier ones."""
-        self._known.pop(peer, None)
+        self.pop(peer, None)
         if any(map(is_relayed, addresses)) or (self._of_all and addresses):
-            self._known[peer] = tuple(addresses)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-
-    def __contains__(self, peer: PeerId) -> bool:
-        return peer in self._known
-
-    def __getitem__(self, peer: PeerId) -> tuple[str, ...]:
-        return self._known[peer]
+            self[peer] = tuple(addresses)
+            if len(self) > MAX_KNOWN:
+                self.popitem(last=False)
 
     def relays(self) -> dict[PeerId, list[str]]:
         """The relays that peers use and the addresses of those, the latest first."""
-        told = (address for addresses in reversed(self._known.values()) for address in addresses)
-        return {
-            peer: list(dict.fromkeys(places))
-            for peer, places in by_peer(relay_of(address) for address in told if is_relayed(address)).items()
-        }
+        told = (address for addresses in reversed(self.values()) for address in addresses)
+        return by_peer(dict.fromkeys(relay_of(address) for address in told if is_relayed(address)))

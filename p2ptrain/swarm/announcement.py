@@ -42,16 +42,10 @@ class Announcement(Record):
     @classmethod
     def of(cls, genesis: Genesis, spec: RunSpec) -> Self | None:
         """The announcement of a run; None if the run is not listed."""
-        canonical = spec.canonical()
         if is_announced(spec):
-            return cls(genesis=genesis, spec=canonical)
+            return cls(genesis=genesis, spec=spec.canonical())
         if not spec.is_private:
-            log.info(
-                "the run %s is not announced: its spec has %d bytes, and at most %d are allowed for that",
-                short(genesis.digest),
-                len(canonical),
-                MAX_ANNOUNCED,
-            )
+            log.info("the run %s is not announced: its spec has over %d bytes", short(genesis.digest), MAX_ANNOUNCED)
         return None
 
     @property
@@ -68,9 +62,6 @@ class Announcement(Record):
 
 @lru_cache(maxsize=256)
 def announced_run(data: bytes) -> Digest:
-    """The run that these bytes announce. The result is kept, because the same entry comes again and again.
-
-    Raises:
-        MalformedError: the bytes are no announcement, or a forged one.
-    """
+    """The run that these bytes announce. The result is kept, because the same entry comes again and again. Raises
+    MalformedError if the bytes are no announcement, or a forged one."""
     return Announcement.decode(data).check().run

@@ -22,24 +22,13 @@ def swarm_time() -> float:
 
 
 def adopt(times: Sequence[tuple[float, float]]) -> float:
-    """Set the swarm's time of this process.
-
-    Args:
-        times: for each peer that was asked: its swarm time, and the local wall time at that moment, in seconds.
-
-
-    Returns:
-        The offset in seconds that was adopted: positive if this machine's clock is behind.
-    """
+    """Set the swarm's time of this process. `times` has for each peer that was asked its swarm time, and the local wall
+    time at that moment, in seconds. Returns the offset in seconds: positive if this machine's clock is behind."""
     global _offset
     _offset = median(theirs - ours for theirs, ours in times) if times else 0.0
-    _install()
-    return _offset
-
-
-def _install() -> None:
-    """Replace the time function in every module of hivemind that has imported it by its name."""
-    # copy() is one step. list(items()) is not: another thread may import a module meanwhile.
+    # Every module of hivemind has imported the time function by its name. copy() is one step. list(items()) is not:
+    # another thread may import a module meanwhile.
     for name, module in sys.modules.copy().items():
         if name.startswith("hivemind") and getattr(module, "get_dht_time", None) not in (None, swarm_time):
             module.get_dht_time = swarm_time  # type: ignore[attr-defined]
+    return _offset

@@ -19,21 +19,12 @@ logging.getLogger("hivemind").addHandler(logging.NullHandler())
 
 
 class Gate(Protocol):
-    """What a node and its calls ask before they speak with a peer; `Door` answers."""
+    """What a node and its calls ask before they speak with a peer. It is a `Door`, which says what the answers mean."""
 
-    @property
-    def is_private(self) -> bool:
-        """Whether only members may speak with this node."""
+    is_private: bool
 
-    def refusal(self, peer: PeerId) -> str:
-        """Why this peer gets no answer; empty if it gets one."""
-
-    async def meet(self, peer: PeerId, again: bool = False) -> None:
-        """Make sure, before this node calls a peer, that both belong to the run; raises an error if not.
-
-        Args:
-            again: the peer has answered that it does not know this node, so introduce this node once more.
-        """
+    def refusal(self, peer: PeerId) -> str: ...
+    async def meet(self, peer: PeerId, again: bool = False) -> None: ...
 
 
 class Daemon(P2P):  # type: ignore[misc]  # hivemind is not typed

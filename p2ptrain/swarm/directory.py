@@ -47,27 +47,20 @@ class Directory:
 
     @classmethod
     async def join(cls, node: Node, first: set[PeerId], door: Door, hidden: bool = False) -> Directory:
-        """Join the DHT of the `first` peers, or start a new one if there are none.
-
-        Args:
-            hidden: others can't reach this node, so it uses the DHT, but keeps no records for others.
-
-        Raises:
-            NetworkError: none of the peers answers as a DHT node.
-        """
+        """Join the DHT of the `first` peers, or start a new one if there are none. A `hidden` node, which others can't
+        reach, uses the DHT, but keeps no records for others. Raises NetworkError if no peer answers as a DHT node."""
         addresses = [f"/p2p/{peer}" for peer in first]
         try:
             dht = await DHTNode.create(
-                p2p=node.dht_transport,
+                p2p=node.daemon,
                 initial_peers=addresses or None,
                 record_validator=_OnlySelfCertifying(),
                 strict=False,
                 client_mode=hidden,
             )
         except RuntimeError as error:
-            raise NetworkError(
-                "the swarm's peers do not answer in the DHT", str(error), "try again, or ask for a newer invite"
-            ) from None
+            next_step = "try again, or ask for a newer invite"
+            raise NetworkError("the swarm's peers do not answer in the DHT", str(error), next_step) from None
         dht.protocol.storage = BoundedStorage(dht.protocol.storage, door.knows)
         dht.protocol.cache = BoundedStorage(dht.protocol.cache, door.knows)
         return cls(dht, door)
@@ -75,10 +68,7 @@ class Directory:
     async def announce(self, presence: Presence) -> bool:
         """Store this peer's record in the DHT; False if no node took it."""
         stored = await self._dht.store(
-            _key(presence.run),
-            presence.encoded,
-            clock.swarm_time() + LIFETIME,
-            subkey=presence.author,
+            _key(presence.run), presence.encoded, clock.swarm_time() + LIFETIME, subkey=presence.author
         )
         return bool(stored)
 
@@ -149,31 +139,24 @@ class Directory:
 
 
 class _OnlySelfCertifying(RecordValidatorBase):  # type: ignore[misc]  # hivemind is not typed
-    """hivemind asks this validator before it stores or returns a record."""
+    """hivemind asks this validator before it stores or returns a record: it must be the announcement of the run that
+    its subkey names, or the presence of the peer that its subkey names in the run that its key names."""
 
     def validate(self, record: DHTRecord) -> bool:
         try:
             value, subkey = msgpack.unpackb(record.value), msgpack.unpackb(record.subkey)
-            is_run = record.key == _RUNS_ID.to_bytes()
-            belongs = _announces(value, subkey) if is_run else _is_there(value, subkey, record.key)
-            return belongs and record.expiration_time < clock.swarm_time() + LONGEST_LIFETIME
+            if record.key == _RUNS_ID.to_bytes():
+                belongs = subkey == announced_run(value)
+            else:
+                presence = Presence.decode(value).check_signature()
+                key = DHTID.generate(source=_key(presence.run)).to_bytes()
+                belongs = subkey == presence.author and record.key == key
+            return bool(belongs) and record.expiration_time < clock.swarm_time() + LONGEST_LIFETIME
         except (MalformedError, ValueError, TypeError, msgpack.UnpackException):
             return False
 
     def merge_with(self, other: Any) -> bool:
         return isinstance(other, _OnlySelfCertifying)
-
-
-def _announces(value: Any, subkey: Any) -> bool:
-    """Whether the value is the announcement of the run that the subkey names."""
-    return bool(subkey == announced_run(value))
-
-
-def _is_there(value: Any, subkey: Any, key: bytes) -> bool:
-    """Whether the value is the presence of the peer that the subkey names, in the run that the key names."""
-    presence = Presence.decode(value).check_signature()
-    expected = DHTID.generate(source=_key(presence.run)).to_bytes()
-    return bool(subkey == presence.author and key == expected)
 
 
 def _key(run: Digest) -> str:

@@ -19,6 +19,7 @@ class Door:
     """Open to everyone."""
 
     is_private = False
+    """Whether only members may speak with this peer."""
     expelled: AccessError | None = None
     """Why this peer is not a member any more; None while it is one."""
 
@@ -26,11 +27,8 @@ class Door:
         """Serve the calls of the door. Called once the node runs, before it serves any other call."""
 
     async def enter(self, peers: set[PeerId]) -> set[PeerId]:
-        """Introduce this peer to the first peers; returns those of them that belong to the swarm.
-
-        Raises:
-            AccessError: they refuse this peer.
-        """
+        """Introduce this peer to the first peers; returns those of them that belong to the swarm. Raises AccessError if
+        they refuse this peer."""
         return peers
 
     async def keep(self) -> None:
@@ -44,13 +42,10 @@ class Door:
         return ""
 
     async def meet(self, peer: PeerId, again: bool = False) -> None:
-        """Make sure, before a call to a peer, that both sides belong to the run.
+        """Make sure, before a call to a peer, that both sides belong to the run; raises RpcError if one does not.
 
         Args:
             again: introduce this peer once more, since the other one has answered that it does not know it.
-
-        Raises:
-            RpcError: one of the two does not belong to the run.
         """
 
     def knows(self, peer: PeerId) -> bool:

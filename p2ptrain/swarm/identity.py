@@ -26,10 +26,7 @@ class Identity:
 
     def __init__(self, path: Path, key: SigningKey, lock: FileLock) -> None:
         self.path, self.key, self._lock = path, key, lock
-
-    @property
-    def peer_id(self) -> PeerId:
-        return self.key.peer_id
+        self.peer_id = key.peer_id
 
     @classmethod
     def open(cls, path: PathLike) -> Self:
@@ -77,20 +74,13 @@ class Identity:
 
     @classmethod
     def find(cls, folder: Path, ending: str) -> Path:
-        """The key file in `folder` of the peer whose id ends with `ending`.
-
-        Raises:
-            IdentityError: there is none.
-        """
+        """The key file in `folder` of the peer whose id ends with `ending`. Raises IdentityError if there is none."""
         for path in sorted(folder.glob("*.key")):
             with contextlib.suppress(IdentityError):  # this file is not the one that was asked for
                 if _read_or_make(path).peer_id.endswith(ending):
                     return path
-        raise IdentityError(
-            f"no identity in {folder} belongs to the peer …{ending}",
-            "",
-            "give its key file with --identity, or join the run with an invite",
-        )
+        next_step = "give its key file with --identity, or join the run with an invite"
+        raise IdentityError(f"no identity in {folder} belongs to the peer …{ending}", next_step=next_step)
 
     @staticmethod
     def is_in_use(path: Path) -> bool:
@@ -120,11 +110,8 @@ def _lock(path: Path) -> FileLock | None:
 
 
 def read_key(path: Path) -> SigningKey:
-    """Read a key file without locking it, so another process may use that identity at the same time.
-
-    Raises:
-        IdentityError: the file can't be read, or holds no Ed25519 key.
-    """
+    """Read a key file without locking it, so another process may use that identity at the same time. Raises
+    IdentityError if the file can't be read, or holds no Ed25519 key."""
     try:
         return SigningKey.from_file_bytes(path.read_bytes())
     except ValueError as error:

@@ -15,13 +15,12 @@ from p2ptrain.run import Record
 from p2ptrain.run.certificate import Certificate, Key
 from p2ptrain.run.record import DigestField, Text
 from p2ptrain.run.spec import MAX_SPEC_BYTES
+from p2ptrain.swarm.presence import SUMMARY_BYTES
 
 INTRODUCE, PAPERS, GIVE = "introduce", "papers", "give-paper"
-SUMMARY_BYTES = 8
 MAX_GENESIS, MAX_ORDER = 4096, 48 * 1024
 
 CertificateBytes = Annotated[bytes, Field(max_length=Certificate.max_bytes)]
-Summary = Annotated[bytes, Field(max_length=SUMMARY_BYTES)]
 
 
 class Introduction(Record):
@@ -53,7 +52,7 @@ class Welcome(Record):
     passing: bool = False
     genesis: Annotated[bytes, Field(max_length=MAX_GENESIS)] = b""
     spec: Annotated[bytes, Field(max_length=MAX_SPEC_BYTES)] = b""
-    summary: Summary = b""
+    summary: Annotated[bytes, Field(max_length=SUMMARY_BYTES)] = b""
     yours: CertificateBytes = b""
     """A certificate of the caller that is valid for longer than the one that it has shown."""
 

@@ -43,11 +43,7 @@ class Ticket:
     """The private half of the invitation's key."""
 
     def certificate(self, peer: PeerId) -> Certificate:
-        """The certificate with which `peer` joins the run.
-
-        Raises:
-            InviteError: the invite is for another peer.
-        """
+        """The certificate with which `peer` joins the run. Raises InviteError if the invite is for another peer."""
         if self.invitation.peer not in ("", peer):
             raise InviteError(
                 "this invite is for another peer",
@@ -68,11 +64,8 @@ class Invite:
     """What lets a newcomer into a private run; None for a public one."""
 
     def swarm(self) -> tuple[str, ...]:
-        """The addresses, for a command that looks into the swarm or starts something new in it.
-
-        Raises:
-            InviteError: the invite leads into a private run, which has a swarm of its own.
-        """
+        """The addresses, for a command that looks into the swarm or starts something new in it. Raises InviteError if
+        the invite leads into a private run, which has a swarm of its own."""
         if self.ticket is not None:
             raise InviteError(
                 "this is an invite into a private run, not the address of a swarm",
@@ -96,11 +89,8 @@ class Invite:
 
     @classmethod
     def parse(cls, link: str) -> Self:
-        """Read a link.
-
-        Raises:
-            InviteError: the link is no invite, is damaged, or has a version that this program can't read.
-        """
+        """Read a link. Raises InviteError if the link is no invite, is damaged, or has a version that this program
+        can't read."""
         link = link.strip()
         if not link.startswith(SCHEME) or len(link) > MAX_LINK:
             raise InviteError("this is not an invite", f"an invite begins with {SCHEME}", _NEXT)

@@ -56,11 +56,8 @@ async def _certificate(host: str, port: int) -> bytes | None:
 
 
 def belongs_to(certificate: bytes, peer: PeerId) -> bool:
-    """Whether the peer's key has signed the key of this certificate (DER).
-
-    Raises:
-        ValueError: the certificate can't be read.
-    """
+    """Whether the peer's key has signed the key of this certificate (DER). Raises ValueError if the certificate can't
+    be read."""
     parsed = x509.load_der_x509_certificate(certificate)
     try:
         value = parsed.extensions.get_extension_for_oid(_EXTENSION).value

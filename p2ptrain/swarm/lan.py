@@ -34,11 +34,8 @@ log = logging.getLogger(__name__)
 
 
 class Lan:
-    """Finds peers in the local network, on the event loop that enters this context.
-
-    Raises:
-        OSError: this machine has no local network to ask in.
-    """
+    """Finds peers in the local network, on the event loop that enters this context. Raises OSError if this machine has
+    no local network to ask in."""
 
     def __init__(self, run: Digest) -> None:
         self._run = blake3(b"p2ptrain lan " + run).digest(16)
@@ -96,16 +93,16 @@ class Lan:
             return None
 
 
-def find(run: Digest, seconds: float = FIND_SECONDS) -> tuple[str, ...]:
-    """Addresses of the run's peers in the local network. Blocks for `seconds` at most; returns () if there are none."""
-    return asyncio.run(_find(run, seconds))
+def find(run: Digest) -> tuple[str, ...]:
+    """Addresses of the run's peers in the local network. Blocks for 4 s at most; returns () if there are none."""
+    return asyncio.run(_find(run))
 
 
-async def _find(run: Digest, seconds: float) -> tuple[str, ...]:
+async def _find(run: Digest) -> tuple[str, ...]:
     addresses: list[str] = []
     try:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds) as patience, Lan(run) as lan:
+            async with asyncio.timeout(FIND_SECONDS) as patience, Lan(run) as lan:
                 async for _, places in lan.found():
                     if not addresses:
                         patience.reschedule(asyncio.get_running_loop().time() + LINGER_SECONDS)
@@ -119,6 +116,4 @@ def is_local(address: str) -> bool:
     """Whether this is an IPv4 address of a local network. Others are refused: nobody in the network shall be able to
     make peers dial machines outside of it."""
     host = host_of(address)
-    return (
-        isinstance(host, ipaddress.IPv4Address) and host.is_private and not host.is_loopback and not host.is_unspecified
-    )
+    return isinstance(host, ipaddress.IPv4Address) and host.is_private and not (host.is_loopback or host.is_unspecified)

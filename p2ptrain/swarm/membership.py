@@ -66,15 +66,13 @@ class Vitals:
 
 
 class Message(Protocol):
-    """A message to all peers of a run: a record, or bytes that a method has packed more tightly."""
+    """A message to all peers of a run: a record, or bytes that a method has packed more tightly. `kind` names its
+    format, and `encoded` is msgpack of an array whose first item is the kind."""
 
     @property
-    def kind(self) -> str:
-        """The name of the message's format."""
-
+    def kind(self) -> str: ...
     @property
-    def encoded(self) -> bytes:
-        """The bytes to send: msgpack of an array whose first item is the kind."""
+    def encoded(self) -> bytes: ...
 
 
 class Listener(Protocol):
@@ -107,8 +105,6 @@ class Membership:
     ) -> None:
         """
         Args:
-            swarm: the network to use.
-            run: the run's id.
             describe: returns what this peer says about itself in its next heartbeat.
             news: returns the method's part of the next heartbeat.
             acquaintances: returns addresses of former peers of the run, to try while others are missing.
@@ -129,7 +125,9 @@ class Membership:
         """Set when the next announcement to the directory shall not wait."""
         self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
         self._tasks: list[asyncio.Task[None]] = []
-        self._live: dict[PeerId, Presence] = {}
+        self.live: Mapping[PeerId, Presence] = {}
+        """The other peers that are alive, and the last presence of each."""
+        self._phases: dict[PeerId, Phase] = {}
         self.listener: Listener | None = None
         self.dropped: Counter[str] = Counter()
         """How many messages were dropped, by reason."""
@@ -138,12 +136,12 @@ class Membership:
         """Begin to send heartbeats and to listen."""
         self._addresses = tuple(await self._swarm.node.addresses())
         self._door.publish_with(self._publish)
-        for work in (self._listen, self._beat_regularly, self._announce_regularly, self._watch):
-            self._tasks.append(self._swarm.spawn(work()))
+        works = [self._listen(), self._beat_regularly(), self._announce_regularly(), self._watch()]
         if self._swarm.config.searches_lan:
-            self._tasks.append(self._swarm.spawn(self._meet_in_lan()))
+            works.append(self._meet_in_lan())
         if self._announcement is not None:
-            self._tasks.append(self._swarm.spawn(self._list_regularly(self._announcement)))
+            works.append(self._list_regularly(self._announcement))
+        self._tasks = [self._swarm.spawn(work) for work in works]
 
     async def close(self) -> None:
         """Tell the others that this peer leaves, and stop."""
@@ -151,14 +149,9 @@ class Membership:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
-            presence = self._presence(leaving=True)
+            presence = self.presence(leaving=True)
             await asyncio.wait_for(self._publish(Heartbeat(presence=presence, news=b"").encoded), 2.0)
             await asyncio.wait_for(self._swarm.directory.announce(presence), 2.0)
-
-    @property
-    def live(self) -> Mapping[PeerId, Presence]:
-        """The other peers that are alive, and the last presence of each."""
-        return self._live
 
     def knows(self, author: PeerId) -> bool:
         """Whether the run may keep what `author` has signed. In a private run the author must be a member, or have been
@@ -179,27 +172,15 @@ class Membership:
 
     async def beat(self) -> None:
         """Send a heartbeat now."""
-        presence = self._presence()
+        presence = self.presence()
         if presence.phase != self._announced:
             self._is_due.set()
         await self.publish(Heartbeat(presence=presence, news=self._news(), papers=self._door.summary))
 
-    def presence(self) -> Presence:
-        """What this peer says about itself now."""
-        return self._presence()
-
-    # On the network thread -----------------------------------------------------------------------------------------
-
-    async def _publish(self, message: bytes) -> None:
-        data = self._door.seal(self._topic, message)
-        if data is not None:
-            await self._swarm.node.publish(self._topic, data)
-
-    def _presence(self, leaving: bool = False) -> Presence:
+    def presence(self, leaving: bool = False) -> Presence:
+        """What this peer says about itself now, signed; `leaving`: its last word."""
         self._beat += 1
-        fields = asdict(self._describe())
-        if leaving:
-            fields["phase"] = "leaving"
+        fields = asdict(self._describe()) | ({"phase": "leaving"} if leaving else {})
         return Presence(
             author=self._swarm.peer_id,
             run=self.run,
@@ -210,6 +191,13 @@ class Membership:
             reachability=self._swarm.reach.verdict,
             **fields,
         ).signed(self._swarm.key)
+
+    # On the network thread -----------------------------------------------------------------------------------------
+
+    async def _publish(self, message: bytes) -> None:
+        data = self._door.seal(self._topic, message)
+        if data is not None:
+            await self._swarm.node.publish(self._topic, data)
 
     async def _beat_regularly(self) -> None:
         while True:
@@ -225,7 +213,7 @@ class Membership:
                 self._addresses = tuple(await self._swarm.node.addresses())
                 everyone = await self._swarm.directory.peers(self.run)
                 self._look_for_a_double(everyone.pop(self._swarm.peer_id, None))
-                presence = self._presence()
+                presence = self.presence()
                 self._announced = presence.phase
                 if not await self._swarm.directory.announce(presence):
                     log.debug("no DHT node took this peer's record")
@@ -233,7 +221,7 @@ class Membership:
             except Exception as error:  # hivemind's DHT has no error type of its own, and training does not need it
                 log.warning("the directory can't be used just now: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_due.wait(), ANNOUNCE_SECONDS if self._live else HEARTBEAT_SECONDS)
+                await asyncio.wait_for(self._is_due.wait(), ANNOUNCE_SECONDS if self.live else HEARTBEAT_SECONDS)
 
     def _look_for_a_double(self, found: Presence | None) -> None:
         """Warn if another process uses a copy of this peer's key. Such a process replaces this peer's record in the
@@ -253,7 +241,7 @@ class Membership:
         """Keep the run in the list of runs. All its peers share this work: the more there are, the less each does."""
         await asyncio.sleep(2 * HEARTBEAT_SECONDS)  # until this peer has heard the others
         while True:
-            if random.random() * (1 + len(self._live)) < LISTERS:
+            if random.random() * (1 + len(self.live)) < LISTERS:
                 try:
                     taken = await self._swarm.directory.announce_run(announcement)
                     log.debug("%d DHT nodes took the run's announcement", taken)
@@ -272,8 +260,8 @@ class Membership:
         """Try to connect to former peers that are missing: to all of them while nobody is there, otherwise to a few. A
         swarm can be split for longer than a record lives in the DHT. Its parts find each other in this way only."""
         known = by_peer(self._acquaintances())
-        missed = list(known.keys() - self._live.keys() - {self._swarm.peer_id})
-        if self._live:
+        missed = list(known.keys() - self.live.keys() - {self._swarm.peer_id})
+        if self.live:
             missed = random.sample(missed, min(ACQUAINTANCES, len(missed)))
         met = await asyncio.gather(*(self._meet(peer, known[peer]) for peer in missed))
         for peer, there in zip(missed, met, strict=True):
@@ -354,8 +342,8 @@ class Membership:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:
-        live = {peer: seen for peer, seen in self._table.live(monotonic()).items() if not self._door.refusal(peer)}
-        before = {(peer, presence.phase) for peer, presence in self._live.items()}
-        self._live = live
-        if self.listener is not None and before != {(peer, presence.phase) for peer, presence in live.items()}:
-            self.listener.peers_changed(live)
+        live = self._table.live(monotonic()).items()
+        self.live = {peer: seen for peer, seen in live if not self._door.refusal(peer)}
+        before, self._phases = self._phases, {peer: seen.phase for peer, seen in self.live.items()}
+        if self.listener is not None and before != self._phases:
+            self.listener.peers_changed(self.live)

@@ -15,21 +15,21 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hivemind.p2p import P2P, PeerID
+from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from p2ptrain.errors import NetworkError
 from p2ptrain.run import PeerId
-from p2ptrain.run.keys import peer_id_from_bytes
+from p2ptrain.run.keys import peer_id_from_bytes, peer_id_to_bytes
 from p2ptrain.run.record import MAX_RECORD_BYTES
 from p2ptrain.swarm import addresses as at
 from p2ptrain.swarm.config import NodeConfig
 from p2ptrain.swarm.daemon import Gate, daemon_type
 from p2ptrain.swarm.identity import Identity
-from p2ptrain.swarm.patience import ask_all
-from p2ptrain.swarm.relay import Relay, StreamHandler, Tunnels
+from p2ptrain.swarm.patience import Shared, ask_all
+from p2ptrain.swarm.relay import RELAY, TUNNEL, Relay, Stream, StreamHandler, Tunnels
 from p2ptrain.swarm.seal import OVERHEAD
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
@@ -70,7 +70,7 @@ class Node:
     def __init__(
         self, daemon: P2P, peer_id: PeerId, sockets: SocketFolder, config: NodeConfig, book: at.AddressBook
     ) -> None:
-        self._daemon, self.peer_id, self._sockets, self._config = daemon, peer_id, sockets, config
+        self.daemon, self.peer_id, self._sockets, self._config = daemon, peer_id, sockets, config
         self.sent: Counter[str] = Counter()
         """Bytes that this node has sent into streams and gossip, by what they were for."""
         self.relays: dict[PeerId, list[str]] = {}
@@ -80,7 +80,7 @@ class Node:
         self._tunnels = Tunnels(self)
         self.book = book
         """Addresses of peers that p2pd can't find by itself; `open_stream` connects to them."""
-        self._dialling: dict[PeerId, asyncio.Task[None]] = {}
+        self._dialling = Shared()
 
     @classmethod
     async def start(cls, identity: Identity, config: NodeConfig, gate: Gate) -> Node:
@@ -106,20 +106,20 @@ class Node:
             )
         except (P2PDaemonError, OSError, ValueError) as error:
             sockets.remove()
-            raise NetworkError(
-                "the libp2p daemon did not start",
+            why, next_step = (
                 str(error).rpartition("Daemon failed to start: ")[2],
                 "check the addresses in --listen and --announce",
-            ) from None
+            )
+            raise NetworkError("the libp2p daemon did not start", why, next_step) from None
         except BaseException:
             sockets.remove()
             raise
         node = cls(daemon, identity.peer_id, sockets, config, at.AddressBook(of_all=gate.is_private))
         try:
-            await node._tunnels.start()
+            await node.handle(TUNNEL, node._tunnels.arrive)
             if config.relay:
                 node.relay = Relay(node, config.relay)
-                await node.relay.start()
+                await node.handle(RELAY, node.relay.serve)
             await node._dial(config.bootstrap)
         except BaseException:
             await node.close()
@@ -129,29 +129,25 @@ class Node:
     async def close(self) -> None:
         """End p2pd, hard if it does not end by itself, and remove the sockets."""
         await self._tunnels.close()
-        child = self._daemon._child
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._daemon.shutdown(), CLOSE_TIMEOUT)
+        child = self.daemon._child
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.daemon.shutdown(), CLOSE_TIMEOUT)
         if child is not None and child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
         self._sockets.remove()
 
-    async def ended(self) -> str:
-        """Wait until p2pd ends by itself; returns how it ended, as text."""
-        code = await self._daemon._child.wait()
-        return f"the libp2p daemon (p2pd) ended with status {code}"
+    async def watch(self) -> None:
+        """Wait until p2pd ends by itself; raises NetworkError then."""
+        reason = f"the libp2p daemon (p2pd) ended with status {await self.daemon._child.wait()}"
+        resume = "start the peer again; it resumes where it stopped"
+        raise NetworkError("the connection to the swarm is lost", reason, resume)
 
     @property
     def daemon_pid(self) -> int:
         """The process id of p2pd."""
-        return int(self._daemon._child.pid)
-
-    @property
-    def dht_transport(self) -> P2P:
-        """The object through which hivemind's DHT sends its calls."""
-        return self._daemon
+        return int(self.daemon._child.pid)
 
     # Addresses -----------------------------------------------------------------------------------------------------
 
@@ -173,13 +169,9 @@ class Node:
 
     async def connected(self) -> set[PeerId]:
         """The peers that this node has a connection with."""
-        return {peer for peer, _ in await self._connections()}
+        return {peer for peer, _ in await self.connections()}
 
-    async def remote_addresses(self, peer: PeerId) -> list[bytes]:
-        """The other ends of the connections with a peer, as binary multiaddrs."""
-        return [place for found, place in await self._connections() if found == peer]
-
-    async def _connections(self) -> list[tuple[PeerId, bytes]]:
+    async def connections(self) -> list[tuple[PeerId, bytes]]:
         """For each connection: the peer, and the binary multiaddr of its end."""
         found: list[tuple[PeerId, bytes]] = []
         async with self._control(type=p2pd_pb2.Request.LIST_PEERS) as (_, _, answer):
@@ -189,14 +181,10 @@ class Node:
         return found
 
     async def addresses_of(self, peer: PeerId) -> list[str]:
-        """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie.
-
-        Raises:
-            ControlError: p2pd knows no address of that peer.
-        """
-        asked = p2pd_pb2.DHTRequest(
-            type=p2pd_pb2.DHTRequest.FIND_PEER, peer=PeerID.from_base58(peer).to_bytes(), timeout=FIND_SECONDS
-        )
+        """Where a connected peer says that it listens, each ending in /p2p/<peer id>. The peer may lie. Raises
+        ControlError if p2pd knows no address of that peer."""
+        find = p2pd_pb2.DHTRequest.FIND_PEER
+        asked = p2pd_pb2.DHTRequest(type=find, peer=peer_id_to_bytes(peer), timeout=FIND_SECONDS)
         found = []
         async with self._control(type=p2pd_pb2.Request.DHT, dht=asked) as (_, _, answer):
             for address in answer.dht.peer.addrs:
@@ -205,25 +193,13 @@ class Node:
         return found
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Open a connection with a peer, if there is none.
-
-        Raises:
-            NetworkError: none of the addresses leads to that peer; `why` says the reason for each.
-        """
+        """Open a connection with a peer, if there is none. Raises NetworkError if none of the addresses leads to that
+        peer; its `why` says the reason for each."""
         if not any(map(at.is_relayed, addresses)):
             await self._connect_directly(peer, addresses, DIAL_TIMEOUT)
             return
         self.book.learn(peer, addresses)
-        dialling = self._dialling.get(peer)
-        if dialling is None:
-            dialling = self._dialling[peer] = asyncio.create_task(self._connect_somehow(peer, addresses))
-            dialling.add_done_callback(lambda done: self._dialled(peer, done))
-        await asyncio.shield(dialling)
-
-    def _dialled(self, peer: PeerId, done: asyncio.Task[None]) -> None:
-        del self._dialling[peer]
-        if not done.cancelled():
-            done.exception()  # asyncio complains if nobody reads it, and the caller may have been cancelled
+        await self._dialling.join(peer, lambda: self._connect_somehow(peer, addresses))
 
     async def _connect_somehow(self, peer: PeerId, addresses: Sequence[str]) -> None:
         if peer in await self.connected():
@@ -247,13 +223,8 @@ class Node:
     async def _connect_directly(self, peer: PeerId, addresses: Sequence[str], seconds: float) -> None:
         try:
             bare = [Multiaddr(address.removesuffix("/p2p/" + peer)).to_bytes() for address in addresses]
-            request = p2pd_pb2.ConnectRequest(
-                peer=PeerID.from_base58(peer).to_bytes(), addrs=bare, timeout=int(seconds)
-            )
-            async with (
-                asyncio.timeout(seconds),
-                self._control(type=p2pd_pb2.Request.CONNECT, connect=request),
-            ):
+            request = p2pd_pb2.ConnectRequest(peer=peer_id_to_bytes(peer), addrs=bare, timeout=int(seconds))
+            async with asyncio.timeout(seconds), self._control(type=p2pd_pb2.Request.CONNECT, connect=request):
                 pass
         except TimeoutError:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {seconds:.0f} s") from None
@@ -262,7 +233,7 @@ class Node:
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close all connections with a peer, if there are any. The peer may open new ones."""
-        request = p2pd_pb2.DisconnectRequest(peer=PeerID.from_base58(peer).to_bytes())
+        request = p2pd_pb2.DisconnectRequest(peer=peer_id_to_bytes(peer))
         async with self._control(type=p2pd_pb2.Request.DISCONNECT, disconnect=request):
             pass
 
@@ -301,23 +272,18 @@ class Node:
             finally:
                 writer.close()
 
-        await self._daemon.add_binary_stream_handler(protocol, serve)
+        await self.daemon.add_binary_stream_handler(protocol, serve)
 
     @contextlib.asynccontextmanager
-    async def open_stream(
-        self, peer: PeerId, protocol: str
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Open a stream to a peer; connects to it first if needed.
-
-        Raises:
-            ControlError: there is no connection, or the peer does not speak this protocol.
-        """
+    async def open_stream(self, peer: PeerId, protocol: str) -> AsyncIterator[Stream]:
+        """Open a stream to a peer; connects to it first if needed. Raises ControlError if there is no connection, or
+        the peer does not speak this protocol."""
         if peer in self.book and peer not in await self.connected():
             try:
                 await self.connect(peer, self.book[peer])
             except NetworkError as error:
                 raise ControlError(error.why) from None
-        request = p2pd_pb2.StreamOpenRequest(peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol])
+        request = p2pd_pb2.StreamOpenRequest(peer=peer_id_to_bytes(peer), proto=[protocol])
         async with self._control(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request) as (reader, writer, _):
             yield reader, writer
 
@@ -327,7 +293,7 @@ class Node:
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, p2pd_pb2.Response]]:
         """A control connection to p2pd that has accepted `request`, with its answer. It is closed when the caller is
         cancelled; hivemind's own client leaves it open."""
-        path = self._daemon._client.control.daemon_connector.control_maddr.value_for_protocol("unix")
+        path = self.daemon._client.control.daemon_connector.control_maddr.value_for_protocol("unix")
         reader, writer = await asyncio.open_unix_connection(path, limit=READ_AHEAD)
         try:
             await write_pbmsg(writer, p2pd_pb2.Request(**request))
@@ -342,12 +308,8 @@ class Node:
     # Gossip --------------------------------------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Send a message to everyone on the topic.
-
-        Raises:
-            ValueError: the message is too long for gossip (p2pd would drop it in silence).
-            ControlError: p2pd refused it.
-        """
+        """Send a message to everyone on the topic. Raises ValueError if it is too long for gossip (p2pd would drop it
+        in silence), and ControlError if p2pd refuses it."""
         if len(data) > MAX_GOSSIP_BYTES:
             raise ValueError(f"{len(data)} bytes are too many for gossip")
         request = p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.PUBLISH, topic=topic, data=data)

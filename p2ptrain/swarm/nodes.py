@@ -52,12 +52,8 @@ class NodeEntry(SignedRecord):
 
     @classmethod
     def sign(cls, invite: str, operator: str, until: date, key: SigningKey, today: date) -> Self:
-        """Make and sign the entry of the node that this key belongs to.
-
-        Raises:
-            InviteError: the invite is damaged, or leads to a run.
-            MalformedError: the invite leads to another node, or a field is outside its bounds.
-        """
+        """Make and sign the entry of the node that this key belongs to. Raises InviteError if the invite is damaged,
+        and MalformedError if it does not lead to this node alone, or a field is outside its bounds."""
         try:
             entry = cls(author=key.peer_id, invite=invite, operator=operator, until=until.isoformat()).signed(key)
         except ValidationError as error:
@@ -70,15 +66,11 @@ class NodeEntry(SignedRecord):
         """The addresses of the node."""
         return Invite.parse(self.invite).addresses
 
-    @property
-    def ends(self) -> date:
-        return date.fromisoformat(self.until)
-
     def check(self, today: date) -> Self:
         """Returns itself; raises InviteError or MalformedError unless the node itself has signed the entry and the
         entry is valid today."""
         self.check_signature()
-        left = (self.ends - today).days
+        left = (date.fromisoformat(self.until) - today).days
         if left < 0:
             raise MalformedError("it is not valid any more", f"its last day was {self.until}")
         if left > LONGEST_DAYS:
@@ -131,27 +123,22 @@ def shipped_list() -> Path:
 
 
 def read_nodes(path: Path, today: date) -> list[Listed]:
-    """Read and check every entry of a file.
-
-    Raises:
-        InviteError: there is no such file, or the file as a whole is no list of nodes.
-    """
+    """Read and check every entry of a file. Raises InviteError if there is no such file, or the file as a whole is no
+    list of nodes."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _unusable(path, error.strerror or str(error)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise _unusable(path, f"it has more than {MAX_FILE_BYTES} bytes")
-    try:
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
         fields = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # a decoding error is a ValueError
-        raise _unusable(path, str(error)[:200]) from None
-    rows = fields.pop("node", [])
-    if fields:
-        raise _unusable(path, f"it has an unknown key: {next(iter(fields))!r}")
-    if not isinstance(rows, list) or len(rows) > MAX_NODES:
-        raise _unusable(path, f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
+        rows = fields.pop("node", [])
+        if fields:
+            raise ValueError(f"it has an unknown key: {next(iter(fields))!r}")
+        if not isinstance(rows, list) or len(rows) > MAX_NODES:
+            raise ValueError(f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
+    except (OSError, ValueError, RecursionError) as error:  # errors of decoding and of TOML are ValueErrors
+        why = (isinstance(error, OSError) and error.strerror) or str(error)[:200]
+        raise InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md") from None
     listed: list[Listed] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
@@ -167,12 +154,8 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
 
 
 def node_of(invite: str) -> PeerId:
-    """The node that a bootstrap node's invite leads to.
-
-    Raises:
-        InviteError: the text is no invite, or is damaged.
-        MalformedError: it leads to a run, to several peers, or to a peer behind a relay.
-    """
+    """The node that a bootstrap node's invite leads to. Raises InviteError if the text is no invite, or is damaged, and
+    MalformedError if it leads to a run, to several peers, or to a peer behind a relay."""
     parsed = Invite.parse(invite)
     if parsed.run is not None:
         raise MalformedError("the invite leads to a run", "this list holds bootstrap nodes only")
@@ -204,7 +187,3 @@ def _malformed(error: ValidationError) -> MalformedError:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the entry"
     return MalformedError(f"{where[:40]!r} is wrong", first["msg"])
-
-
-def _unusable(path: Path, why: str) -> InviteError:
-    return InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md")

@@ -18,18 +18,9 @@ from p2ptrain.run import PeerId, short_peer
 from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, Paper, TooManyError, commitment, read_paper
 from p2ptrain.run.certificate import Order
 from p2ptrain.run.record import kind_of
-from p2ptrain.swarm.introduction import (
-    GIVE,
-    MAX_ORDER,
-    PAPERS,
-    SUMMARY_BYTES,
-    GivenPaper,
-    PapersRequest,
-    PaperTaken,
-    Secret,
-)
+from p2ptrain.swarm.introduction import GIVE, MAX_ORDER, PAPERS, GivenPaper, PapersRequest, PaperTaken, Secret
 from p2ptrain.swarm.node import ControlError
-from p2ptrain.swarm.presence import monotonic
+from p2ptrain.swarm.presence import SUMMARY_BYTES, monotonic
 from p2ptrain.swarm.rpc import RateLimit, Refused, Rpc, RpcError
 from p2ptrain.swarm.seal import Seal, UnknownEpochError
 
@@ -48,21 +39,19 @@ Save = Callable[[tuple[bytes, ...], tuple[bytes, ...]], None]
 
 
 class Papers:
-    """The papers that this peer knows. Use it on the network thread only.
-
-    Args:
-        me: this peer.
-        access: the run's rules, and the papers that are known so far.
-        learned: called with each new paper.
-    """
+    """The papers that this peer, `me`, knows; those known so far are in `access`. `learned` is called with each new
+    one. Use it on the network thread only."""
 
     def __init__(self, me: PeerId, access: Access, learned: Callable[[Paper], None]) -> None:
         self.access, self._learned = access, learned
-        self._seal = Seal(access.run, me)
-        self._rpc: Rpc
+        self.sealing = Seal(access.run, me)
+        """It has no key while this peer does not know the run's first secret."""
         self._save: Save | None = None
         self._unsaved = False
-        self._publish: Callable[[bytes], Awaitable[None]] | None = None
+        self.rpc: Rpc
+        """Asks other peers; the door sets it once the node runs."""
+        self.publish: Callable[[bytes], Awaitable[None]] | None = None
+        """Sends to all peers of the run."""
         self._differs: dict[PeerId, tuple[float, float]] = {}
         """Peers whose summary differs: when to ask them, and the delay in seconds after that."""
         self._pulling: set[PeerId] = set()
@@ -70,22 +59,10 @@ class Papers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._use_newest_key()
 
-    def ask_with(self, rpc: Rpc) -> None:
-        """Hand over the calls with which other peers are asked."""
-        self._rpc = rpc
-
-    def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        """Hand over the function that sends to all peers of the run."""
-        self._publish = publish
-
     def remember_with(self, boot: int, save: Save) -> None:
-        """Keep on disk what is learned from now on. Call this before anything is sent to all peers of the run.
-
-        Args:
-            boot: a number that is larger at each start of this peer.
-            save: writes the encoded papers and the secrets to disk.
-        """
-        self._seal.boot, self._save, self._unsaved = boot, save, True
+        """Keep on disk what is learned from now on: `save` writes the encoded papers and the secrets. Call this before
+        anything is sent to all peers of the run. `boot` is a number that is larger at each start of this peer."""
+        self.sealing.boot, self._save, self._unsaved = boot, save, True
         self._use_newest_key()
 
     def save(self) -> None:
@@ -100,7 +77,6 @@ class Papers:
         """Take in a paper that another peer has brought.
 
         Args:
-            paper: a certificate or an order.
             tell: send the paper to everybody if it is new.
             secret: the secret of the order, if the peer has brought it, too.
 
@@ -121,15 +97,15 @@ class Papers:
         self._spawn(self._pass_on(paper if tell and is_new else None))
 
     async def _pass_on(self, paper: Paper | None) -> None:
-        if paper is not None and self._publish is not None:
+        if paper is not None and self.publish is not None:
             with contextlib.suppress(OSError, ControlError, asyncio.IncompleteReadError):
-                await self._publish(paper.encoded)  # with the former key: others do not have a newer one yet
+                await self.publish(paper.encoded)  # with the former key: others do not have a newer one yet
         self._use_newest_key()
 
     def _use_newest_key(self) -> None:
         epoch = self.access.epoch()
         if epoch is not None:
-            self._seal.use(epoch, monotonic())
+            self.sealing.use(epoch, monotonic())
 
     @property
     def summary(self) -> bytes:
@@ -158,15 +134,12 @@ class Papers:
             self._pulling.discard(peer)
 
     async def pull(self, peer: PeerId) -> None:
-        """Ask a peer for all its papers and learn them.
-
-        Raises:
-            RpcError: the peer does not answer, or its answer is malformed.
-        """
+        """Ask a peer for all its papers and learn them. Raises RpcError if the peer does not answer, or its answer is
+        malformed."""
         count = 0
         try:
             async with asyncio.timeout(PULL_SECONDS):
-                frames = self._rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run), MAX_ORDER)
+                frames = self.rpc.stream(peer, PAPERS, PapersRequest(run=self.access.run), MAX_ORDER)
                 async with contextlib.aclosing(frames):
                     async for frame in frames:
                         count += 1
@@ -192,21 +165,13 @@ class Papers:
         """Yields all orders, then all secrets, then all certificates, as they were when the answer began. An order that
         comes meanwhile may revoke the asking peer, which must not get the secret of that order."""
         if request.run == self.access.run:
-            orders, secrets, certificates = self.access.orders, self.access.secrets, self.access.certificates
-            for order in orders:
-                yield order.encoded
-            for secret in secrets:
-                yield Secret(value=secret).encoded
-            for certificate in certificates:
-                yield certificate.encoded
+            secrets = [Secret(value=secret) for secret in self.access.secrets]
+            for record in (*self.access.orders, *secrets, *self.access.certificates):
+                yield record.encoded
 
     async def given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
-        """Take a paper that a member brings, and answer when it is on disk.
-
-        Raises:
-            Refused: the paper is for another run, the member brings too many, or the disk is full.
-            MalformedError: the paper is not valid.
-        """
+        """Take a paper that a member brings, and answer when it is on disk. Raises MalformedError if the paper is not
+        valid, and Refused if it is for another run, the member brings too many, or the disk is full."""
         if request.run != self.access.run:
             raise Refused("the paper belongs to another run")
         if not self._given.allows(peer):
@@ -219,25 +184,17 @@ class Papers:
         return PaperTaken()
 
     async def give(self, peer: PeerId, paper: Paper, secret: bytes = b"") -> None:
-        """Bring a paper to a member, which passes it on.
-
-        Raises:
-            RpcError: the member does not take it.
-        """
+        """Bring a paper to a member, which passes it on. Raises RpcError if the member does not take it."""
         given = GivenPaper(run=self.access.run, paper=paper.encoded, secret=secret)
-        await self._rpc.call(peer, GIVE, given, PaperTaken)
+        await self.rpc.call(peer, GIVE, given, PaperTaken)
 
     # Gossip ----------------------------------------------------------------------------------------------------------
-
-    def seal(self, topic: str, message: bytes) -> bytes | None:
-        """The sealed message; None while this peer does not know the run's first secret."""
-        return self._seal.seal(topic, message) if self._seal.is_ready else None
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
         """The message that `origin` has sealed; raises MalformedError. If the key is unknown, `origin` is asked for
         it."""
         try:
-            return self._seal.open(topic, origin, data, monotonic())
+            return self.sealing.open(topic, origin, data, monotonic())
         except UnknownEpochError:
             self.compare(origin, b"")
             raise

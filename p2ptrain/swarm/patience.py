@@ -1,9 +1,10 @@
-"""Asks several peers at the same time without waiting for the slowest, which may be slow on purpose."""
+"""Waiting for other peers: several are asked at the same time without waiting for the slowest, which may be slow on
+purpose; and what several callers want of one peer is done once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from p2ptrain.run import PeerId, short_peer
@@ -12,6 +13,27 @@ GRACE_SECONDS = 3.0
 """Seconds that the other peers still get after one peer has answered."""
 
 Answer = TypeVar("Answer")
+
+
+class Shared:
+    """Work for a peer that several callers may want at the same time; it is done once for all of them."""
+
+    def __init__(self) -> None:
+        self._running: dict[PeerId, asyncio.Task[None]] = {}
+
+    async def join(self, peer: PeerId, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait for the work that runs for this peer, or begin it. It goes on if a caller is cancelled. Raises what the
+        work raises."""
+        task = self._running.get(peer)
+        if task is None:
+            task = self._running[peer] = asyncio.create_task(work())
+            task.add_done_callback(lambda done: self._end(peer, done))
+        await asyncio.shield(task)
+
+    def _end(self, peer: PeerId, done: asyncio.Task[None]) -> None:
+        del self._running[peer]
+        if not done.cancelled():
+            done.exception()  # asyncio complains if nobody reads it, and the callers may have been cancelled
 
 
 async def ask_all(

@@ -8,7 +8,6 @@ where it lives for a minute. There newcomers and observers read who takes part.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -19,7 +18,9 @@ from p2ptrain.run.record import Count, DigestField, Name, Number, Record, Signed
 HEARTBEAT_SECONDS = 2.0
 GONE_AFTER = 6.0
 STALLED_AFTER = 3.0
-MAX_NEWS_BYTES = 40 * 1024
+MAX_NEWS_BYTES, SUMMARY_BYTES = 40 * 1024, 8
+monotonic = time.monotonic
+"""The clock, in seconds, for who is alive and for all waiting."""
 
 Phase = Literal["starting", "joining", "ready", "training", "paused", "complete", "halted", "leaving"]
 """ready: the model is loaded, and the peer waits for others. paused: the volunteer's hours are over, or others need the
@@ -85,14 +86,8 @@ class Heartbeat(Record):
 
     presence: Presence
     news: Annotated[bytes, Field(max_length=MAX_NEWS_BYTES)]
-    papers: Annotated[bytes, Field(max_length=8)] = Field(b"", exclude_if=lambda papers: not papers)
+    papers: Annotated[bytes, Field(max_length=SUMMARY_BYTES)] = Field(b"", exclude_if=lambda papers: not papers)
     """In a private run: the door's summary of what it knows about the members."""
-
-
-@dataclass(slots=True)
-class _Seen:
-    presence: Presence
-    at: float
 
 
 class PeerTable:
@@ -100,16 +95,16 @@ class PeerTable:
     function."""
 
     def __init__(self, now: float) -> None:
-        self._seen: dict[PeerId, _Seen] = {}
+        self._seen: dict[PeerId, tuple[Presence, float]] = {}
+        """The newest presence of each peer, and when it was heard."""
         self._looked = now
 
     def hear(self, presence: Presence, now: float) -> None:
         """Take in a presence; it is dropped if a newer one of the same session is known."""
         peer = presence.author
-        known = self._seen.get(peer)
-        if known and known.presence.session == presence.session and known.presence.beat >= presence.beat:
-            return
-        self._seen[peer] = _Seen(presence, now)
+        known, _ = self._seen.get(peer, (None, now))
+        if known is None or known.session != presence.session or known.beat < presence.beat:
+            self._seen[peer] = presence, now
 
     def look(self, now: float) -> bool:
         """Call this often. True if this process itself was stopped for a while; then the others do not count as
@@ -118,20 +113,11 @@ class PeerTable:
         self._looked = now
         if gap < STALLED_AFTER:
             return False
-        for seen in self._seen.values():
-            seen.at += gap
+        self._seen = {peer: (presence, heard + gap) for peer, (presence, heard) in self._seen.items()}
         return True
 
     def live(self, now: float) -> dict[PeerId, Presence]:
         """The peers that have been heard within the last 6 s and have not left."""
-        self._seen = {peer: seen for peer, seen in self._seen.items() if now - seen.at < 10 * GONE_AFTER}
-        return {
-            peer: seen.presence
-            for peer, seen in self._seen.items()
-            if now - seen.at < GONE_AFTER and seen.presence.phase != "leaving"
-        }
-
-
-def monotonic() -> float:
-    """The clock, in seconds, for who is alive and for all waiting."""
-    return time.monotonic()
+        self._seen = {peer: seen for peer, seen in self._seen.items() if now - seen[1] < 10 * GONE_AFTER}
+        recent = {peer: presence for peer, (presence, heard) in self._seen.items() if now - heard < GONE_AFTER}
+        return {peer: presence for peer, presence in recent.items() if presence.phase != "leaving"}

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from p2ptrain.errors import AccessError, MalformedError, NetworkError
@@ -20,19 +20,10 @@ from p2ptrain.run import Digest, Genesis, PeerId, short_peer, spec_from_canonica
 from p2ptrain.run.access import REVOKED, STRANGER, Access, Paper, read_paper
 from p2ptrain.run.certificate import Certificate, Order
 from p2ptrain.swarm.door import Door
-from p2ptrain.swarm.introduction import (
-    GIVE,
-    INTRODUCE,
-    PAPERS,
-    GivenPaper,
-    Introduction,
-    PapersRequest,
-    PaperTaken,
-    Welcome,
-)
+from p2ptrain.swarm.introduction import GIVE, INTRODUCE, PAPERS, GivenPaper, Introduction, PapersRequest, Welcome
 from p2ptrain.swarm.node import ControlError, Node
 from p2ptrain.swarm.papers import Papers
-from p2ptrain.swarm.patience import ask_all
+from p2ptrain.swarm.patience import Shared, ask_all
 from p2ptrain.swarm.presence import monotonic
 from p2ptrain.swarm.rpc import IDLE_TIMEOUT, RateLimit, Refused, Rpc, RpcError
 
@@ -64,7 +55,6 @@ class PrivateDoor(Door):
     """See `Door`. The caller that makes the `Swarm` makes this, too; it is used on the network thread only.
 
     Args:
-        me: this peer.
         own: what this peer shows to others; None for a founder, who lets nobody in before `establish`.
         access: what this peer knows about the members; None for a newcomer, who gets it from the first member.
     """
@@ -78,7 +68,7 @@ class PrivateDoor(Door):
         self._rpc: Rpc | None = None
         self._met: set[PeerId] = set()
         """The peers to which this peer has introduced itself."""
-        self._meeting: dict[PeerId, asyncio.Task[None]] = {}
+        self._meeting = Shared()
         self._passing: OrderedDict[PeerId, Certificate] = OrderedDict()
         self._helpers: set[PeerId] = set()
         """Bootstrap nodes outside of the run: they relay and dial back, and learn nothing about the run."""
@@ -95,7 +85,7 @@ class PrivateDoor(Door):
     def _begin(self, access: Access) -> None:
         self._papers = Papers(self._me, access, self._learned)
         if self._rpc is not None:
-            self._papers.ask_with(self._rpc)
+            self._papers.rpc = self._rpc
 
     @property
     def has_begun(self) -> bool:
@@ -147,10 +137,10 @@ class PrivateDoor(Door):
         self._node, self._rpc = node, rpc
         self._met, self._helpers = set(), set()  # left from an earlier attempt at other addresses
         if self.has_begun:
-            self.papers.ask_with(rpc)
-        await rpc.serve(INTRODUCE, Introduction, self._introduced, versioned=False, open_to_all=True)
-        await rpc.serve_stream(PAPERS, PapersRequest, self._tell_papers)
-        await rpc.serve(GIVE, GivenPaper, self._given)
+            self.papers.rpc = rpc
+        await rpc.serve(INTRODUCE, Introduction, self._introduced, open_to_all=True)
+        await rpc.serve_stream(PAPERS, PapersRequest, lambda _peer, request: self.papers.answer(request))
+        await rpc.serve(GIVE, GivenPaper, lambda peer, request: self.papers.given(peer, request))
 
     async def _introduced(self, peer: PeerId, request: Introduction) -> Welcome:
         if not self._each.allows(peer) or (self.refusal(peer) and not self._total.allows("")):
@@ -167,22 +157,19 @@ class PrivateDoor(Door):
         own, yours = self.certificate, self.access.certificate_of(peer, time.time())
         if yours is not None and yours.encoded == request.certificate:
             yours = None
-        founding = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
+        genesis, spec = (self.access.genesis.encoded, self.access.spec.canonical()) if request.new else (b"", b"")
         return Welcome(
             certificate=own.encoded if own else b"",
             passing=self._is_passing,
-            genesis=founding[0],
-            spec=founding[1],
+            genesis=genesis,
+            spec=spec,
             summary=self.summary,
             yours=yours.encoded if yours else b"",
         )
 
     def _judge(self, peer: PeerId, shown: bytes, passing: bool, tell: bool) -> str:
         """Why a peer is not let in with the certificate that it shows; empty if it is let in, and then remembered.
-
-        Raises:
-            MalformedError: it is no certificate, or the certificate of another peer.
-        """
+        Raises MalformedError if it is no certificate, or the certificate of another peer."""
         if shown:
             certificate = Certificate.decode(shown)
             if certificate.peer != peer:
@@ -218,13 +205,12 @@ class PrivateDoor(Door):
             if not isinstance(failure, RpcError | TimeoutError):
                 raise failure
             if isinstance(failure, NotLetIn):
-                if not self._may_be_wrong:
+                # A peer that is in the run is shut out only by an owner's order, or by the end of its certificate. The
+                # word of one member is not enough.
+                if not self.has_begun or self._is_passing or self.refusal(self._me):
                     raise not_let_in(failure.detail)
-                log.warning(
-                    "%s does not let this peer in, but shows no owner's order as a proof: %s",
-                    short_peer(failure.peer),
-                    failure.detail,
-                )
+                member, why = short_peer(failure.peer), failure.detail
+                log.warning("%s does not let this peer in, but shows no owner's order as a proof: %s", member, why)
         if not self.has_begun:
             raise NetworkError(
                 "no member of the run answers",
@@ -232,25 +218,10 @@ class PrivateDoor(Door):
                 "check that a peer of the run is running and reachable, or ask for a newer invite",
             )
 
-    @property
-    def _may_be_wrong(self) -> bool:
-        """Whether a member that refuses this peer may be wrong. Only an owner's order, or the end of its certificate,
-        shuts out a peer that is in the run; the word of one member is not enough."""
-        return self.has_begun and not self._is_passing and not self.refusal(self._me)
-
     async def meet(self, peer: PeerId, again: bool = False) -> None:
         if peer in self._met and not again and not self.refusal(peer):
             return
-        meeting = self._meeting.get(peer)
-        if meeting is None:
-            meeting = self._meeting[peer] = asyncio.create_task(self._introduce(peer))
-            meeting.add_done_callback(lambda done: self._have_met(peer, done))
-        await asyncio.shield(meeting)
-
-    def _have_met(self, peer: PeerId, done: asyncio.Task[None]) -> None:
-        del self._meeting[peer]
-        if not done.cancelled():
-            done.exception()  # asyncio complains if nobody reads it, and the caller may have been cancelled
+        await self._meeting.join(peer, lambda: self._introduce(peer))
 
     async def _introduce(self, peer: PeerId) -> None:
         if self._own is None or self.expelled is not None:
@@ -258,13 +229,10 @@ class PrivateDoor(Door):
         assert self._rpc is not None  # `attach` comes before this peer meets others
         own = self.certificate
         request = Introduction(
-            run=self._own.run,
-            certificate=own.encoded if own else b"",
-            passing=self._is_passing,
-            new=not self.has_begun,
+            run=self._own.run, certificate=own.encoded if own else b"", passing=self._is_passing, new=not self.has_begun
         )
         try:
-            answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, versioned=False, of_member=False, tries=3)
+            answer = await self._rpc.call(peer, INTRODUCE, request, Welcome, of_member=False, tries=3)
         except RpcError as error:
             if error.reason == "unknown method":
                 self._helpers.add(peer)
@@ -322,13 +290,13 @@ class PrivateDoor(Door):
         self.papers.learn(read_paper(data), tell=False)
 
     def seal(self, topic: str, message: bytes) -> bytes | None:
-        return self.papers.seal(topic, message)
+        return self.papers.sealing.seal(topic, message)
 
     def unseal(self, topic: str, origin: PeerId, data: bytes) -> bytes:
         return self.papers.unseal(topic, origin, data)
 
     def publish_with(self, publish: Callable[[bytes], Awaitable[None]]) -> None:
-        self.papers.publish_with(publish)
+        self.papers.publish = publish
 
     @property
     def summary(self) -> bytes:
@@ -340,12 +308,6 @@ class PrivateDoor(Door):
     def save(self) -> None:
         if self.has_begun:
             self.papers.save()
-
-    def _tell_papers(self, _peer: PeerId, request: PapersRequest) -> AsyncGenerator[bytes, None]:
-        return self.papers.answer(request)
-
-    async def _given(self, peer: PeerId, request: GivenPaper) -> PaperTaken:
-        return await self.papers.given(peer, request)
 
     # Keeping it shut -------------------------------------------------------------------------------------------------
 
@@ -375,11 +337,7 @@ class PrivateDoor(Door):
 
 def not_let_in(refusal: str) -> AccessError:
     """The error that a peer which is not let in shows to its user."""
-    for_good = refusal.startswith(REVOKED)
-    return AccessError(
-        "the members of this private run do not let this peer in",
-        refusal,
-        "only an owner can let you in again: under another identity, with a new invite"
-        if for_good
-        else "ask an owner of the run for a new invite",
-    )
+    way_back = "ask an owner of the run for a new invite"
+    if refusal.startswith(REVOKED):
+        way_back = "only an owner can let you in again: under another identity, with a new invite"
+    return AccessError("the members of this private run do not let this peer in", refusal, way_back)

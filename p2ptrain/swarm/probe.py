@@ -134,10 +134,6 @@ class Quota:
             self._free += 1
 
 
-async def _at_once(_count: int) -> None:
-    """Waits for nothing: there is no limit for sending."""
-
-
 class Probes:
     """Answers the three calls."""
 
@@ -146,8 +142,8 @@ class Probes:
         self._dial_quota = Quota(RateLimit(1 / 10, 8), RateLimit(10, 60), at_once=16)  # every newcomer asks once
         self._down_quota = Quota(RateLimit(1 / 60, 2), RateLimit(1 / 60, 4), at_once=1)  # 70 kB/s in the long run
         self._up_quota = Quota(RateLimit(1 / 30, 3), RateLimit(1 / 5, 6), at_once=2)
-        self.pace: Callable[[int], Awaitable[None]] = _at_once
-        """Waits until this many bytes may be sent, by the volunteer's limit for sending, if there is one."""
+        self.pace: Callable[[int], Awaitable[None]] | None = None
+        """Waits until this many bytes may be sent, by the volunteer's limit for sending; None if there is no limit."""
 
     async def serve(self, rpc: Rpc) -> None:
         await rpc.serve(DIAL_BACK, DialBack, self._dial_back)
@@ -169,7 +165,8 @@ class Probes:
             noise = memoryview(os.urandom(FRAME_BYTES))  # random bytes, so that a link that compresses gains nothing
             for start in range(0, request.size, FRAME_BYTES):
                 part = noise[: min(FRAME_BYTES, request.size - start)]
-                await self.pace(len(part))
+                if self.pace is not None:
+                    await self.pace(len(part))
                 yield part
 
     async def _take(self, peer: PeerId, request: TakeThis) -> Taken:
@@ -179,8 +176,8 @@ class Probes:
     async def _ip_of(self, peer: PeerId) -> str:
         """The IP that the peer's own connection comes from. A connection through a tunnel seems to come from this
         machine, and does not count."""
-        for address in await self._node.remote_addresses(peer):
-            ip = direct_ip(address)
+        for other, address in await self._node.connections():
+            ip = direct_ip(address) if other == peer else None
             if ip is not None and (self._config.local or not ipaddress.ip_address(ip).is_loopback):
                 return ip
         raise Refused("you are connected through a relay, so this peer can't see your own address")
@@ -190,11 +187,8 @@ class Probes:
 
 
 async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> DialBackAnswer:
-    """Ask a peer to dial this one at up to four ports. Ports that no peer dials for others are left out.
-
-    Raises:
-        RpcError: the peer did not, or its answer names ports that were not asked for.
-    """
+    """Ask a peer to dial this one at up to four ports. Ports that no peer dials for others are left out. Raises
+    RpcError if the peer does not do it, or its answer names ports that were not asked for."""
     ports = tuple(port for port in dict.fromkeys(ports) if is_dialled(port))[:PORTS_PER_CALL]
     request = DialBack(ports=ports)  # `of_member=False` below: a relay belongs to no run
     answer = await rpc.call(peer, DIAL_BACK, request, DialBackAnswer, 2 * KNOCK_SECONDS, of_member=False)
@@ -204,11 +198,8 @@ async def ask_to_dial_back(rpc: Rpc, peer: PeerId, ports: tuple[int, ...]) -> Di
 
 
 async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECONDS) -> float:
-    """Bytes per second from a peer, measured over 4 MiB or `seconds`, whichever ends first.
-
-    Raises:
-        RpcError: the peer sends nothing, or more than it was asked for.
-    """
+    """Bytes per second from a peer, measured over 4 MiB or `seconds`, whichever ends first. Raises RpcError if the peer
+    sends nothing, or more than it was asked for."""
     came, began, first, last = 0, time.monotonic(), 0, 0.0
     async with contextlib.aclosing(rpc.stream(peer, PROBE_DOWN, SendMe(size=DOWN_BYTES), FRAME_BYTES)) as frames:
         async for frame in frames:
@@ -227,10 +218,7 @@ async def measure_down(rpc: Rpc, peer: PeerId, seconds: float = MEASURING_SECOND
 
 async def measure_up(rpc: Rpc, peer: PeerId, round_trip: float) -> float:
     """Bytes per second to a peer, measured over 512 KiB. `round_trip` is the latency in seconds, which does not count.
-
-    Raises:
-        RpcError: the peer does not take them.
-    """
+    Raises RpcError if the peer does not take them."""
     request = TakeThis(data=os.urandom(UP_BYTES))
     began = time.monotonic()
     taken = await rpc.call(peer, PROBE_UP, request, Taken)

@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Protocol
 
@@ -46,34 +46,17 @@ StreamHandler = Callable[[PeerId, asyncio.StreamReader, asyncio.StreamWriter], A
 
 
 class Streams(Protocol):
-    """What relays and tunnels need of the node that they belong to; `Node` gives it."""
+    """What relays and tunnels need of the node that they belong to. It is a `Node`, which says what each of these does;
+    `open_stream` raises RuntimeError if there is no stream."""
 
-    @property
-    def sent(self) -> Counter[str]:
-        """Bytes that this node has sent, by what they were for."""
+    sent: Counter[str]
+    relays: dict[PeerId, list[str]]
+    book: AddressBook
 
-    @property
-    def relays(self) -> Mapping[PeerId, Sequence[str]]:
-        """The relays that this node has chosen, and their addresses."""
-
-    @property
-    def book(self) -> AddressBook:
-        """The addresses of peers that p2pd does not find by itself."""
-
-    async def own_place(self) -> tuple[str, int]:
-        """The host and the port at which this process reaches its own p2pd."""
-
-    async def connected(self) -> set[PeerId]:
-        """The peers that this node has a connection with."""
-
-    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Open a connection if there is none; raises NetworkError."""
-
-    async def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Call `handler` for each stream that another peer opens with this protocol name."""
-
-    def open_stream(self, peer: PeerId, protocol: str) -> AbstractAsyncContextManager[Stream]:
-        """A stream to a peer; raises RuntimeError if the peer can't be reached or does not speak this protocol."""
+    async def own_place(self) -> tuple[str, int]: ...
+    async def connected(self) -> set[PeerId]: ...
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None: ...
+    def open_stream(self, peer: PeerId, protocol: str) -> AbstractAsyncContextManager[Stream]: ...
 
 
 class RelayRequest(Record):
@@ -106,10 +89,8 @@ class Relay:
         self.tunnels = 0
         """Tunnels that are open now."""
 
-    async def start(self) -> None:
-        await self._streams.handle(RELAY, self._serve)
-
-    async def _serve(self, caller: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, caller: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the caller's `RELAY` stream, and carries the tunnel for as long as it lasts."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 request = RelayRequest.decode(await _receive(reader, RelayRequest.max_bytes))
@@ -158,9 +139,6 @@ class Tunnels:
         self._arrived = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        await self._streams.handle(TUNNEL, self._arrive)
-
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -168,10 +146,7 @@ class Tunnels:
 
     async def open(self, relay: PeerId, peer: PeerId) -> str:
         """Open a tunnel to `peer`; returns the loopback multiaddr at which p2pd can dial it, once and within seconds.
-
-        Raises:
-            NetworkError: the relay does not lead to that peer.
-        """
+        Raises NetworkError if the relay does not lead to that peer."""
         place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._keep(relay, peer, place))
         self._tasks.add(task)
@@ -209,7 +184,8 @@ class Tunnels:
             await asyncio.sleep(NOTICE_SECONDS / 20)
         return True
 
-    async def _arrive(self, relay: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def arrive(self, relay: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Leads a relay's `TUNNEL` stream to this peer's own p2pd."""
         if not self._is_from_relay(relay) or self._arrived >= INCOMING:
             return
         self._arrived += 1
@@ -253,11 +229,8 @@ async def _one_visitor(place: asyncio.Future[str]) -> AsyncIterator[Stream]:
 
 
 async def carry(one: Stream, other: Stream, seconds: float | None = None, limit: int | None = None) -> int:
-    """Copy bytes between two streams, both ways, until one ends or a limit is reached.
-
-    Returns:
-        The number of bytes copied, both directions together.
-    """
+    """Copy bytes between two streams, both ways, until one ends or a limit is reached: `seconds`, or `limit` bytes of
+    both directions together. Returns how many bytes were copied."""
     carried = 0
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

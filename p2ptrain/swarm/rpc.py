@@ -42,6 +42,8 @@ LEAVING_BYTES = 64 * 1024
 """At most this much of a refused request is read while waiting."""
 RATE, BURST = 200.0, 400.0
 """Calls that one peer may make: per second in the long run, and at once."""
+UNVERSIONED = frozenset({"hello", "introduce"})
+"""Calls that peers of all versions understand, so their names on the wire do not contain the protocol version."""
 
 _DATA, _ERROR, _END = 0, 1, 2
 
@@ -65,13 +67,8 @@ class Refused(Exception):
 
 
 class RateLimit:
-    """Limits how often each peer may call, by a bucket for each that refills with time.
-
-    Args:
-        rate: calls per second in the long run.
-        burst: calls at once, after a long rest.
-        peers: how many peers are remembered; those that called longest ago are forgotten first.
-    """
+    """Limits how often each peer may call, by a bucket for each that refills with time: `rate` calls per second in the
+    long run, `burst` calls at once after a long rest. The last `peers` that have called are remembered."""
 
     def __init__(self, rate: float, burst: float, peers: int = 4096) -> None:
         self._rate, self._burst, self._peers = rate, burst, peers
@@ -130,30 +127,25 @@ class Rpc:
         method: str,
         request_type: type[Request],
         handler: Callable[[PeerId, Request], Awaitable[Record]],
-        versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
         """Answer each call of `method` with one record.
 
         Args:
-            method: the name of the call.
-            request_type: the record that a caller sends.
             handler: gets the caller and its request, returns the answer; may raise Refused.
-            versioned: whether the protocol version is part of the name on the wire.
             open_to_all: whether peers that the gate refuses get an answer, too.
         """
 
         async def answer(peer: PeerId, request: Request) -> AsyncGenerator[Buffer, None]:
             yield (await handler(peer, request)).encoded
 
-        await self.serve_stream(method, request_type, answer, versioned, open_to_all)
+        await self.serve_stream(method, request_type, answer, open_to_all)
 
     async def serve_stream(
         self,
         method: str,
         request_type: type[Request],
         handler: Callable[[PeerId, Request], AsyncGenerator[Buffer, None]],
-        versioned: bool = True,
         open_to_all: bool = False,
     ) -> None:
         """Answer each call of `method` with any number of frames of at most `MAX_FRAME_BYTES`; see `serve`.
@@ -186,7 +178,7 @@ class Rpc:
                     await self._write(writer, method, _DATA, frame)
             await self._write(writer, method, _END, b"")
 
-        await self._node.handle(_protocol(method, versioned), handle)
+        await self._node.handle(_protocol(method), handle)
 
     async def _write(self, writer: asyncio.StreamWriter, method: str, kind: int, frame: Buffer) -> None:
         header = bytes([kind]) + len(frame).to_bytes(4, "big")
@@ -219,7 +211,6 @@ class Rpc:
         request: Record,
         response_type: type[Response],
         timeout: float = IDLE_TIMEOUT,
-        versioned: bool = True,
         of_member: bool = True,
         tries: int = 1,
     ) -> Response:
@@ -227,7 +218,6 @@ class Rpc:
 
         Args:
             timeout: seconds for each try.
-            versioned: whether the protocol version is part of the name on the wire.
             of_member: ask the gate first, which introduces this peer and makes sure that both belong to the run.
             tries: how often to ask if the call breaks off; more than 1 only where asking twice does no harm.
 
@@ -236,7 +226,7 @@ class Rpc:
         """
 
         async def first_frame() -> bytes:
-            frames = self.stream(peer, method, request, response_type.max_bytes, versioned, of_member)
+            frames = self.stream(peer, method, request, response_type.max_bytes, of_member)
             async with contextlib.aclosing(frames):
                 async for frame in frames:
                     return frame
@@ -256,25 +246,15 @@ class Rpc:
                 log.info("%s; asking again", error)
 
     async def stream(
-        self,
-        peer: PeerId,
-        method: str,
-        request: Record,
-        max_frame: int = MAX_FRAME_BYTES,
-        versioned: bool = True,
-        of_member: bool = True,
+        self, peer: PeerId, method: str, request: Record, max_frame: int = MAX_FRAME_BYTES, of_member: bool = True
     ) -> AsyncGenerator[bytes, None]:
         """Call a method that answers with frames of at most `max_frame` bytes. Leave the iterator early to end the
-        call.
-
-        Raises:
-            RpcError: the call was refused, or ended before all frames had come.
-        """
+        call. Raises RpcError if the call was refused, or ended before all frames had come."""
         if of_member:
             await self._gate.meet(peer)
         for again in (False, True):
             try:
-                async with contextlib.aclosing(self._ask(peer, method, request, max_frame, versioned)) as frames:
+                async with contextlib.aclosing(self._ask(peer, method, request, max_frame)) as frames:
                     async for frame in frames:
                         yield frame
                 return
@@ -283,11 +263,9 @@ class Rpc:
                     raise
                 await self._gate.meet(peer, again=True)  # the peer has forgotten this one, e.g. by a restart
 
-    async def _ask(
-        self, peer: PeerId, method: str, request: Record, max_frame: int, versioned: bool
-    ) -> AsyncGenerator[bytes, None]:
+    async def _ask(self, peer: PeerId, method: str, request: Record, max_frame: int) -> AsyncGenerator[bytes, None]:
         try:
-            opening = self._node.open_stream(peer, _protocol(method, versioned))
+            opening = self._node.open_stream(peer, _protocol(method))
             reader, writer = await asyncio.wait_for(opening.__aenter__(), OPEN_TIMEOUT)
         except TimeoutError:
             raise RpcError(peer, method, "timeout", "no connection") from None
@@ -319,8 +297,8 @@ class Rpc:
             await opening.__aexit__(None, None, None)
 
 
-def _protocol(method: str, versioned: bool) -> str:
-    return f"/p2ptrain/{PROTOCOL}/{method}" if versioned else f"/p2ptrain/{method}"
+def _protocol(method: str) -> str:
+    return f"/p2ptrain/{method}" if method in UNVERSIONED else f"/p2ptrain/{PROTOCOL}/{method}"
 
 
 async def _read_request(reader: asyncio.StreamReader, limit: int) -> bytes:

@@ -68,12 +68,7 @@ class Replays:
 
 
 class Seal:
-    """Seals the messages of this process, and opens those of others.
-
-    Args:
-        run: the run's id.
-        me: this peer.
-    """
+    """Seals the messages of this process, the peer `me` of a run, and opens those of others."""
 
     def __init__(self, run: bytes, me: PeerId) -> None:
         self._run, self._me, self._count = run, me, 0
@@ -85,11 +80,7 @@ class Seal:
         self._replays = Replays()
 
     def use(self, epoch: Epoch, now: float) -> None:
-        """Seal with this key from now on. Messages with the former key can still be opened for a minute.
-
-        Args:
-            now: monotonic seconds.
-        """
+        """Seal with this key from now on. Messages with the former key can still be opened for a minute."""
         if epoch.name == self._epoch:
             return
         if self._epoch:
@@ -97,13 +88,10 @@ class Seal:
         self._ends.pop(epoch.name, None)
         self._epoch, self._ciphers[epoch.name] = epoch.name, ChaCha20Poly1305(epoch.key)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether there is a key, so that `seal` can be used."""
-        return bool(self._epoch)
-
-    def seal(self, topic: str, message: bytes) -> bytes:
-        """The sealed message, for everybody who has the newest key. Call `use` first."""
+    def seal(self, topic: str, message: bytes) -> bytes | None:
+        """The sealed message, for everybody who has the newest key; None before the first `use`."""
+        if not self._epoch:
+            return None
         nonce = secrets.token_bytes(_NONCE)
         numbers = self.boot.to_bytes(_BOOT, "big") + self._count.to_bytes(_COUNT, "big")
         self._count += 1

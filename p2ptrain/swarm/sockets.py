@@ -26,18 +26,17 @@ class SocketFolder:
 
     @classmethod
     def make(cls) -> SocketFolder:
-        """Make a new folder, and remove those that dead processes have left.
-
-        Raises:
-            NetworkError: the folder can't be made.
-        """
+        """Make a new folder, and remove those that dead processes have left. Raises NetworkError if the folder can't be
+        made."""
         parent = Path(tempfile.gettempdir()) / f"p2ptrain-{os.getuid()}"
         try:
             parent.mkdir(mode=0o700, exist_ok=True)
             if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
                 raise PermissionError(f"{parent} belongs to another user or is open to others")
             with FileLock(parent / "lock"):  # so that nobody removes a new folder before it is locked
-                cls._sweep(parent)
+                for left in filter(Path.is_dir, parent.iterdir()):
+                    with contextlib.suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
+                        shutil.rmtree(left, ignore_errors=True)
                 path = parent / secrets.token_hex(4)
                 path.mkdir(mode=0o700)
                 lock = FileLock(path / "lock", blocking=False, thread_local=False)
@@ -47,12 +46,6 @@ class SocketFolder:
                 "can't make a folder for sockets", str(error), "set TMPDIR to a folder of your own"
             ) from None
         return cls(path, lock)
-
-    @staticmethod
-    def _sweep(parent: Path) -> None:
-        for path in filter(Path.is_dir, parent.iterdir()):
-            with contextlib.suppress(Timeout, OSError), FileLock(path / "lock", blocking=False):
-                shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the folder; call it once p2pd has ended."""

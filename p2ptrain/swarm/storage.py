@@ -33,11 +33,7 @@ class BoundedStorage(DHTLocalStorage):  # type: ignore[misc]  # hivemind is not 
     def __init__(
         self, before: DHTLocalStorage | None = None, admits: Callable[[PeerId], bool] = lambda peer: True
     ) -> None:
-        """
-        Args:
-            before: the storage that this one replaces; its records are taken over.
-            admits: says whether the presence of a peer may be kept.
-        """
+        """The records of `before` are taken over. `admits` says whether the presence of a peer may be kept."""
         super().__init__()
         self._admits = admits
         self._bytes, self._counted = 0, 0.0

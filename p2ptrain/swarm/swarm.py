@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import Field
 
 from p2ptrain.errors import AccessError, NetworkError, P2PTrainError, StorageError
-from p2ptrain.run import PROTOCOL, PeerId, Record, SigningKey
+from p2ptrain.run import PROTOCOL, PeerId, Record
 from p2ptrain.run.access import STRANGER
 from p2ptrain.run.record import Count, Number, Text
 from p2ptrain.swarm import clock
@@ -68,6 +68,7 @@ class Swarm:
 
     def __init__(self, identity: Identity, config: NodeConfig, door: Door) -> None:
         self.identity, self.config, self.door = identity, config, door
+        self.peer_id, self.key = identity.peer_id, identity.key
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop_forever, name="p2ptrain-network", daemon=True)
         self._closed = False
@@ -86,7 +87,6 @@ class Swarm:
 
         Args:
             identity: the key of this peer; `close` releases it.
-            config: how this machine takes part in the network.
             door: decides who may talk with this peer; None: everyone may.
 
         Raises:
@@ -106,20 +106,9 @@ class Swarm:
         atexit.register(swarm.close)
         return swarm
 
-    @property
-    def peer_id(self) -> PeerId:
-        return self.identity.peer_id
-
-    @property
-    def key(self) -> SigningKey:
-        return self.identity.key
-
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-        """Run a coroutine on the network thread and wait for its result.
-
-        Raises:
-            TimeoutError: it was not done after `timeout` seconds, and is cancelled.
-        """
+        """Run a coroutine on the network thread and wait for its result. After `timeout` seconds it is
+        cancelled, and TimeoutError is raised."""
         future = self.submit(work)
         try:
             return future.result(timeout)
@@ -192,7 +181,7 @@ class Swarm:
         self._to_close.push_async_callback(self.node.close)
         self.rpc = Rpc(self.node, self.door)
         await self.door.attach(self.node, self.rpc)
-        await self.rpc.serve("hello", Hello, self._hello, versioned=False)
+        await self.rpc.serve("hello", Hello, self._hello)
         self.probes = Probes(self.node, self.config)
         await self.probes.serve(self.rpc)
         first = await self.door.enter(set(by_peer(self.config.bootstrap)))
@@ -206,13 +195,7 @@ class Swarm:
         self._to_close.push_async_callback(self.directory.close)
         self.spawn(self.reach.keep())
         self.spawn(self.door.keep())
-        self.spawn(self._watch_daemon())
-
-    async def _watch_daemon(self) -> None:
-        reason = await self.node.ended()
-        raise NetworkError(
-            "the connection to the swarm is lost", reason, "start the peer again; it resumes where it stopped"
-        )
+        self.spawn(self.node.watch())
 
     async def _stop(self) -> None:
         with contextlib.suppress(StorageError):  # other parts report a full disk
@@ -224,17 +207,13 @@ class Swarm:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _hello(self, _peer: PeerId, _request: Hello) -> HelloAnswer:
-        return HelloAnswer(
-            software=f"p2ptrain {version()}",
-            oldest_protocol=PROTOCOL,
-            newest_protocol=PROTOCOL,
-            time=clock.swarm_time(),
-        )
+        software, now = f"p2ptrain {version()}", clock.swarm_time()
+        return HelloAnswer(software=software, oldest_protocol=PROTOCOL, newest_protocol=PROTOCOL, time=now)
 
     async def _ask_hello(self, peer: PeerId) -> tuple[HelloAnswer, float]:
         """A peer's answer to `Hello`, and this machine's time halfway between question and answer."""
         asked = time.time()
-        answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, versioned=False, tries=3)
+        answer = await self.rpc.call(peer, "hello", Hello(), HelloAnswer, tries=3)
         return answer, (asked + time.time()) / 2
 
     async def _greet(self, peers: set[PeerId]) -> None:
@@ -252,13 +231,9 @@ class Swarm:
                     "this run is private", "the invite holds no key", "ask an owner of the run for an invite for you"
                 )
             foreign = isinstance(failure, RpcError) and failure.reason in ("unknown method", "malformed")
-            raise NetworkError(
-                "a program that is not a p2ptrain peer answers at the swarm's address"
-                if foreign
-                else "the swarm does not answer",
-                str(failure),
-                "ask for a newer invite",
-            )
+            stranger = "a program that is not a p2ptrain peer answers at the swarm's address"
+            what = stranger if foreign else "the swarm does not answer"
+            raise NetworkError(what, str(failure), "ask for a newer invite")
         speakers = [each for each in good if each[0].oldest_protocol <= PROTOCOL <= each[0].newest_protocol]
         if not speakers:
             other = good[0][0]

@@ -52,15 +52,11 @@ class Socket:
 
 
 class Wire:
-    """Counts the bytes of all connections of one process.
+    """Counts the bytes of all connections of one process; raises OSError if this system has no such counters.
 
     Args:
-        pid: the process.
         inside: whether connections within this machine count. The ends of tunnels must not: their bytes are counted at
             the connection to the relay.
-
-    Raises:
-        OSError: this system has no such counters.
     """
 
     def __init__(self, pid: int, inside: bool) -> None:

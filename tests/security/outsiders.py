@@ -78,7 +78,7 @@ class Outsider:
 
         async def ask() -> str:
             await self.swarm.node.connect(victim.peer, victim.addresses)
-            answer = await self.swarm.rpc.call(victim.peer, "introduce", request, Welcome, versioned=False)
+            answer = await self.swarm.rpc.call(victim.peer, "introduce", request, Welcome)
             assert bool(answer.refusal) != bool(answer.genesis), "what is refused is told nothing"
             return answer.refusal
 
@@ -119,7 +119,7 @@ def call(method: str) -> Callable[[Outsider, Victim], Awaitable[bool]]:
     async def attempt(outsider: Outsider, victim: Victim) -> bool:
         request = requests(outsider.run)[method]
         try:
-            frames = outsider.swarm.rpc.stream(victim.peer, method, request, versioned=method != "hello")
+            frames = outsider.swarm.rpc.stream(victim.peer, method, request)
             async with contextlib.aclosing(frames):
                 async for _ in frames:
                     return True
@@ -182,7 +182,7 @@ async def be_asked(outsider: Outsider, victim: Victim) -> bool:
 
     async def ask() -> bool:
         with contextlib.suppress(RpcError):
-            async for _ in swarm.rpc.stream(outsider.peer, "hello", Hello(), versioned=False):
+            async for _ in swarm.rpc.stream(outsider.peer, "hello", Hello()):
                 return True
         return False
 

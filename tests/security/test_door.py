@@ -50,7 +50,7 @@ def home(house: House, tmp_path: Path) -> Iterator[MoveIn]:
 
 
 def say_hello(one: Swarm, other: Swarm) -> HelloAnswer:
-    return one.run(one.rpc.call(other.peer_id, "hello", Hello(), HelloAnswer, versioned=False))
+    return one.run(one.rpc.call(other.peer_id, "hello", Hello(), HelloAnswer))
 
 
 def knows(resident: Resident, peer: PeerId) -> bool:

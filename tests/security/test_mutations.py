@@ -48,7 +48,7 @@ def in_of(part: str) -> Remove:
         swarm = house.owner.run.swarm
         holder, name = {
             "calls": (swarm.rpc, "_gate"),
-            "directory": (type(swarm.node._daemon), "_gate"),
+            "directory": (type(swarm.node.daemon), "_gate"),
         }[part]
         monkeypatch.setattr(holder, name, Door())
 

@@ -20,7 +20,7 @@ Make = Callable[..., Outsider]
 
 
 def test_every_call_that_peers_serve_is_tried(house: House) -> None:
-    served = house.owner.run.swarm.node._daemon._client.control.handlers.keys()
+    served = house.owner.run.swarm.node.daemon._client.control.handlers.keys()
     ours = {name for name in served if name.startswith("/p2ptrain/") and name != TUNNEL}
     assert ours == {protocol_of(method) for method in (*requests(house.owner.run.id), "introduce")}
 

@@ -79,7 +79,7 @@ def gate(pair: tuple[Swarm, Swarm]) -> Iterator[asyncio.Event]:
 
 def daemon_of(swarm: Swarm) -> int:
     """The process id of its p2pd."""
-    pid: int = swarm.node._daemon._child.pid
+    pid: int = swarm.node.daemon._child.pid
     return pid
 
 

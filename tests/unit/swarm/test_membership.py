@@ -154,7 +154,7 @@ def test_about_two_peers_of_a_run_announce_it_each_time(peers: int, monkeypatch:
     rounds = [0]
     swarm = SimpleNamespace(directory=Directory(), peer_id=KEYS[0].peer_id, door=Door())
     member = Membership(swarm, RUN, lambda: Vitals("training"), bytes)  # type: ignore[arg-type]
-    member._live = {PeerId(str(number)): presence_of() for number in range(peers - 1)}
+    member.live = {PeerId(str(number)): presence_of() for number in range(peers - 1)}
     monkeypatch.setattr(asyncio, "sleep", sleep)
     random.seed(0)
     with pytest.raises(asyncio.CancelledError):

@@ -41,7 +41,7 @@ def connect(one: Swarm, other: Swarm) -> None:
 
 
 def greet(one: Swarm, other: Swarm) -> HelloAnswer:
-    return one.run(one.rpc.call(other.peer_id, "hello", Hello(), HelloAnswer, versioned=False), 20)
+    return one.run(one.rpc.call(other.peer_id, "hello", Hello(), HelloAnswer), 20)
 
 
 def disconnected(one: Swarm, other: Swarm) -> bool:

@@ -87,8 +87,8 @@ def test_a_key_that_was_given_up_is_read_for_a_minute_and_sealed_with_no_more() 
 
 
 def test_nothing_can_be_sealed_without_a_key() -> None:
-    assert not seal_of(epoch=None).is_ready
-    assert seal_of().is_ready
+    assert seal_of(epoch=None).seal("topic", b"hello") is None
+    assert seal_of().seal("topic", b"hello")
 
 
 # Heard again ---------------------------------------------------------------------------------------------------------

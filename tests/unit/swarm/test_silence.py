@@ -174,7 +174,7 @@ def test_a_peer_that_dies_in_a_stream_breaks_it_off(frail: tuple[Node, Swarm]) -
         frames = asking.rpc.stream(node.peer_id, "last", Ask())
         async with contextlib.aclosing(frames):
             assert await anext(frames) == b"one"
-            os.kill(node._daemon._child.pid, signal.SIGKILL)
+            os.kill(node.daemon._child.pid, signal.SIGKILL)
             return [frame async for frame in frames]
 
     with pytest.raises(RpcError, match="broken off"):
@@ -183,7 +183,7 @@ def test_a_peer_that_dies_in_a_stream_breaks_it_off(frail: tuple[Node, Swarm]) -
 
 def test_a_dead_peer_is_unreachable(frail: tuple[Node, Swarm]) -> None:
     node, asking = frail
-    os.kill(node._daemon._child.pid, signal.SIGKILL)
+    os.kill(node.daemon._child.pid, signal.SIGKILL)
     eventually(lambda: node.peer_id not in asking.run(asking.node.connected()))
     with pytest.raises(RpcError, match=r"last to \w{6}: unreachable"):
         asking.run(frames_of(asking.rpc, node.peer_id, "last", 0), 10)
@@ -195,9 +195,9 @@ def test_a_peer_that_hangs_is_left(frail: tuple[Node, Swarm], monkeypatch: pytes
     node, asking = frail
     monkeypatch.setattr(rpc, "OPEN_TIMEOUT", 0.2)
     monkeypatch.setattr(rpc, "IDLE_TIMEOUT", 0.2)
-    os.kill(node._daemon._child.pid, signal.SIGSTOP)
+    os.kill(node.daemon._child.pid, signal.SIGSTOP)
     try:
         with pytest.raises(RpcError, match=r"timeout \((no connection|silent for 0 s)\)"):
             asking.run(frames_of(asking.rpc, node.peer_id, "last", 0), 10)
     finally:
-        os.kill(node._daemon._child.pid, signal.SIGCONT)
+        os.kill(node.daemon._child.pid, signal.SIGCONT)

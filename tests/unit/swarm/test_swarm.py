@@ -43,7 +43,7 @@ def test_a_node_alone_is_a_swarm_of_one(swarms: Swarms) -> None:
 
 
 def test_the_daemon_is_known_by_the_name_of_our_key(pair: Pair) -> None:
-    assert pair[0].node._daemon.peer_id.to_base58() == pair[0].peer_id == pair[0].key.peer_id
+    assert pair[0].node.daemon.peer_id.to_base58() == pair[0].peer_id == pair[0].key.peer_id
 
 
 def test_the_daemon_does_not_hear_a_ctrl_c_in_our_terminal(pair: Pair) -> None:
@@ -162,7 +162,7 @@ class WithoutDirectory(Swarm):
         self.node = await Node.start(self.identity, self.config, self.door)
         self._to_close.push_async_callback(self.node.close)
         self.rpc = Rpc(self.node, self.door)
-        await self.rpc.serve("hello", Hello, self._hello, versioned=False)
+        await self.rpc.serve("hello", Hello, self._hello)
 
 
 def test_a_swarm_without_a_directory_is_told(swarms: Swarms) -> None:
