@@ -11,6 +11,6 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict, without unknown fields."""
+    """Base of all sections: frozen, strict, without unknown fields. The text below a field is its description."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)

@@ -58,7 +58,8 @@ Column = Annotated[str, Field(min_length=1, max_length=100)]
 class LanguageModelling(Section):
     """Predict the next token of documents that are laid end to end. Works with every kind of data."""
 
-    kind: Literal["language-modelling"] = Field("language-modelling", description="What the model learns.")
+    kind: Literal["language-modelling"] = "language-modelling"
+    """What the model learns."""
 
 
 class Completion(Section):
@@ -66,22 +67,17 @@ class Completion(Section):
     example counts as right if the completion with the right label is the most likely one."""
 
     kind: Literal["completion"]
-    prompt: Template = Field(
-        description="What the model reads. {column} stands for the value in that column of the table. A prompt that is "
-        "too long loses its beginning."
-    )
-    completion: Template = Field(
-        description="What the model should answer. The loss counts its tokens and, without labels, the token that ends "
-        "a text. It is never cut."
-    )
-    label_column: Column | None = Field(
-        None,
-        description="Column that holds the right label: its word, or its number, counted from 0. In the completion, it "
-        "stands for the word.",
-    )
-    labels: Labels = Field(
-        (), description="The words to choose from, at least 2. If left out, no accuracy is measured."
-    )
+    prompt: Template
+    """What the model reads. {column} stands for the value in that column of the table. A prompt that is too long loses
+    its beginning."""
+    completion: Template
+    """What the model should answer. The loss counts its tokens and, without labels, the token that ends a text. It is
+    never cut."""
+    label_column: Column | None = None
+    """Column that holds the right label: its word, or its number, counted from 0. In the completion, it stands for the
+    word."""
+    labels: Labels = ()
+    """The words to choose from, at least 2. If left out, no accuracy is measured."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -112,14 +108,13 @@ class Classification(Section):
     gets a new one."""
 
     kind: Literal["classification"]
-    text: Template = Field(
-        description="What is classified. {column} stands for the value in that column of the table. A text that is too "
-        "long loses its end."
-    )
-    label_column: Column = Field(
-        description="Column that holds the right label: its word, or its number, counted from 0."
-    )
-    labels: Labels = Field(description="The words of the labels, at least 2.")
+    text: Template
+    """What is classified. {column} stands for the value in that column of the table. A text that is too long loses its
+    end."""
+    label_column: Column
+    """Column that holds the right label: its word, or its number, counted from 0."""
+    labels: Labels
+    """The words of the labels, at least 2."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
