@@ -68,11 +68,9 @@ class DiLoCoMethod(Section):
             raise ValueError(f"alpha belongs to merge = 'blend', but merge is {self.merge!r}")
         if self.schedule == "cosine" and self.total_steps is None:
             raise ValueError("schedule = 'cosine' needs total_steps; use 'constant' for a run without an end")
-        if self.total_steps is not None and self.total_steps % self.steps_per_round:
-            raise ValueError(
-                f"total_steps ({self.total_steps}) must be a multiple of inner_steps / fragments "
-                f"({self.steps_per_round})"
-            )
+        each = self.steps_per_round
+        if self.total_steps is not None and self.total_steps % each:
+            raise ValueError(f"total_steps ({self.total_steps}) must be a multiple of inner_steps / fragments ({each})")
         if self.total_steps is not None and self.warmup_steps >= self.total_steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than total_steps ({self.total_steps})")
         return self
@@ -129,10 +127,9 @@ class SPSAMethod(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.decay_records is not None and self.decay_records <= self.warmup_records:
-            raise ValueError(
-                f"decay_records ({self.decay_records}) must be more than warmup_records ({self.warmup_records})"
-            )
+        first, last = self.warmup_records, self.decay_records
+        if last is not None and last <= first:
+            raise ValueError(f"decay_records ({last}) must be more than warmup_records ({first})")
         return self
 
     @property

@@ -15,7 +15,7 @@ from p2ptrain.errors import SpecError
 from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.method import METHODS, DiLoCoMethod, Method, SPSAMethod
 from p2ptrain.run.record import PeerIdField
-from p2ptrain.run.section import PositiveInt, Section
+from p2ptrain.run.section import PositiveInt, Section, Words
 from p2ptrain.run.task import LanguageModelling, TaskSection
 
 PROTOCOL: Final = 1
@@ -23,9 +23,7 @@ PROTOCOL: Final = 1
 
 MAX_SPEC_BYTES = 64 * 1024
 
-Patterns = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
-]
+Patterns = Words
 """Patterns of names: * stands for any characters, ? for one."""
 
 
@@ -81,9 +79,8 @@ class ModelSection(Section):
         if self.revision is not None and self.pretrained is None:
             raise ValueError("'revision' belongs to 'pretrained'")
         if self.architecture == "custom" and (self.trainable or self.lora):
-            raise ValueError(
-                "'trainable' and 'lora' are not for architecture = 'custom': its program chooses what trains"
-            )
+            chooses = "its program chooses what trains"
+            raise ValueError(f"'trainable' and 'lora' are not for architecture = 'custom': {chooses}")
         return self
 
 
@@ -221,15 +218,14 @@ class RunSpec(Section):
         Raises:
             pydantic.ValidationError: a field does not exist or has a wrong value.
         """
-        return cls(
-            run=RunSection(name=name),
-            model=ModelSection(architecture="custom"),
-            data=CustomData(source="custom"),
-            method=SPSAMethod(name="spsa", **fields)
-            if method == "spsa"
-            else DiLoCoMethod(name="diloco", **({"schedule": "constant"} | fields)),
-            swarm=SwarmSection(min_peers=min_peers),
-        )
+        model, data = ModelSection(architecture="custom"), CustomData(source="custom")
+        section: Method
+        if method == "spsa":
+            section = SPSAMethod(name="spsa", **fields)
+        else:
+            section = DiLoCoMethod(name="diloco", **({"schedule": "constant"} | fields))
+        swarm = SwarmSection(min_peers=min_peers)
+        return cls(run=RunSection(name=name), model=model, data=data, method=section, swarm=swarm)
 
     def canonical(self) -> bytes:
         """The one byte string that stands for this spec: JSON with every field, keys sorted, without spaces."""
@@ -255,22 +251,14 @@ class RunSpec(Section):
 
     @property
     def diloco(self) -> DiLoCoMethod:
-        """The method's section of a run that trains by Streaming DiLoCo.
-
-        Raises:
-            SpecError: the run trains by another method.
-        """
+        """The method's section of a Streaming DiLoCo run; raises SpecError if the run trains by another method."""
         if not isinstance(self.method, DiLoCoMethod):
             raise _another_method("diloco", self.method.name)
         return self.method
 
     @property
     def spsa(self) -> SPSAMethod:
-        """The method's section of a run that trains by one-byte SPSA.
-
-        Raises:
-            SpecError: the run trains by another method.
-        """
+        """The method's section of a one-byte run; raises SpecError if the run trains by another method."""
         if not isinstance(self.method, SPSAMethod):
             raise _another_method("spsa", self.method.name)
         return self.method

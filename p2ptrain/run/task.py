@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from p2ptrain.run.section import Section
+from p2ptrain.run.section import Section, Words
 
 
 def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
@@ -37,9 +37,8 @@ def columns_of(*templates: str) -> tuple[str, ...]:
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
     """Fill a valid template: each column is replaced by the row's value, as `str` writes it."""
-    return "".join(
-        literal + ("" if column is None else str(row[column])) for literal, column in parse_template(template)
-    )
+    pieces = parse_template(template)
+    return "".join(literal + ("" if column is None else str(row[column])) for literal, column in pieces)
 
 
 def _with_column(template: str) -> str:
@@ -49,9 +48,6 @@ def _with_column(template: str) -> str:
 
 
 Template = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_with_column)]
-Labels = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
-]
 Column = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -76,7 +72,7 @@ class Completion(Section):
     label_column: Column | None = None
     """Column that holds the right label: its word, or its number, counted from 0. In the completion, it stands for the
     word."""
-    labels: Labels = ()
+    labels: Words = ()
     """The words to choose from, at least 2. If left out, no accuracy is measured."""
 
     @model_validator(mode="after")
@@ -113,7 +109,7 @@ class Classification(Section):
     end."""
     label_column: Column
     """Column that holds the right label: its word, or its number, counted from 0."""
-    labels: Labels
+    labels: Words
     """The words of the labels, at least 2."""
 
     @model_validator(mode="after")
