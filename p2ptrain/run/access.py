@@ -85,7 +85,7 @@ def owners_of(genesis: Genesis, spec: RunSpec) -> frozenset[PeerId]:
 
 
 class Access:
-    """The members of one run, as far as this peer knows."""
+    """The members of one run, as far as this peer knows. `now` is always in seconds since 1970."""
 
     def __init__(self, genesis: Genesis, spec: RunSpec) -> None:
         self.genesis, self.spec = genesis, spec
@@ -165,11 +165,7 @@ class Access:
     # Asking ----------------------------------------------------------------------------------------------------------
 
     def refusal(self, peer: PeerId, now: float) -> str:
-        """Why a peer may not take part; empty if it may.
-
-        Args:
-            now: seconds since 1970.
-        """
+        """Why a peer may not take part; empty if it may."""
         if order := self._shut_out.get(peer):
             return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
         if peer in self.owners or peer == self.founder:
@@ -180,9 +176,6 @@ class Access:
     def judge(self, certificate: Certificate, now: float) -> str:
         """Why this certificate does not let its peer in; empty if it does. It need not be known here.
 
-        Args:
-            now: seconds since 1970.
-
         Raises:
             MalformedError: its signatures are wrong, it is for another run, or no owner made its invite.
         """
@@ -191,8 +184,8 @@ class Access:
 
     def standing(self, certificate: Certificate, now: float) -> str:
         """As `judge`, for a certificate whose signatures have been checked."""
-        if order := self._shut_out.get(certificate.peer):
-            return f"{REVOKED} by the owner {short_peer(order.author)} on {day(order.time)}"
+        if certificate.peer in self._shut_out:
+            return self.refusal(certificate.peer, now)
         invitation = certificate.invitation
         for order in self._closed.get(invitation.bearer, ()):
             if certificate.peer not in order.kept:
@@ -237,13 +230,10 @@ class Access:
         """All peers that are or were in the run: owners, the founder, then the others by label."""
         found = []
         for peer in sorted(self.owners | {self.founder} | self._certificates.keys()):
-            held = self.certificate_of(peer, now)
             role: Role = "owner" if peer in self.owners else "founder" if peer == self.founder else "member"
-            label, by, expires = (
-                ("", "", None)
-                if held is None or role != "member"
-                else (held.invitation.label, held.invitation.author, held.invitation.expires)
-            )
+            held = self.certificate_of(peer, now) if role == "member" else None
+            said = held.invitation if held else None
+            label, by, expires = (said.label, said.author, said.expires) if said else ("", "", None)
             found.append(Member(peer, role, label, by, expires, self.refusal(peer, now)))
         return sorted(found, key=lambda each: (["owner", "founder", "member"].index(each.role), each.label, each.peer))
 

@@ -103,12 +103,10 @@ def make_invitation(
     owner: SigningKey, run: Digest, label: str, expires: int, peer: str = ""
 ) -> tuple[Invitation, bytes]:
     """A new invitation and the private half of its key, 32 bytes, which is put into the link and nowhere else."""
-    bearer = Ed25519PrivateKey.generate()
-    public = bearer.public_key().public_bytes_raw()
-    invitation = Invitation(
-        author=owner.peer_id, run=run, bearer=public, label=label, expires=expires, peer=peer
-    ).signed(owner)
-    return invitation, bearer.private_bytes_raw()
+    key, author = Ed25519PrivateKey.generate(), owner.peer_id
+    bearer = key.public_key().public_bytes_raw()
+    invitation = Invitation(author=author, run=run, bearer=bearer, label=label, expires=expires, peer=peer)
+    return invitation.signed(owner), key.private_bytes_raw()
 
 
 def certify(owner: SigningKey, run: Digest, label: str, expires: int, peer: PeerId) -> Certificate:

@@ -45,21 +45,14 @@ class Manifest:
 
     @property
     def digest(self) -> Digest:
-        hasher = blake3(derive_key_context="p2ptrain 2026 blob")
-        hasher.update(self.size.to_bytes(8, "little"))
-        hasher.update(b"".join(self.chunks))
-        return Digest(hasher.digest())
+        return Digest(blake3(self.to_bytes(), derive_key_context="p2ptrain 2026 blob").digest())
 
     def to_bytes(self) -> bytes:
         return self.size.to_bytes(8, "little") + b"".join(self.chunks)
 
     @classmethod
     def from_bytes(cls, data: bytes, expected: Digest) -> Manifest:
-        """Decode a manifest that a peer sent, and check it against the blob's digest.
-
-        Raises:
-            MalformedError: these bytes are not the manifest of that blob.
-        """
+        """Decode a manifest that a peer sent; raises MalformedError if it is not that of the blob with this digest."""
         if len(data) < 8 or (len(data) - 8) % DIGEST_BYTES:
             raise MalformedError("a blob's manifest has an impossible length", f"{len(data)} bytes")
         size = int.from_bytes(data[:8], "little")

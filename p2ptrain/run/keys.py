@@ -57,11 +57,7 @@ class SigningKey:
 
 
 def check_peer_id(text: str) -> PeerId:
-    """Return `text` as a peer id.
-
-    Raises:
-        ValueError: it is not the peer id of an Ed25519 key.
-    """
+    """Return `text` as a peer id; raises ValueError if it is not the peer id of an Ed25519 key."""
     public_key_of(text)
     return PeerId(text)
 
@@ -77,11 +73,7 @@ def public_key_of(peer_id: str) -> Ed25519PublicKey:
 
 
 def peer_id_from_bytes(raw: bytes) -> PeerId:
-    """The peer id of the 38 bytes that libp2p sends.
-
-    Raises:
-        ValueError: they are not the peer id of an Ed25519 key.
-    """
+    """The peer id of the 38 bytes that libp2p sends; raises ValueError if they are not that of an Ed25519 key."""
     return check_peer_id(base58.b58encode(raw).decode() if len(raw) == 38 else "")
 
 

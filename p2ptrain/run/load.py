@@ -7,7 +7,7 @@ import importlib.resources
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,8 @@ def spec_from_canonical(data: bytes) -> RunSpec:
     try:
         spec = _validate(json.loads(data), "the run's spec")
     except (ValueError, RecursionError, SpecError) as error:
-        raise MalformedError(
-            "the run's spec can't be read by this version of p2ptrain", str(error), "update p2ptrain"
-        ) from None
+        what = "the run's spec can't be read by this version of p2ptrain"
+        raise MalformedError(what, str(error), "update p2ptrain") from None
     if spec.canonical() != data:
         raise MalformedError("the run's spec is not in its canonical form")
     return spec
@@ -79,13 +78,10 @@ def spec_from_canonical(data: bytes) -> RunSpec:
 
 def recipes() -> dict[str, Path]:
     """The TOML files of the recipes that p2ptrain was installed with, by name."""
-    return {path.stem: path for path in sorted(_recipe_folder().glob("*.toml"))}
-
-
-def _recipe_folder() -> Path:
     package = Path(str(importlib.resources.files("p2ptrain")))
     installed = package / "peers"
-    return installed if installed.is_dir() else package.parent / "peers"
+    folder = installed if installed.is_dir() else package.parent / "peers"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def _recipe_path(name: str) -> Path:
@@ -108,9 +104,8 @@ def _validate(fields: Any, source: str) -> RunSpec:
         return RunSpec.model_validate(fields)
     except ValidationError as error:
         problems = "\n        ".join(_explain(detail) for detail in error.errors())
-        raise SpecError(
-            f"{source} is not a valid run spec", problems, "`p2ptrain new` prints a template that explains every field"
-        ) from None
+        next_step = "`p2ptrain new` prints a template that explains every field"
+        raise SpecError(f"{source} is not a valid run spec", problems, next_step) from None
 
 
 def _explain(detail: ErrorDetails) -> str:
@@ -137,14 +132,10 @@ def _explain(detail: ErrorDetails) -> str:
 
 def _known_keys(path: list[str]) -> list[str]:
     """Names of the fields that a section may have, for suggestions."""
-    return sorted(set(_fields_of(RunSpec.model_json_schema(), path)))
-
-
-def _fields_of(schema: dict[str, Any], path: list[str]) -> Iterator[str]:
+    schema = RunSpec.model_json_schema()
     sections = [schema]
     for part in path:
         fields = [section["properties"][part] for section in sections if part in section.get("properties", {})]
         kinds = [kind for field in fields for kind in (field, *field.get("oneOf", ()), *field.get("anyOf", ()))]
         sections = [schema["$defs"][kind["$ref"].rpartition("/")[2]] for kind in kinds if "$ref" in kind]
-    for section in sections:
-        yield from section.get("properties", {})
+    return sorted({key for section in sections for key in section.get("properties", {})})

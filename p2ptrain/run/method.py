@@ -18,70 +18,45 @@ class DiLoCoMethod(Section):
     """The ledger consists of records of single gradients, any of which can be taken back."""
 
     name: Literal["diloco"]
-    inner_steps: PositiveInt = Field(
-        100, description="H: inner steps between two averagings of the same fragment. Must be a multiple of fragments."
-    )
-    fragments: Annotated[int, Field(ge=1, le=1024)] = Field(
-        4,
-        description="P: number of fragments that the model is cut into. They are averaged in turn, one every H/P inner "
-        "steps. With 1, this is plain DiLoCo.",
-    )
-    overlap: Literal["free"] | Annotated[int, Field(ge=0, le=10**6)] = Field(
-        "free",
-        description="When an average (a commit) is applied. 'free': as soon as it arrives; training never waits. "
-        "A number n: exactly n inner steps after the contribution, and training waits if needed; such a run is "
-        "reproducible with a fixed --threads. 0: training waits at once, as in plain DiLoCo.",
-    )
-    merge: Literal["blend", "carry", "overwrite"] = Field(
-        "blend",
-        description="How new global weights replace the training weights. blend: α·local + (1−α)·global. carry: global "
-        "plus the local progress since the contribution. overwrite: global.",
-    )
-    alpha: Fraction = Field(0.5, description="α: weight of the local weights with merge = 'blend', from 0 to 1.")
-    codec: Literal["e3m0", "int8", "bf16", "fp32"] = Field(
-        "e3m0",
-        description="Number format in which contributions are sent, in bits per parameter: e3m0 4, int8 8, bf16 16, "
-        "fp32 32.",
-    )
-    outer_lr: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
-        0.7, description="η: learning rate of the outer step. The paper uses 0.7, and 0.4 for large streaming runs."
-    )
-    outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.9, description="μ: Nesterov momentum of the outer step."
-    )
-    lr: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
-        1e-3, description="Peak learning rate of the inner AdamW optimizer."
-    )
-    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.9, 0.95), description="β₁ and β₂ of the inner AdamW optimizer."
-    )
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
-        0.1, description="Weight decay of the inner optimizer. Only matrices decay."
-    )
-    clip_norm: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
-        1.0, description="Largest norm of an inner gradient. Gradients with a larger norm are scaled down to it."
-    )
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        100,
-        description="Inner steps over which the learning rate rises from 0. They are counted from the run's beginning; "
-        "steps that peers do at the same time count once.",
-    )
-    schedule: Literal["constant", "cosine"] = Field(
-        "cosine",
-        description="Learning rate after the warm-up. 'constant': lr. 'cosine': it falls from lr to lr_floor·lr at "
-        "total_steps.",
-    )
-    lr_floor: Fraction = Field(0.1, description="Last learning rate of schedule = 'cosine', as a fraction of lr.")
-    total_steps: PositiveInt | None = Field(
-        None,
-        description="Inner steps after which the run is complete, counted as for warmup_steps. If left out, it has no "
-        "end.",
-    )
-    snapshot_every: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        16,
-        description="Heights (commits) between two snapshots, from which new peers start. All peers take them at the "
-        "same heights.",
-    )
+    inner_steps: PositiveInt = 100
+    """H: inner steps between two averagings of the same fragment. Must be a multiple of fragments."""
+    fragments: Annotated[int, Field(ge=1, le=1024)] = 4
+    """P: number of fragments that the model is cut into. They are averaged in turn, one every H/P inner steps. With 1,
+    this is plain DiLoCo."""
+    overlap: Literal["free"] | Annotated[int, Field(ge=0, le=10**6)] = "free"
+    """When an average (a commit) is applied. 'free': as soon as it arrives; training never waits. A number n: exactly n
+    inner steps after the contribution, and training waits if needed; such a run is reproducible with a fixed --threads.
+    0: training waits at once, as in plain DiLoCo."""
+    merge: Literal["blend", "carry", "overwrite"] = "blend"
+    """How new global weights replace the training weights. blend: α·local + (1−α)·global. carry: global plus the local
+    progress since the contribution. overwrite: global."""
+    alpha: Fraction = 0.5
+    """α: weight of the local weights with merge = 'blend', from 0 to 1."""
+    codec: Literal["e3m0", "int8", "bf16", "fp32"] = "e3m0"
+    """Number format in which contributions are sent, in bits per parameter: e3m0 4, int8 8, bf16 16, fp32 32."""
+    outer_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
+    """η: learning rate of the outer step. The paper uses 0.7, and 0.4 for large streaming runs."""
+    outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """μ: Nesterov momentum of the outer step."""
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
+    """Peak learning rate of the inner AdamW optimizer."""
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.95)
+    """β₁ and β₂ of the inner AdamW optimizer."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
+    """Weight decay of the inner optimizer. Only matrices decay."""
+    clip_norm: Annotated[float, Field(gt=0.0, le=10**6)] = 1.0
+    """Largest norm of an inner gradient. Gradients with a larger norm are scaled down to it."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 100
+    """Inner steps over which the learning rate rises from 0. They are counted from the run's beginning; steps that
+    peers do at the same time count once."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up. 'constant': lr. 'cosine': it falls from lr to lr_floor·lr at total_steps."""
+    lr_floor: Fraction = 0.1
+    """Last learning rate of schedule = 'cosine', as a fraction of lr."""
+    total_steps: PositiveInt | None = None
+    """Inner steps after which the run is complete, counted as for warmup_steps. If left out, it has no end."""
+    snapshot_every: Annotated[int, Field(ge=1, le=10**6)] = 16
+    """Heights (commits) between two snapshots, from which new peers start. All peers take them at the same heights."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -93,11 +68,9 @@ class DiLoCoMethod(Section):
             raise ValueError(f"alpha belongs to merge = 'blend', but merge is {self.merge!r}")
         if self.schedule == "cosine" and self.total_steps is None:
             raise ValueError("schedule = 'cosine' needs total_steps; use 'constant' for a run without an end")
-        if self.total_steps is not None and self.total_steps % self.steps_per_round:
-            raise ValueError(
-                f"total_steps ({self.total_steps}) must be a multiple of inner_steps / fragments "
-                f"({self.steps_per_round})"
-            )
+        each = self.steps_per_round
+        if self.total_steps is not None and self.total_steps % each:
+            raise ValueError(f"total_steps ({self.total_steps}) must be a multiple of inner_steps / fragments ({each})")
         if self.total_steps is not None and self.warmup_steps >= self.total_steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than total_steps ({self.total_steps})")
         return self
@@ -125,52 +98,38 @@ class SPSAMethod(Section):
     keeps_records: ClassVar[bool] = True
 
     name: Literal["spsa"]
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1e-6, description="Learning rate: each record moves every parameter by lr times its projected gradient."
-    )
-    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1e-3, description="ε: distance, in every parameter, from the weights to each of the two measured points."
-    )
-    clip: Annotated[float, Field(gt=0.0, le=1e9)] = Field(
-        64.0,
-        description="Largest projected gradient that one byte can express. Choose a few times the usual value. The "
-        "smallest one is clip · 2^-31.5.",
-    )
-    seeds_per_step: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="Number of perturbations that are measured on the same minibatches. Each gives one record."
-    )
-    batches_per_seed: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="Number of minibatches whose losses are averaged for one record."
-    )
-    warmup_records: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="Records of all peers over which the learning rate rises from 0, in 64 equal steps."
-    )
-    decay_records: PositiveInt | None = Field(
-        None,
-        description="Records of all peers after which the learning rate has fallen to lr_floor·lr, in 64 equal steps "
-        "from the end of the warm-up. If left out, it stays at lr.",
-    )
-    lr_floor: Fraction = Field(0.1, description="Last learning rate of the decay, as a fraction of lr.")
-    total_records: PositiveInt | None = Field(
-        None, description="Records of all peers after which the run is complete. If left out, the run has no end."
-    )
-    mark_every: Annotated[int, Field(ge=16, le=10**6)] = Field(
-        2048,
-        description="Records of all peers between two marks. At a mark, peers compare states and take a snapshot.",
-    )
-    flush_records: Annotated[int, Field(ge=1, le=256)] = Field(
-        64, description="Most records that a peer signs and sends together."
-    )
-    flush_seconds: Annotated[float, Field(ge=0.05, le=3600.0)] = Field(
-        5.0, description="Longest time, in seconds, that a record waits to be sent together with others."
-    )
+    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-6
+    """Learning rate: each record moves every parameter by lr times its projected gradient."""
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    """ε: distance, in every parameter, from the weights to each of the two measured points."""
+    clip: Annotated[float, Field(gt=0.0, le=1e9)] = 64.0
+    """Largest projected gradient that one byte can express. Choose a few times the usual value. The smallest one is
+    clip · 2^-31.5."""
+    seeds_per_step: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Number of perturbations that are measured on the same minibatches. Each gives one record."""
+    batches_per_seed: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Number of minibatches whose losses are averaged for one record."""
+    warmup_records: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Records of all peers over which the learning rate rises from 0, in 64 equal steps."""
+    decay_records: PositiveInt | None = None
+    """Records of all peers after which the learning rate has fallen to lr_floor·lr, in 64 equal steps from the end of
+    the warm-up. If left out, it stays at lr."""
+    lr_floor: Fraction = 0.1
+    """Last learning rate of the decay, as a fraction of lr."""
+    total_records: PositiveInt | None = None
+    """Records of all peers after which the run is complete. If left out, the run has no end."""
+    mark_every: Annotated[int, Field(ge=16, le=10**6)] = 2048
+    """Records of all peers between two marks. At a mark, peers compare states and take a snapshot."""
+    flush_records: Annotated[int, Field(ge=1, le=256)] = 64
+    """Most records that a peer signs and sends together."""
+    flush_seconds: Annotated[float, Field(ge=0.05, le=3600.0)] = 5.0
+    """Longest time, in seconds, that a record waits to be sent together with others."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.decay_records is not None and self.decay_records <= self.warmup_records:
-            raise ValueError(
-                f"decay_records ({self.decay_records}) must be more than warmup_records ({self.warmup_records})"
-            )
+        first, last = self.warmup_records, self.decay_records
+        if last is not None and last <= first:
+            raise ValueError(f"decay_records ({last}) must be more than warmup_records ({first})")
         return self
 
     @property

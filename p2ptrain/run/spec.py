@@ -1,7 +1,7 @@
 """The run spec: everything that all peers of a run must agree on, and nothing else.
 
 A choice that concerns one volunteer only (device, batch size, port, folder) is an option of the command line instead.
-Each field's description says what the field does and in which unit. `p2ptrain new` prints the descriptions.
+The text below each field says what the field does and in which unit. `p2ptrain new` prints these texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from p2ptrain.errors import SpecError
 from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.method import METHODS, DiLoCoMethod, Method, SPSAMethod
 from p2ptrain.run.record import PeerIdField
-from p2ptrain.run.section import PositiveInt, Section
+from p2ptrain.run.section import PositiveInt, Section, Words
 from p2ptrain.run.task import LanguageModelling, TaskSection
 
 PROTOCOL: Final = 1
@@ -23,67 +23,52 @@ PROTOCOL: Final = 1
 
 MAX_SPEC_BYTES = 64 * 1024
 
-Patterns = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
-]
+Patterns = Words
 """Patterns of names: * stands for any characters, ? for one."""
 
 
 class RunSection(Section):
     """Which run this is."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = Field(
-        description="Name of the run, for people: lower-case letters, digits and dashes, at most 40 characters."
-    )
-    protocol: Literal[1] = Field(PROTOCOL, description="Version of the protocol between peers.")
-    description: Annotated[str, Field(max_length=500)] = Field(
-        "", description="One sentence for people who think about joining."
-    )
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    """Name of the run, for people: lower-case letters, digits and dashes, at most 40 characters."""
+    protocol: Literal[1] = PROTOCOL
+    """Version of the protocol between peers."""
+    description: Annotated[str, Field(max_length=500)] = ""
+    """One sentence for people who think about joining."""
 
 
 class LoraSection(Section):
     """Low-rank adapters (LoRA, arXiv 2106.09685). Only the adapters are trained and exchanged; the model's own weights
     stay as they are. Needs the extra p2ptrain[lora]."""
 
-    rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="r: rank of each adapter.")
-    alpha: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
-        16.0, description="α: an adapter's output is multiplied by alpha / rank."
-    )
-    targets: Patterns = Field(
-        (),
-        description="Modules that get an adapter, as patterns, e.g. 'q_proj' or '*.layers.1?.mlp.*'. If left out, peft "
-        "chooses them for the architecture.",
-    )
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """r: rank of each adapter."""
+    alpha: Annotated[float, Field(gt=0.0, le=10**6)] = 16.0
+    """α: an adapter's output is multiplied by alpha / rank."""
+    targets: Patterns = ()
+    """Modules that get an adapter, as patterns, e.g. 'q_proj' or '*.layers.1?.mlp.*'. If left out, peft chooses them
+    for the architecture."""
 
 
 class ModelSection(Section):
     """The model: an architecture with its configuration (from scratch), or a pretrained one."""
 
-    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")] | None = Field(
-        None,
-        description="Model type of transformers, to train from scratch, e.g. 'llama' or 'gpt2'. 'custom' stands for a "
-        "model that your own program builds (Python API only).",
-    )
-    config: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description="Fields of that model type's configuration in transformers, e.g. hidden_size. With the tokenizer "
-        "'bytes', vocab_size is filled in.",
-    )
-    pretrained: Annotated[str, Field(min_length=1, max_length=300)] | None = Field(
-        None,
-        description="Name on the Hugging Face hub, or folder, of a model to start from. Replaces architecture.",
-    )
-    revision: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
-        None, description="Branch, tag or commit of the pretrained model on the hub. If left out, its main branch."
-    )
-    trainable: Patterns = Field(
-        (),
-        description="Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'. The others stay as "
-        "they are. If left out: all of them; with LoRA, only the adapters and a classification head.",
-    )
-    lora: LoraSection | None = Field(
-        None, description="Train low-rank adapters instead of the whole model. Needs p2ptrain[lora]."
-    )
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")] | None = None
+    """Model type of transformers, to train from scratch, e.g. 'llama' or 'gpt2'. 'custom' stands for a model that your
+    own program builds (Python API only)."""
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields of that model type's configuration in transformers, e.g. hidden_size. With the tokenizer 'bytes',
+    vocab_size is filled in."""
+    pretrained: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    """Name on the Hugging Face hub, or folder, of a model to start from. Replaces architecture."""
+    revision: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Branch, tag or commit of the pretrained model on the hub. If left out, its main branch."""
+    trainable: Patterns = ()
+    """Parameters that are trained and exchanged, as patterns, e.g. '*.layers.2?.*'. The others stay as they are. If
+    left out: all of them; with LoRA, only the adapters and a classification head."""
+    lora: LoraSection | None = None
+    """Train low-rank adapters instead of the whole model. Needs p2ptrain[lora]."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -94,25 +79,21 @@ class ModelSection(Section):
         if self.revision is not None and self.pretrained is None:
             raise ValueError("'revision' belongs to 'pretrained'")
         if self.architecture == "custom" and (self.trainable or self.lora):
-            raise ValueError(
-                "'trainable' and 'lora' are not for architecture = 'custom': its program chooses what trains"
-            )
+            chooses = "its program chooses what trains"
+            raise ValueError(f"'trainable' and 'lora' are not for architecture = 'custom': {chooses}")
         return self
 
 
 class TextSection(Section):
     """What all kinds of data have in common."""
 
-    tokenizer: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        "bytes",
-        description="'bytes' (257 tokens, no download), or a transformers tokenizer: its name on the hub or folder.",
-    )
-    sequence_length: Annotated[int, Field(ge=8, le=2**20)] = Field(128, description="Tokens in a training sequence.")
-    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
-        0.05,
-        description="Fraction of the documents that no peer trains on. Peers measure the held-out loss on them. The "
-        "hash of its content decides whether a document is among them.",
-    )
+    tokenizer: Annotated[str, Field(min_length=1, max_length=300)] = "bytes"
+    """'bytes' (257 tokens, no download), or a transformers tokenizer: its name on the hub or folder."""
+    sequence_length: Annotated[int, Field(ge=8, le=2**20)] = 128
+    """Tokens in a training sequence."""
+    held_out: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    """Fraction of the documents that no peer trains on. Peers measure the held-out loss on them. The hash of its
+    content decides whether a document is among them."""
 
 
 class StdlibData(TextSection):
@@ -125,28 +106,27 @@ class FilesData(TextSection):
     """Files on each volunteer's machine."""
 
     source: Literal["files"]
-    paths: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
-        description="Files, folders or patterns like texts/*.txt. Files that end in .jsonl, .json, .csv or .parquet "
-        "are read as tables (see text_column), all others as UTF-8 text."
-    )
-    text_column: Annotated[str, Field(max_length=100)] = Field(
-        "text", description="Column of a table that holds the text."
-    )
+    paths: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000, strict=False)]
+    """Files, folders or patterns like texts/*.txt. Files that end in .jsonl, .json, .csv or .parquet are read as tables
+    (see text_column), all others as UTF-8 text."""
+    text_column: Annotated[str, Field(max_length=100)] = "text"
+    """Column of a table that holds the text."""
 
 
 class DatasetData(TextSection):
     """A dataset on the Hugging Face hub."""
 
     source: Literal["dataset"]
-    dataset: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        description="Name on the hub, or folder, of the dataset."
-    )
-    subset: Annotated[str, Field(max_length=100)] | None = Field(
-        None, description="Name of the dataset's subset. If left out, its default one."
-    )
-    split: Annotated[str, Field(min_length=1, max_length=100)] = Field("train", description="Split to read.")
-    streaming: bool = Field(True, description="Read the data during training instead of downloading everything first.")
-    text_column: Annotated[str, Field(max_length=100)] = Field("text", description="Column that holds the text.")
+    dataset: Annotated[str, Field(min_length=1, max_length=300)]
+    """Name on the hub, or folder, of the dataset."""
+    subset: Annotated[str, Field(max_length=100)] | None = None
+    """Name of the dataset's subset. If left out, its default one."""
+    split: Annotated[str, Field(min_length=1, max_length=100)] = "train"
+    """Split to read."""
+    streaming: bool = True
+    """Read the data during training instead of downloading everything first."""
+    text_column: Annotated[str, Field(max_length=100)] = "text"
+    """Column that holds the text."""
 
 
 class CustomData(Section):
@@ -162,52 +142,38 @@ DATA_SOURCES = ("stdlib-python", "files", "dataset", "custom")
 class EvalSection(Section):
     """Held-out evaluation of the global weights."""
 
-    every: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        8,
-        description="Heights (commits) between two evaluations; in a one-byte run, 32 records count as one height. One "
-        "peer evaluates for all: the commit's digest chooses it, or the peers take turns.",
-    )
-    sequences: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        64,
-        description="Held-out sequences that an evaluation reads: the first ones of the held-out text, or the examples "
-        "of a table with the lowest hashes.",
-    )
+    every: Annotated[int, Field(ge=1, le=10**6)] = 8
+    """Heights (commits) between two evaluations; in a one-byte run, 32 records count as one height. One peer evaluates
+    for all: the commit's digest chooses it, or the peers take turns."""
+    sequences: Annotated[int, Field(ge=1, le=10**6)] = 64
+    """Held-out sequences that an evaluation reads: the first ones of the held-out text, or the examples of a table with
+    the lowest hashes."""
 
 
 class LimitsSection(Section):
     """Bounds on what one peer can do to the others."""
 
-    contribution_tokens: PositiveInt = Field(
-        4_194_304, description="Most tokens that count for one contribution, whatever it claims."
-    )
-    norm_bound: Annotated[float, Field(gt=1.0, le=1000.0)] = Field(
-        3.0,
-        description="Largest norm per inner step of a contribution, as a multiple of the contributors' median. Larger "
-        "ones are scaled down to it. Holds with three or more contributors.",
-    )
-    rollback_depth: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        32,
-        description="Most heights (commits) that a peer takes back by itself to follow a heavier branch. If more are "
-        "needed, the peer stops and says so. Snapshots are kept that far back.",
-    )
+    contribution_tokens: PositiveInt = 4_194_304
+    """Most tokens that count for one contribution, whatever it claims."""
+    norm_bound: Annotated[float, Field(gt=1.0, le=1000.0)] = 3.0
+    """Largest norm per inner step of a contribution, as a multiple of the contributors' median. Larger ones are scaled
+    down to it. Holds with three or more contributors."""
+    rollback_depth: Annotated[int, Field(ge=1, le=10**6)] = 32
+    """Most heights (commits) that a peer takes back by itself to follow a heavier branch. If more are needed, the peer
+    stops and says so. Snapshots are kept that far back."""
 
 
 class SwarmSection(Section):
     """Who takes part."""
 
-    min_peers: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="Number of peers that must be ready before the run's first training step."
-    )
-    access: Literal["public", "private"] = Field(
-        "public",
-        description="Who may take part. 'public': everybody who has an invite. 'private': only peers that an owner has "
-        "invited (p2ptrain invite); nobody else can read what peers send each other.",
-    )
-    owners: Annotated[tuple[PeerIdField, ...], Field(max_length=16, strict=False)] = Field(
-        (),
-        description="Peer ids of the owners, who invite and revoke. `p2ptrain keygen` makes their keys, which need not "
-        "be on a machine that trains. If left out, the founder is the owner.",
-    )
+    min_peers: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Number of peers that must be ready before the run's first training step."""
+    access: Literal["public", "private"] = "public"
+    """Who may take part. 'public': everybody who has an invite. 'private': only peers that an owner has invited
+    (p2ptrain invite); nobody else can read what peers send each other."""
+    owners: Annotated[tuple[PeerIdField, ...], Field(max_length=16, strict=False)] = ()
+    """Peer ids of the owners, who invite and revoke. `p2ptrain keygen` makes their keys, which need not be on a machine
+    that trains. If left out, the founder is the owner."""
 
 
 class RunSpec(Section):
@@ -252,15 +218,14 @@ class RunSpec(Section):
         Raises:
             pydantic.ValidationError: a field does not exist or has a wrong value.
         """
-        return cls(
-            run=RunSection(name=name),
-            model=ModelSection(architecture="custom"),
-            data=CustomData(source="custom"),
-            method=SPSAMethod(name="spsa", **fields)
-            if method == "spsa"
-            else DiLoCoMethod(name="diloco", **({"schedule": "constant"} | fields)),
-            swarm=SwarmSection(min_peers=min_peers),
-        )
+        model, data = ModelSection(architecture="custom"), CustomData(source="custom")
+        section: Method
+        if method == "spsa":
+            section = SPSAMethod(name="spsa", **fields)
+        else:
+            section = DiLoCoMethod(name="diloco", **({"schedule": "constant"} | fields))
+        swarm = SwarmSection(min_peers=min_peers)
+        return cls(run=RunSection(name=name), model=model, data=data, method=section, swarm=swarm)
 
     def canonical(self) -> bytes:
         """The one byte string that stands for this spec: JSON with every field, keys sorted, without spaces."""
@@ -286,22 +251,14 @@ class RunSpec(Section):
 
     @property
     def diloco(self) -> DiLoCoMethod:
-        """The method's section of a run that trains by Streaming DiLoCo.
-
-        Raises:
-            SpecError: the run trains by another method.
-        """
+        """The method's section of a Streaming DiLoCo run; raises SpecError if the run trains by another method."""
         if not isinstance(self.method, DiLoCoMethod):
             raise _another_method("diloco", self.method.name)
         return self.method
 
     @property
     def spsa(self) -> SPSAMethod:
-        """The method's section of a run that trains by one-byte SPSA.
-
-        Raises:
-            SpecError: the run trains by another method.
-        """
+        """The method's section of a one-byte run; raises SpecError if the run trains by another method."""
         if not isinstance(self.method, SPSAMethod):
             raise _another_method("spsa", self.method.name)
         return self.method

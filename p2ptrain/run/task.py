@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from p2ptrain.run.section import Section
+from p2ptrain.run.section import Section, Words
 
 
 def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
@@ -37,9 +37,8 @@ def columns_of(*templates: str) -> tuple[str, ...]:
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
     """Fill a valid template: each column is replaced by the row's value, as `str` writes it."""
-    return "".join(
-        literal + ("" if column is None else str(row[column])) for literal, column in parse_template(template)
-    )
+    pieces = parse_template(template)
+    return "".join(literal + ("" if column is None else str(row[column])) for literal, column in pieces)
 
 
 def _with_column(template: str) -> str:
@@ -49,16 +48,14 @@ def _with_column(template: str) -> str:
 
 
 Template = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_with_column)]
-Labels = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000, strict=False)
-]
 Column = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class LanguageModelling(Section):
     """Predict the next token of documents that are laid end to end. Works with every kind of data."""
 
-    kind: Literal["language-modelling"] = Field("language-modelling", description="What the model learns.")
+    kind: Literal["language-modelling"] = "language-modelling"
+    """What the model learns."""
 
 
 class Completion(Section):
@@ -66,22 +63,17 @@ class Completion(Section):
     example counts as right if the completion with the right label is the most likely one."""
 
     kind: Literal["completion"]
-    prompt: Template = Field(
-        description="What the model reads. {column} stands for the value in that column of the table. A prompt that is "
-        "too long loses its beginning."
-    )
-    completion: Template = Field(
-        description="What the model should answer. The loss counts its tokens and, without labels, the token that ends "
-        "a text. It is never cut."
-    )
-    label_column: Column | None = Field(
-        None,
-        description="Column that holds the right label: its word, or its number, counted from 0. In the completion, it "
-        "stands for the word.",
-    )
-    labels: Labels = Field(
-        (), description="The words to choose from, at least 2. If left out, no accuracy is measured."
-    )
+    prompt: Template
+    """What the model reads. {column} stands for the value in that column of the table. A prompt that is too long loses
+    its beginning."""
+    completion: Template
+    """What the model should answer. The loss counts its tokens and, without labels, the token that ends a text. It is
+    never cut."""
+    label_column: Column | None = None
+    """Column that holds the right label: its word, or its number, counted from 0. In the completion, it stands for the
+    word."""
+    labels: Words = ()
+    """The words to choose from, at least 2. If left out, no accuracy is measured."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -112,14 +104,13 @@ class Classification(Section):
     gets a new one."""
 
     kind: Literal["classification"]
-    text: Template = Field(
-        description="What is classified. {column} stands for the value in that column of the table. A text that is too "
-        "long loses its end."
-    )
-    label_column: Column = Field(
-        description="Column that holds the right label: its word, or its number, counted from 0."
-    )
-    labels: Labels = Field(description="The words of the labels, at least 2.")
+    text: Template
+    """What is classified. {column} stands for the value in that column of the table. A text that is too long loses its
+    end."""
+    label_column: Column
+    """Column that holds the right label: its word, or its number, counted from 0."""
+    labels: Words
+    """The words of the labels, at least 2."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

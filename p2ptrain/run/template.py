@@ -10,56 +10,30 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from p2ptrain.run.method import DiLoCoMethod
-from p2ptrain.run.spec import (
-    EvalSection,
-    LimitsSection,
-    LoraSection,
-    ModelSection,
-    RunSection,
-    StdlibData,
-    SwarmSection,
-)
+from p2ptrain.run.spec import LoraSection, ModelSection, RunSpec, StdlibData
 from p2ptrain.run.task import Classification, Completion, LanguageModelling
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "run": RunSection,
-    "model": ModelSection,
-    "data": StdlibData,
-    "task": LanguageModelling,
-    "method": DiLoCoMethod,
-    "eval": EvalSection,
-    "limits": LimitsSection,
-    "swarm": SwarmSection,
-}
+_SECTIONS: dict[str, Any] = {name: field.annotation for name, field in RunSpec.model_fields.items()}
+_SECTIONS |= {"data": StdlibData, "task": LanguageModelling, "method": DiLoCoMethod}  # these have several kinds
 _CHOSEN: dict[str, dict[str, Any]] = {
     "model": {"architecture": "llama"},
     "data": {"source": "stdlib-python"},
     "task": {"kind": "language-modelling"},
     "method": {"name": "diloco", "total_steps": 4000},
 }
-_MODEL_CONFIG = {
-    "hidden_size": 128,
-    "intermediate_size": 352,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
-}
+_MODEL_CONFIG = """hidden_size = 128
+intermediate_size = 352
+num_hidden_layers = 5
+num_attention_heads = 4
+max_position_embeddings = 512
+tie_word_embeddings = true
+"""
+_PROMPT = "Review: {text}\nSentiment (positive or negative):"
+_LABELS = {"label_column": "label", "labels": ("negative", "positive")}
 _ALTERNATIVES: dict[type[BaseModel], dict[str, Any]] = {
     LoraSection: {},
-    Completion: {
-        "kind": "completion",
-        "prompt": "Review: {text}\nSentiment (positive or negative):",
-        "completion": " {label}",
-        "label_column": "label",
-        "labels": ("negative", "positive"),
-    },
-    Classification: {
-        "kind": "classification",
-        "text": "{text}",
-        "label_column": "label",
-        "labels": ("negative", "positive"),
-    },
+    Completion: {"kind": "completion", "prompt": _PROMPT, "completion": " {label}", **_LABELS},
+    Classification: {"kind": "classification", "text": "{text}", **_LABELS},
 }
 """Sections that are commented out as a whole."""
 _OTHER_DATA = """
@@ -79,14 +53,12 @@ def template(name: str) -> str:
         chosen = {"name": name} if section == "run" else _CHOSEN.get(section, {})
         parts.append(_section(section, model, chosen))
         if section == "model":
-            lines = "".join(f"{key} = {_toml(value)}\n" for key, value in _MODEL_CONFIG.items())
-            parts.append(f"[model.config]\n{_comment(ModelSection.model_fields['config'].description)}{lines}")
-            parts.append(
-                _comment(ModelSection.model_fields["lora"].description) + _alternative("model.lora", LoraSection)
-            )
+            config, lora = (_comment(ModelSection.model_fields[key].description) for key in ("config", "lora"))
+            parts.append(f"[model.config]\n{config}{_MODEL_CONFIG}")
+            parts.append(lora + _alternative("model.lora", LoraSection))
         if section == "task":
-            parts.append("# Or, with a table as data:\n" + _alternative("task", Completion))
-            parts.append("# Or, with a table as data:\n" + _alternative("task", Classification))
+            others = (_alternative("task", other) for other in (Completion, Classification))
+            parts += ["# Or, with a table as data:\n" + other for other in others]
         if section == "data":
             parts[-1] += _OTHER_DATA
     return "\n".join(parts)
@@ -106,7 +78,7 @@ def _field(key: str, field: FieldInfo, chosen: dict[str, Any]) -> str:
     text = _comment(field.description)
     if key in chosen:
         return f"{text}{key} = {_toml(chosen[key])}\n"
-    return f"{text}# {key} = {_toml(field.default)}\n" if field.default is not None else f"{text}# {key} = …\n"
+    return f"{text}# {key} = {'…' if field.default is None else _toml(field.default)}\n"
 
 
 def _comment(description: str | None) -> str:

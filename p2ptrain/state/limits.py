@@ -9,15 +9,7 @@ from dataclasses import dataclass
 LEAST_RATE = 10_000.0
 """Bytes per second. Heartbeats alone need more than a smaller limit allows."""
 
-_UNITS = {
-    "bit": 1 / 8,
-    "kbit": 1e3 / 8,
-    "mbit": 1e6 / 8,
-    "gbit": 1e9 / 8,
-    "kb": 1e3,
-    "mb": 1e6,
-    "gb": 1e9,
-}
+_UNITS = {"bit": 1 / 8, "kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 
 
 @dataclass(frozen=True, slots=True)

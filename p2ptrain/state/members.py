@@ -61,9 +61,7 @@ class MembersFile:
             self.own = Certificate.decode(self._kept.own) if self._kept.own else None
         except (OSError, MalformedError) as error:
             raise AccessError(
-                f"{self._path} can't be read",
-                str(error),
-                "join the run again with an invite: that mends it",
+                f"{self._path} can't be read", str(error), "join the run again with an invite: that mends it"
             ) from None
 
     @classmethod

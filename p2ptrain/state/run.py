@@ -394,7 +394,5 @@ async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
         ) from None
     except MalformedError as error:
         raise NetworkError(
-            f"the run {short(run)} can't be joined",
-            error.brief,
-            error.next_step or "ask for another invite",
+            f"the run {short(run)} can't be joined", error.brief, error.next_step or "ask for another invite"
         ) from None
