@@ -33,25 +33,18 @@ def loading_panel(event: Loading) -> Panel:
     table.add_column(overflow="fold")
     for label, text in loading_rows(event):
         table.add_row(label, Text(printable(text), style="green" if label == "code" else ""))
-    return Panel(
-        table,
-        title="about to load",
-        title_align="left",
-        subtitle="Ctrl-C: leave",
-        subtitle_align="right",
-        border_style="dim",
-        expand=False,
-    )
+    panel = Panel.fit(table, title="about to load", title_align="left", border_style="dim")
+    panel.subtitle, panel.subtitle_align = "Ctrl-C: leave", "right"
+    return panel
 
 
 def loading_rows(event: Loading) -> list[tuple[str, str]]:
     """(label, text) of each row."""
-    founded = (
-        f" ({event.run[:8]}), founded by {short_peer(event.founder)}"
-        if event.run
-        else ", a new run that this peer founds"
-    )
-    rows = [("run", event.run_name + founded + (f": {event.description}" if event.description else ""))]
+    if event.run:
+        run = f"{event.run_name} ({event.run[:8]}), founded by {short_peer(event.founder)}"
+    else:
+        run = f"{event.run_name}, a new run that this peer founds"
+    rows = [("run", f"{run}: {event.description}" if event.description else run)]
     reasons = set[str]()  # each reason is shown once: mostly that the hub did not answer
     for label, part in (("model", event.model), ("tokenizer", event.tokenizer), ("data", event.data)):
         if part is None:
@@ -61,7 +54,8 @@ def loading_rows(event: Loading) -> list[tuple[str, str]]:
         rows.append((label, f"{part.what}{counted}; {_origin(part, part.unknown not in reasons)}"))
         reasons.add(part.unknown)
     if event.run:
-        rows.append(("state", f"the current weights from the run's peers, {_state(event)}"))
+        state = "size unknown" if event.state_bytes is None else f"at most {size(event.state_bytes)}"
+        rows.append(("state", f"the current weights from the run's peers, {state}"))
     method = METHODS[event.method] + (f": {event.sends}" if event.sends else "")
     return [*rows, ("method", method), ("code", event.code)]
 
@@ -81,14 +75,10 @@ def _origin(part: Part, with_reason: bool) -> str:
         words.append(("at most " if part.at_most else "") + size(part.bytes) + (" in all" if part.streamed else ""))
     if part.licence:
         words.append(f"licence {part.licence}")
+    known = {"size": part.bytes is not None, "licence": part.licence}
+    missing = " and ".join(word for word in known if not known[word])
     if part.place in ("files", "here"):
-        return ", ".join([*words, *([part.unknown] if part.unknown else [])])
-    missing = [*(["size"] if part.bytes is None else []), *([] if part.licence else ["licence"])]
-    if missing:
-        reason = f": {part.unknown}" if part.unknown and with_reason else ""
-        words.append(f"{' and '.join(missing)} unknown{reason}")
-    return ", ".join(words)
-
-
-def _state(event: Loading) -> str:
-    return "size unknown" if event.state_bytes is None else f"at most {size(event.state_bytes)}"
+        words.append(part.unknown)
+    elif missing:
+        words.append(f"{missing} unknown" + (f": {part.unknown}" if part.unknown and with_reason else ""))
+    return ", ".join(filter(None, words))

@@ -9,31 +9,23 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import constants
 
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
+from p2ptrain.peer import sources
 from p2ptrain.peer.methods import method_of
-from p2ptrain.peer.sources import (
-    NAME_LENGTH,
-    NAMED_FILES,
-    Source,
-    data_source,
-    known_in_time,
-    pretrained_source,
-    tokenizer_of,
-    weights_of,
-)
+from p2ptrain.peer.sources import Source
 from p2ptrain.run import Genesis, RunSpec
 from p2ptrain.run.needs import WEIGHT_BYTES, needs_of
 from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name
-from p2ptrain.tasks.tokenizer import ByteTokenizer, load_tokenizer
+from p2ptrain.tasks.tokenizer import load_tokenizer
 from p2ptrain.text import one_line
 from p2ptrain.units import size
 
@@ -46,9 +38,9 @@ def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
     Raises:
         DataError: the spec names files, and the volunteer has named none.
     """
-    named = own_files(spec)
+    named = [shlex.quote(one_line(path, sources.NAME_LENGTH)) for path in own_files(spec)]
     if named and not local.data:
-        shown = " ".join(f"--data {shlex.quote(one_line(path, NAME_LENGTH))}" for path in named[:NAMED_FILES])
+        shown = " ".join(f"--data {path}" for path in named[: sources.NAMED_FILES])
         raise DataError(
             "this run trains on files of each volunteer's machine",
             "its founder has written their paths into the spec, but you decide what it may read",
@@ -56,108 +48,80 @@ def check_own_files(spec: RunSpec, local: LocalOptions) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What the peer will load, as far as it is known."""
+def check_room(loading: Loading) -> None:
+    """Check that the disk has room for all downloads whose size is known; what is streamed is not stored.
 
-    model: Part
-    tokenizer: Part | None
-    """None: the model's own."""
-    data: Part
-    parameters: int | None
-    trained: int | None
-    at_least: bool
-    """There are more parameters: the tokenizer is not here yet, so its vocabulary can't be counted."""
-
-    def told(self, spec: RunSpec, genesis: Genesis | None) -> Loading:
-        """The event that shows this to the volunteer; `genesis` is None if this peer founds the run now."""
-        known = None if self.at_least else self.trained
-        state = None if known is None else needs_of(spec, known, known, on_gpu=False).fetched
-        traffic = method_of(spec).traffic(spec, known)
-        return Loading(
-            run_name=spec.run.name,
-            run=genesis.digest.hex() if genesis else "",
-            founder=genesis.author if genesis else "",
-            description=one_line(spec.run.description, DESCRIPTION_LENGTH),
-            model=self.model,
-            tokenizer=self.tokenizer,
-            data=self.data,
-            parameters=self.parameters,
-            parameters_at_least=self.at_least,
-            trained=self.trained,
-            method=spec.method.name,
-            state_bytes=state if genesis else 0,
-            sends=traffic.words,
-            sent_bytes=traffic.bytes,
-            sent_every=traffic.every,
+    Raises:
+        DataError: it has not.
+    """
+    parts = [part for part in (loading.model, loading.tokenizer, loading.data) if part and part.place == "hub"]
+    stored = [(part.bytes, part.what) for part in parts if part.bytes and not part.streamed and not part.at_most]
+    wanted = sum(count for count, _ in stored)
+    cache = Path(constants.HF_HUB_CACHE)
+    if stored and (free := shutil.disk_usage(nearest(cache)).free) < wanted:
+        raise DataError(
+            f"the disk is too small for what the run downloads, e.g. {max(stored)[1]}",
+            f"{size(wanted)} would go to {cache}, where {size(free)} are free",
+            "make room, or set HF_HOME to a folder on another disk",
         )
 
-    def check_room(self) -> None:
-        """Check that the disk has room for all downloads whose size is known; what is streamed is not stored.
 
-        Raises:
-            DataError: it has not.
-        """
-        parts = [part for part in (self.model, self.tokenizer, self.data) if part is not None and part.place == "hub"]
-        stored = [part for part in parts if part.bytes is not None and not part.streamed and not part.at_most]
-        wanted = sum(part.bytes or 0 for part in stored)
-        cache = Path(constants.HF_HUB_CACHE)
-        if stored and (free := shutil.disk_usage(nearest(cache)).free) < wanted:
-            largest = max(stored, key=lambda part: part.bytes or 0)
-            raise DataError(
-                f"the disk is too small for what the run downloads, e.g. {largest.what}",
-                f"{size(wanted)} would go to {cache}, where {size(free)} are free",
-                "make room, or set HF_HOME to a folder on another disk",
-            )
-
-
-def look_at(spec: RunSpec, local: LocalOptions) -> Contents:
+def look_at(spec: RunSpec, local: LocalOptions, genesis: Genesis | None) -> Loading:
     """Find out what would be loaded; takes a few seconds at most.
+
+    Args:
+        genesis: None if this peer founds the run now.
 
     Raises:
         SpecError: the founder's own program brings model and data.
     """
-    looks = {"data": data_source(text_data(spec), local.data)}
-    name = tokenizer_name(spec, local.model)
-    pretrained = None if spec.model.pretrained is None else local.model or spec.model.pretrained
+    looks = {"data": sources.data_source(text_data(spec), local.data)}
+    name, revision = tokenizer_name(spec, local.model), spec.model.revision
+    pretrained = spec.model.pretrained and (local.model or spec.model.pretrained)
     if pretrained is not None:
-        revision = f"@{spec.model.revision}" if spec.model.revision else ""
-        shown = f"--model {local.model}" if local.model else f"{pretrained}{revision}"
-        looks["model"] = pretrained_source(pretrained, spec.model.revision, shown, weights_of)
+        shown = f"--model {local.model}" if local.model else pretrained + (f"@{revision}" if revision else "")
+        looks["model"] = sources.pretrained_source(pretrained, revision, shown, sources.weights_of)
     if name not in ("bytes", pretrained):
-        looks["tokenizer"] = pretrained_source(name, None, name, tokenizer_of)
-    found = known_in_time(looks)
+        looks["tokenizer"] = sources.pretrained_source(name, None, name, sources.tokenizer_of)
+    found = sources.known_in_time(looks)
     model, tokenizer = found.get("model"), found.get("tokenizer")
     parameters, trained, at_least = _count(spec, model, tokenizer)
     made = None if parameters is None or at_least else WEIGHT_BYTES * parameters
+    exchanged = None if at_least else trained
+    traffic = method_of(spec).traffic(spec, exchanged)
+    fetched = None if exchanged is None else needs_of(spec, exchanged, exchanged, on_gpu=False).fetched
     own = Part("bytes", "here") if name == "bytes" else None
-    return Contents(
+    return Loading(
+        run_name=spec.run.name,
+        run=genesis.digest.hex() if genesis else "",
+        founder=genesis.author if genesis else "",
+        description=one_line(spec.run.description, DESCRIPTION_LENGTH),
         model=model.part if model else Part(f"a new {spec.model.architecture}", "here", made),
         tokenizer=replace(tokenizer.part, at_most=tokenizer.part.bytes is not None) if tokenizer else own,
         data=found["data"].part,
         parameters=parameters,
+        parameters_at_least=at_least,
         trained=trained,
-        at_least=at_least,
+        method=spec.method.name,
+        state_bytes=fetched if genesis else 0,
+        sends=traffic.words,
+        sent_bytes=traffic.bytes,
+        sent_every=traffic.every,
     )
 
 
 def _count(spec: RunSpec, model: Source | None, tokenizer: Source | None) -> tuple[int | None, int | None, bool]:
-    """(parameters, trained parameters, whether there are more), as far as they can be counted without a download."""
+    """(parameters, trained parameters, whether there are more), as far as they can be counted without a download.
+
+    There are more if the tokenizer is not here yet: nobody knows the size of its vocabulary, unless the spec says it.
+    """
     with contextlib.suppress(P2PTrainError):  # loading meets it again
         if model is None:
-            vocabulary = _vocabulary(spec, tokenizer)
-            at_least = vocabulary is None
-            return *count_parameters(spec, vocabulary=vocabulary or ByteTokenizer.vocab_size), at_least
+            folder = tokenizer and tokenizer.folder
+            unknown = tokenizer is not None and folder is None
+            vocabulary = load_tokenizer(str(folder or "bytes")).vocab_size
+            at_least = unknown and not isinstance(spec.model.config.get("vocab_size"), int)
+            return *count_parameters(spec, vocabulary=vocabulary), at_least
         if model.folder is not None:
             return *count_parameters(spec, override=str(model.folder)), False
-    return (None if model is None else model.parameters), None, False
-
-
-def _vocabulary(spec: RunSpec, tokenizer: Source | None) -> int | None:
-    """Tokens of the vocabulary, if they can be counted without a download."""
-    if tokenizer is None:
-        return ByteTokenizer.vocab_size
-    if tokenizer.folder is not None:
-        return load_tokenizer(str(tokenizer.folder)).vocab_size
-    said = spec.model.config.get("vocab_size")
-    return said if isinstance(said, int) else None
+    return (model.parameters if model else None), None, False

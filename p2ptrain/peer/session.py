@@ -17,7 +17,7 @@ from p2ptrain.method import SharedOptimizer
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
-from p2ptrain.peer.contents import check_own_files, look_at
+from p2ptrain.peer.contents import check_own_files, check_room, look_at
 from p2ptrain.peer.cores import Cores, OthersShare
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.memory import Memory, check_before_loading
@@ -60,11 +60,11 @@ def run_peer(
     with contextlib.ExitStack() as stack:
         reporter.emit(events.Preparing("connecting"))
         run = stack.enter_context(begin())
-        contents = look_at(run.spec, local)
-        reporter.emit(contents.told(run.spec, None if run.founding else run.folder.genesis))
+        loading = look_at(run.spec, local, None if run.founding else run.folder.genesis)
+        reporter.emit(loading)
         if not run.founding and run.folder.genesis.author != run.swarm.peer_id:
             check_own_files(run.spec, local)
-        contents.check_room()
+        check_room(loading)
         check_before_loading(run.spec, local, volunteer.max_memory)
         task = open_task(run.spec, local)
         pauses = pauses or Pauses(volunteer.hours, open_probes(volunteer.pause_when, task.device))

@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import CardData, HfApi, HfFileSystem, hf_hub_download, metadata_load, snapshot_download
-from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import CardData, HfApi, HfFileSystem, constants, hf_hub_download, metadata_load, snapshot_download
+from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError
 
 from p2ptrain.errors import DataError
 from p2ptrain.monitor.events import Part
 from p2ptrain.run.spec import DatasetData, FilesData
 from p2ptrain.tasks.documents import TextData, dataset_builder, expand
-from p2ptrain.tasks.trust import is_folder, transformers_without_code
+from p2ptrain.tasks.trust import is_folder
 from p2ptrain.text import one_line
 from p2ptrain.units import counted
 
@@ -62,12 +62,12 @@ def known_in_time(looks: Mapping[str, Look], seconds: float = SECONDS) -> dict[s
     """
     known = {key: next(look) for key, look in looks.items()}
 
-    def follow(key: str, look: Look) -> None:
-        for source in look:
+    def follow(key: str) -> None:
+        for source in looks[key]:
             known[key] = source
 
     # Nothing can interrupt the look-up of a host's name, or a walk through a slow disk. Such a thread is left behind.
-    threads = [threading.Thread(target=follow, args=item, daemon=True) for item in looks.items()]
+    threads = [threading.Thread(target=follow, args=[key], daemon=True) for key in looks]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
@@ -88,13 +88,10 @@ def weights_of(names: Collection[str], find: Callable[[str], Path]) -> list[str]
     Raises:
         One of `MALFORMED`: the index can't be read.
     """
-    transformers_without_code()
-    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
-
-    for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+    for whole in (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME):
         if whole in names:
             return [whole]
-        if index in names:
+        if (index := f"{whole}.index.json") in names:
             return sorted(set(json.loads(find(index).read_text())["weight_map"].values()))
     return []
 
@@ -112,29 +109,24 @@ def pretrained_source(name: str, revision: str | None, shown: str, choose: Choos
     """
     part = Part(one_line(shown, NAME_LENGTH), "hub", unknown=NO_ANSWER)
     if is_folder(name):
-        folder, part = Path(name), replace(part, place="folder", unknown="")
-        yield Source(part, folder)
-        yield Source(replace(part, bytes=_bytes_in(folder, choose), licence=licence_in(folder)), folder)
+        part = replace(part, place="folder", unknown="")
+        yield Source(part, Path(name))
+        yield _on_disk(part, Path(name), choose)
         return
-    found = Source(part)
-    yield found
-    if here := _cached(name, revision, choose):
-        found = Source(replace(part, place="cache", bytes=here[1], licence=licence_in(here[0])), here[0])
-        yield found
+    yield (found := Source(part))
+    if folder := _cached(name, revision, choose):
+        yield (found := _on_disk(replace(part, place="cache"), folder, choose))
     try:
         info = HfApi().model_info(name, revision=revision, timeout=SECONDS)
-        here = _cached(name, info.sha, choose)
-        part = replace(part, licence=licence_of(info.card_data or {}))
+        part = replace(part, licence=licence_of(info.card_data))
         parameters = _total([info.safetensors.total]) if info.safetensors else None
-        found = Source(part, here[0] if here else None, parameters)
-        yield found
-        names = [file.rfilename for file in info.siblings or ()]
-        chosen = choose(names, lambda file: _index(name, file, info.sha))
+        yield (found := Source(part, _cached(name, info.sha, choose), parameters))
+        chosen = choose([file.rfilename for file in info.siblings or ()], lambda file: _index(name, file, info.sha))
         files = snapshot_download(name, revision=info.sha, allow_patterns=chosen, dry_run=True)
         missing = [file for file in files if file.will_download]
-        place: Literal["hub", "cache"] = "hub" if missing or not files else "cache"
         count = _total(file.file_size for file in missing or files) if len(files) == len(chosen) else None
         unknown = "the hub does not have all files of it" if count is None else ""
+        place: Literal["hub", "cache"] = "hub" if missing or not files else "cache"
         yield replace(found, part=replace(part, place=place, bytes=count, unknown=unknown))
     except Exception as error:
         yield replace(found, part=replace(found.part, unknown=_reason(error)))
@@ -148,23 +140,25 @@ def _index(name: str, file: str, commit: str | None) -> Path:
     return Path(hf_hub_download(name, file, revision=commit))
 
 
-def _cached(name: str, revision: str | None, choose: Choose) -> tuple[Path, int] | None:
-    """Where the hub's cache has a revision of a model, and the bytes of its files; None if one of these is missing."""
+def _cached(name: str, revision: str | None, choose: Choose) -> Path | None:
+    """Where the hub's cache has a revision of a model; None if one of the files that are loaded is missing there."""
     with contextlib.suppress(OSError, ValueError):
         # With no pattern, nothing has to be complete: whoever loads a model fetches a few of its files.
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[], local_files_only=True))
-        if (count := _bytes_in(folder, choose)) is not None:
-            return folder, count
+        return folder if _bytes_in(folder, choose) is not None else None
     return None
+
+
+def _on_disk(part: Part, folder: Path, choose: Choose) -> Source:
+    return Source(replace(part, bytes=_bytes_in(folder, choose), licence=licence_in(folder)), folder)
 
 
 def _bytes_in(folder: Path, choose: Choose) -> int | None:
     """Bytes of the files that are loaded from a folder; None if one is missing, or the folder can't be read."""
-    try:
-        chosen = choose({path.name for path in folder.iterdir()}, folder.joinpath)
-        return sum((folder / name).stat().st_size for name in chosen) if chosen else None
-    except (OSError, *MALFORMED):
-        return None
+    with contextlib.suppress(OSError, *MALFORMED):
+        if chosen := choose({path.name for path in folder.iterdir()}, folder.joinpath):
+            return sum((folder / name).stat().st_size for name in chosen)
+    return None
 
 
 def _total(counts: Iterable[Any]) -> int | None:
@@ -176,6 +170,8 @@ def _total(counts: Iterable[Any]) -> int | None:
 def _reason(error: Exception) -> str:
     """Why the hub's answer is not known, for people. Whatever it is, loading meets it again and says more."""
     match error.__cause__ if isinstance(error, DryRunError) else error:
+        case DataError(why=why):
+            return one_line(why, NAME_LENGTH)
         case HFValidationError():
             return "this is no name on the hub"
         case HfHubHTTPError(response=response):
@@ -186,11 +182,12 @@ def _reason(error: Exception) -> str:
 # Licences ------------------------------------------------------------------------------------------------------------
 
 
-def licence_of(card: CardData | dict[str, Any]) -> str:
+def licence_of(card: CardData | dict[str, Any] | None) -> str:
     """What a model's or dataset's card calls its licence; empty if it names none."""
-    said = card.get("license")
+    fields = card or {}
+    said = fields.get("license")
     if said == "other":
-        said = card.get("license_name") or said
+        said = fields.get("license_name") or said
     names = said if isinstance(said, list) else [said]
     return one_line(", ".join(str(name) for name in names if name), LICENCE_LENGTH)
 
@@ -199,8 +196,7 @@ def licence_in(folder: Path) -> str:
     """What a folder's README.md or LICENSE says; empty if they say nothing."""
     with contextlib.suppress(Exception):  # the YAML of a stranger: it fails in many ways
         readme = folder / "README.md"
-        card = metadata_load(readme) if readme.stat().st_size <= CARD_BYTES else None
-        if name := licence_of(card or {}):
+        if readme.stat().st_size <= CARD_BYTES and (name := licence_of(metadata_load(readme))):
             return name
     for file in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
         with contextlib.suppress(OSError), (folder / file).open(encoding="utf-8", errors="replace") as text:
@@ -233,25 +229,21 @@ def dataset_source(data: DatasetData) -> Look:
     name = one_line(f"{data.dataset} ({subset}{data.split})", NAME_LENGTH)
     part = Part(name, "folder") if folder else Part(name, "hub", streamed=data.streaming, unknown=NO_ANSWER)
     yield Source(part)
+    offline = folder is None and constants.HF_HUB_OFFLINE
     try:
-        card = None if folder else HfApi().dataset_info(data.dataset, timeout=SECONDS, expand=["cardData"]).card_data
-        part = replace(part, licence=licence_in(folder) if folder else licence_of(card or {}))
-        yield Source(part)
-        part = replace(part, unknown="")
-    except OfflineModeIsEnabled:
-        pass  # what was prepared before is found without the hub
-    except Exception as error:
-        yield Source(replace(part, unknown=_reason(error)))
-        return  # the library would ask the hub again and again
-    try:
+        if folder:
+            part = replace(part, licence=licence_in(folder))
+        elif not offline:  # what was prepared before is found without the hub, too
+            info = HfApi().dataset_info(data.dataset, timeout=SECONDS, expand=["cardData"])
+            part = replace(part, licence=licence_of(info.card_data))
+            yield Source(part)
         builder = dataset_builder(data)
         if part.place == "hub" and not data.streaming and Path(builder.cache_dir).is_dir():
             part = replace(part, place="cache")
         count, at_most = _bytes_of(builder, data)
-        yield Source(replace(part, bytes=count, at_most=at_most))
+        yield Source(replace(part, bytes=count, at_most=at_most, unknown=part.unknown if offline else ""))
     except Exception as error:
-        reason = one_line(error.why, NAME_LENGTH) if isinstance(error, DataError) else _reason(error)
-        yield Source(replace(part, unknown=part.unknown or reason))
+        yield Source(part if offline else replace(part, unknown=_reason(error)))
 
 
 def _bytes_of(builder: Any, data: DatasetData) -> tuple[int | None, bool]:
@@ -277,5 +269,4 @@ def files_source(patterns: Sequence[str], option: str = "") -> Look:
         count = sum(file.stat().st_size for file in files)
         yield Source(replace(part, what=f"{part.what}: {counted(len(files), 'file')}", bytes=count))
     except (DataError, OSError, ValueError) as error:
-        problem = error.what if isinstance(error, DataError) else str(error)
-        yield Source(replace(part, unknown=one_line(problem, NAME_LENGTH)))
+        yield Source(replace(part, unknown=one_line(str(error).partition("\n")[0], NAME_LENGTH)))

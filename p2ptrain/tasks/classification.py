@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2ptrain.run.task import Classification
 from p2ptrain.tasks.examples import Example, ExampleTask
 from p2ptrain.tasks.task import Measured
 from p2ptrain.tasks.tokenizer import Tokens
@@ -16,14 +15,6 @@ from p2ptrain.tasks.tokenizer import Tokens
 
 class TextClassification(ExampleTask):
     """The loss is the mean cross-entropy of the labels, in nats per example. The likeliest label is the answer."""
-
-    @property
-    def _section(self) -> Classification:
-        assert isinstance(self._spec.task, Classification)
-        return self._spec.task
-
-    def _check(self, row: int, example: Example) -> None:
-        pass
 
     def _length(self, example: Example) -> int:
         return len(self.tokens(example))

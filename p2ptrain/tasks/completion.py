@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from p2ptrain.errors import DataError
-from p2ptrain.run.task import Completion
 from p2ptrain.tasks.examples import Example, ExampleTask
 from p2ptrain.tasks.task import EVAL_BATCH, Measured
 from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
@@ -24,11 +23,6 @@ Pair = tuple[Tokens, Tokens]
 
 class PromptCompletion(ExampleTask):
     """The loss is the mean cross-entropy, in nats per token, of the completions' tokens."""
-
-    @property
-    def _section(self) -> Completion:
-        assert isinstance(self._spec.task, Completion)
-        return self._spec.task
 
     def _check(self, row: int, example: Example) -> None:
         room = self._data.sequence_length - len(self.tokenizer.before) - 1

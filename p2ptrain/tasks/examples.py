@@ -25,7 +25,7 @@ from p2ptrain.tasks.documents import TABLES, draw_of, expand, is_held_out, open_
 from p2ptrain.tasks.local import LocalOptions
 from p2ptrain.tasks.model import padding_id
 from p2ptrain.tasks.sequences import generator
-from p2ptrain.tasks.task import Task
+from p2ptrain.tasks.task import Rows, Task
 from p2ptrain.tasks.tokenizer import Tokens
 
 ESTIMATED = 64
@@ -44,11 +44,11 @@ class Example:
     """Index of the right completion or label."""
 
 
-class Examples:
+class Examples(Rows):
     """The distinct rows of a table with random access: the batches that this peer draws, and the held-out rows."""
 
     held_out: tuple[Example, ...]
-    """The examples that an evaluation reads, in the order of their hashes: the same for the same rows."""
+    """In the order of their hashes."""
 
     def __init__(
         self,
@@ -96,13 +96,12 @@ class Examples:
         self.held_out = tuple(self._example(number) for _, _, number in sorted(held_out)[:evaluated])
 
     def batch(self, index: int, size: int) -> list[Example]:
-        """This peer's batch number `index`; it depends on the seed and the index only."""
+        """It depends on the seed and the index only."""
         drawn = generator(self._seed, index).integers(0, len(self._training), size)
         return [self._example(self._training[at]) for at in drawn]
 
     @cached_property
     def digest(self) -> Digest:
-        """Names the held-out examples."""
         return digest_of(json.dumps([asdict(example) for example in self.held_out]).encode())
 
     def _example(self, number: int) -> Example:
@@ -180,23 +179,14 @@ def open_examples(
 class ExampleTask(Task):
     """A task whose rows are examples."""
 
-    examples: Examples
-
     def load_data(self, seed: int) -> None:
-        self.examples = open_examples(self._spec, self._options, self._section, seed, self._check)
-
-    def data_state(self) -> None:
-        return None
-
-    def restore_data(self, state: None) -> None:
-        pass  # batches are a function of their index
+        self.rows = open_examples(self._spec, self._options, self._section, seed, self._check)
 
     @property
-    @abstractmethod
     def _section(self) -> TableTask:
-        """The spec's section of this task."""
+        assert isinstance(self._spec.task, TableTask)
+        return self._spec.task
 
-    @abstractmethod
     def _check(self, row: int, example: Example) -> None:
         """Raise DataError if this example can't be used."""
 
@@ -205,27 +195,17 @@ class ExampleTask(Task):
         """Number of tokens that training reads of this example."""
 
     @property
-    def held_out_digest(self) -> Digest:
-        return self.examples.digest
-
-    @property
     def tokens_per_step(self) -> int:
         """Tokens of one batch, if its examples are as long as the held-out ones on average."""
         return round(self.batch_size * sum(self._lengths) / len(self._lengths))
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return [self._length(example) for example in self.examples.held_out[:ESTIMATED]]
+        return [self._length(example) for example in self.rows.held_out[:ESTIMATED]]
 
     def longest(self, count: int) -> list[Example]:
         """The longest held-out example, `count` times; a training example may be longer."""
-        return [self.examples.held_out[self._lengths.index(max(self._lengths))]] * count
-
-    def _batch(self, index: int) -> list[Example]:
-        return self.examples.batch(index, self.batch_size)
-
-    def _held_out(self) -> tuple[Example, ...]:
-        return self.examples.held_out
+        return [self.rows.held_out[self._lengths.index(max(self._lengths))]] * count
 
     def _padded(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         """Fill up token rows at their ends: ids and mask (1: a real token), both int64 of shape (rows, longest)."""

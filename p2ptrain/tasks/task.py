@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -42,8 +42,33 @@ class Measured:
     """Rows whose label was found; None in tasks without labels."""
 
 
+class Rows(Protocol):
+    """What a task reads: the batches that this peer draws, and the held-out rows."""
+
+    held_out: Any
+    """A sequence of the rows that an evaluation reads: the same on every peer with the same data."""
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the held-out rows."""
+
+    def batch(self, index: int, size: int) -> Any:
+        """This peer's training batch number `index`, of `size` rows. A stream gives each batch once only."""
+
+    def state(self) -> Any:
+        """What `restore` needs after a restart, besides the index; nothing if a batch is a function of its index."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Continue where `state` was called."""
+        return
+
+
 class Task(ABC):
     """Model, data and loss of one run on this machine."""
+
+    rows: Rows
+    """There once `load_data` is done."""
 
     def __init__(self, spec: RunSpec, options: LocalOptions) -> None:
         """Load tokenizer and model.
@@ -73,22 +98,22 @@ class Task(ABC):
         """
 
     @property
-    @abstractmethod
     def held_out_digest(self) -> Digest:
         """Digest of the held-out rows. Peers can compare their evaluations if their digests are equal."""
+        return self.rows.digest
 
     @property
     @abstractmethod
     def tokens_per_step(self) -> int:
         """Tokens that the model reads for one batch; an estimate for examples, since they differ in length."""
 
-    @abstractmethod
     def data_state(self) -> Any:
         """What `restore_data` needs after a restart, besides the batch's index."""
+        return self.rows.state()
 
-    @abstractmethod
     def restore_data(self, state: Any) -> None:
         """Continue where `data_state` was called."""
+        self.rows.restore(state)
 
     def loss(self, index: int) -> torch.Tensor:
         """Mean loss, in nats, on this peer's batch number `index`: a differentiable scalar, float32."""
@@ -96,7 +121,7 @@ class Task(ABC):
 
     def batch(self, index: int) -> Any:
         """This peer's training batch number `index`. A stream gives each batch once only."""
-        return self._batch(index)
+        return self.rows.batch(index, self.batch_size)
 
     @abstractmethod
     def longest(self, count: int) -> Any:
@@ -112,7 +137,7 @@ class Task(ABC):
         def forward(**inputs: Any) -> Any:
             return torch.func.functional_call(self.model, dict(parameters), kwargs=inputs)
 
-        rows = self._held_out()
+        rows = self.rows.held_out
         was_training = self.model.training
         self.model.eval()
         try:
@@ -137,14 +162,6 @@ class Task(ABC):
         self.tokenizer.save(folder)
         if self._spec.model.lora is not None:
             export_adapters(self.model, folder)
-
-    @abstractmethod
-    def _batch(self, index: int) -> Any:
-        """This peer's training batch number `index`."""
-
-    @abstractmethod
-    def _held_out(self) -> Any:
-        """All held-out rows that an evaluation reads, as a sequence."""
 
     @abstractmethod
     def _loss(self, forward: Any, rows: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.errors import DataError, SpecError
-from p2ptrain.monitor.events import Part
-from p2ptrain.peer.contents import Contents, check_own_files, look_at
+from p2ptrain.monitor.events import Loading, Part
+from p2ptrain.peer.contents import check_own_files, check_room, look_at
 from p2ptrain.peer.sources import NO_ANSWER
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, SigningKey
 from p2ptrain.tasks import LocalOptions, open_task
 from p2ptrain.text import one_line
+from tests.unit.monitor.samples import LOADING
 from tests.unit.peer.hub import TABLE, Hub
 from tests.unit.peer.samples import spec_of
 from tests.unit.tasks.samples import TINY_LLAMA, tiny_spec
@@ -43,15 +45,15 @@ def test_a_model_from_scratch_is_counted_and_needs_no_download(corpus: Path) -> 
     spec = spec_of(corpus)
     model = open_task(spec, HERE).model
     count = sum(parameter.numel() for parameter in model.parameters())
-    found = look_at(spec, HERE)
-    assert (found.parameters, found.trained, found.at_least) == (count, count, False)
+    found = look_at(spec, HERE, None)
+    assert (found.parameters, found.trained, found.parameters_at_least) == (count, count, False)
     assert found.model == Part("a new llama", "here", 4 * count)
     assert found.tokenizer == Part("bytes", "here")
     assert found.data.place == "files"
     assert found.data.what.endswith(": 60 files")
     assert found.data.bytes == sum(path.stat().st_size for path in corpus.iterdir())
     genesis = genesis_of(spec)
-    told = found.told(spec, genesis)
+    told = look_at(spec, HERE, genesis)
     assert (told.run, told.founder) == (genesis.digest.hex(), FOUNDER.peer_id)
     assert (told.state_bytes, told.sent_every) == (8 * count, 2)
     assert told.sent_bytes == CODECS["e3m0"].encoded_bytes(count // 2)
@@ -59,21 +61,20 @@ def test_a_model_from_scratch_is_counted_and_needs_no_download(corpus: Path) -> 
 
 def test_a_run_that_begins_here_fetches_nothing_from_peers(corpus: Path) -> None:
     spec = spec_of(corpus)
-    told = look_at(spec, HERE).told(spec, None)
+    told = look_at(spec, HERE, None)
     assert (told.run, told.founder, told.state_bytes) == ("", "", 0)
 
 
 def test_a_one_byte_run_sends_bytes_and_keeps_integers(corpus: Path) -> None:
     spec = RunSpec.model_validate({**spec_of(corpus).model_dump(), "method": {"name": "spsa"}})
-    found = look_at(spec, HERE)
-    told = found.told(spec, genesis_of(spec))
-    assert found.trained is not None
-    assert (told.method, told.state_bytes, told.sent_bytes) == ("spsa", 4 * found.trained, None)
+    told = look_at(spec, HERE, genesis_of(spec))
+    assert told.trained is not None
+    assert (told.method, told.state_bytes, told.sent_bytes) == ("spsa", 4 * told.trained, None)
     assert told.sends == "sends one byte for each gradient"
 
 
 def test_a_folder_is_measured_and_says_its_licence(folder: Path) -> None:
-    found = look_at(tiny_spec(pretrained=str(folder)), HERE)
+    found = look_at(tiny_spec(pretrained=str(folder)), HERE, None)
     weights = (folder / "model.safetensors").stat().st_size
     assert (found.model.place, found.model.bytes, found.model.licence) == ("folder", weights, "apache-2.0")
     assert found.parameters == found.trained
@@ -85,7 +86,7 @@ def test_the_volunteers_own_folder_and_files_are_told_instead(folder: Path, corp
         pretrained="somebody/model",
         data={"source": "dataset", "dataset": "somebody/texts", "tokenizer": "somebody/model", "sequence_length": 32},
     )
-    found = look_at(spec, LocalOptions(device="cpu", model=str(folder), data=(str(corpus / "1*.txt"),)))
+    found = look_at(spec, LocalOptions(device="cpu", model=str(folder), data=(str(corpus / "1*.txt"),)), None)
     assert found.model.what == one_line(f"--model {folder}", 80)
     assert (found.model.place, found.data.place, found.tokenizer) == ("folder", "files", None)
     assert found.data.what.startswith("--data ")
@@ -100,7 +101,7 @@ def test_without_the_hub_it_is_said_that_sizes_are_unknown() -> None:
         "tokenizer": "a/tokenizer",
         "sequence_length": 32,
     }
-    found = look_at(tiny_spec(pretrained="a/model", model={"revision": "v1"}, data=data), HERE)
+    found = look_at(tiny_spec(pretrained="a/model", model={"revision": "v1"}, data=data), HERE, None)
     assert found.model == Part("a/model@v1", "hub", unknown=NO_ANSWER)
     assert found.tokenizer == Part("a/tokenizer", "hub", unknown=NO_ANSWER)
     assert found.data == Part("a/texts (en, train)", "hub", streamed=True, unknown=NO_ANSWER)
@@ -115,7 +116,7 @@ def test_what_the_hub_says_is_told(hub: Hub) -> None:
         "sequence_length": 32,
         "streaming": False,
     }
-    found = look_at(tiny_spec(pretrained="somebody/model", data=data), HERE)
+    found = look_at(tiny_spec(pretrained="somebody/model", data=data), HERE, None)
     assert found.model == Part("somebody/model", "hub", 269, licence="apache-2.0")
     assert found.tokenizer is None
     assert found.data == Part("somebody/texts (train)", "hub", 8 * len(TABLE), licence="mit, cc0-1.0")
@@ -125,7 +126,7 @@ def test_what_the_hub_says_is_told(hub: Hub) -> None:
 def test_of_a_tokenizer_s_files_not_all_may_be_loaded(hub: Hub, folder: Path) -> None:
     def found(name: str) -> Part | None:
         data = {"source": "stdlib-python", "tokenizer": name, "sequence_length": 32}
-        return look_at(tiny_spec(data=data, **TINY_LLAMA), HERE).tokenizer
+        return look_at(tiny_spec(data=data, **TINY_LLAMA), HERE, None).tokenizer
 
     assert found("somebody/model") == Part("somebody/model", "hub", 50, at_most=True, licence="apache-2.0")
     assert found("nobody/has-this") == Part("nobody/has-this", "hub", unknown="the hub answered 404")
@@ -135,34 +136,33 @@ def test_of_a_tokenizer_s_files_not_all_may_be_loaded(hub: Hub, folder: Path) ->
 
 
 def test_without_its_tokenizer_a_model_has_at_least_so_many_parameters(folder: Path) -> None:
-    def found(tokenizer: str, **config: Any) -> Contents:
+    def found(tokenizer: str, **config: Any) -> Loading:
         data = {"source": "stdlib-python", "tokenizer": tokenizer, "sequence_length": 32}
-        return look_at(tiny_spec(data=data, **TINY_LLAMA, **config), HERE)
+        return look_at(tiny_spec(data=data, **TINY_LLAMA, **config), HERE, None)
 
     least = found("a/tokenizer")
-    exact = look_at(tiny_spec(), HERE)
-    assert (least.parameters, least.at_least, least.model.bytes) == (exact.parameters, True, None)
-    assert (found(str(folder)).parameters, found(str(folder)).at_least) == (exact.parameters, False)
-    assert found("a/tokenizer", vocab_size=300).at_least is False
-    told = least.told(tiny_spec(), None)
-    assert (told.sent_bytes, told.parameters_at_least) == (None, True)
+    exact = look_at(tiny_spec(), HERE, None)
+    assert (least.parameters, least.parameters_at_least, least.model.bytes) == (exact.parameters, True, None)
+    assert (found(str(folder)).parameters, found(str(folder)).parameters_at_least) == (exact.parameters, False)
+    assert found("a/tokenizer", vocab_size=300).parameters_at_least is False
+    assert least.sent_bytes is None
 
 
 def test_a_run_that_can_not_be_loaded_can_be_told_of(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[")
-    found = look_at(tiny_spec(pretrained=str(tmp_path)), HERE)
+    found = look_at(tiny_spec(pretrained=str(tmp_path)), HERE, None)
     assert (found.parameters, found.model.place) == (None, "folder")
-    assert look_at(tiny_spec("lama"), HERE).parameters is None
+    assert look_at(tiny_spec("lama"), HERE, None).parameters is None
     name = {"source": "dataset", "dataset": "x" * 300, "tokenizer": "x" * 300}
-    assert look_at(tiny_spec(pretrained="y" * 300, data=name), HERE).parameters is None
-    assert look_at(tiny_spec(data={"source": "files", "paths": ["/no/such"]}), HERE).data == Part(
+    assert look_at(tiny_spec(pretrained="y" * 300, data=name), HERE, None).parameters is None
+    assert look_at(tiny_spec(data={"source": "files", "paths": ["/no/such"]}), HERE, None).data == Part(
         "/no/such", "files", unknown="no file matches '/no/such'"
     )
 
 
 def test_a_run_of_ones_own_program_can_not_be_told_of() -> None:
     with pytest.raises(SpecError, match="made by a program of its founder"):
-        look_at(RunSpec.custom("sine"), HERE)
+        look_at(RunSpec.custom("sine"), HERE, None)
 
 
 def test_strangers_words_are_clean_and_short(corpus: Path) -> None:
@@ -172,7 +172,7 @@ def test_strangers_words_are_clean_and_short(corpus: Path) -> None:
         "data": {"source": "files", "paths": ["a\nb"] * 5},
     }
     spec = RunSpec.model_validate(fields)
-    told = look_at(spec, HERE).told(spec, None)
+    told = look_at(spec, HERE, None)
     assert told.description.startswith("free money code trusted\ufffd[2Jxxx")
     assert len(told.description) == 160
     assert told.model.what.startswith("evil\ufffd]0;title\ufffd")
@@ -186,21 +186,21 @@ def test_strangers_words_are_clean_and_short(corpus: Path) -> None:
 Usage = namedtuple("Usage", "total used free")
 
 
-def downloads(model: Part, data: Part) -> Contents:
-    return Contents(model, None, data, None, None, False)
+def check(model: Part, data: Part) -> None:
+    check_room(replace(LOADING, model=model, tokenizer=None, data=data))
 
 
 def test_a_download_that_does_not_fit_on_the_disk_ends_a_peer_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2_000, 1_000, 1_000))
     fits, too_large = Part("a/b", "hub", 600), Part("a/b", "hub", 1001)
     here = Part("the standard library", "here")
-    downloads(fits, here).check_room()
+    check(fits, here)
     with pytest.raises(DataError, match=r"the disk is too small for what the run downloads, e\.g\. a/b") as refused:
-        downloads(too_large, here).check_room()
+        check(too_large, here)
     assert refused.value.why.startswith("1.0 kB would go to ")
     assert "HF_HOME" in refused.value.next_step
     with pytest.raises(DataError, match=r"e\.g\. a/texts"):  # together they are too large
-        downloads(fits, Part("a/texts", "hub", 601)).check_room()
+        check(fits, Part("a/texts", "hub", 601))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_download_that_does_not_fit_on_the_disk_ends_a_peer_before_it_begins(m
 )
 def test_what_is_not_surely_downloaded_needs_no_room(data: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2_000, 1_000, 1_000))
-    downloads(Part("a new llama", "here", 10**15), data).check_room()
+    check(Part("a new llama", "here", 10**15), data)
 
 
 # Files of this machine -----------------------------------------------------------------------------------------------

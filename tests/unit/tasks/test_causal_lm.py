@@ -52,7 +52,7 @@ def cross_entropy(model: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_loss_is_the_cross_entropy_of_the_next_token(task: CausalLM) -> None:
-    tokens = torch.from_numpy(task.sequences.batch(4, 3)).long()
+    tokens = torch.from_numpy(task.rows.batch(4, 3)).long()
     torch.testing.assert_close(task.loss(4), cross_entropy(task.model, tokens))
 
 
@@ -72,7 +72,7 @@ def test_a_step_takes_batch_size_sequences(task: CausalLM) -> None:
 
 
 def test_an_evaluation_is_the_mean_over_all_held_out_tokens(task: CausalLM) -> None:
-    tokens = torch.from_numpy(task.sequences.held_out).long()
+    tokens = torch.from_numpy(task.rows.held_out).long()
     assert len(tokens) % 16, "the last batch is a smaller one"
     own = dict(task.model.named_parameters())
     assert task.evaluate(own).loss == pytest.approx(cross_entropy(task.model, tokens).item(), rel=1e-5)
@@ -98,7 +98,7 @@ def test_tied_weights_are_evaluated_as_given(corpus: Path) -> None:
     with torch.no_grad():
         for name, parameter in tied.model.named_parameters():
             parameter.copy_(given[name])
-    expected = cross_entropy(tied.model.eval(), torch.from_numpy(tied.sequences.held_out).long())
+    expected = cross_entropy(tied.model.eval(), torch.from_numpy(tied.rows.held_out).long())
     assert evaluated == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -125,10 +125,10 @@ def test_every_kind_of_data_trains_on_one_side_and_evaluates_on_the_other(tmp_pa
     data = {**source, "text_column": "body", "sequence_length": 32, "held_out": FRACTION}
     task = CausalLM(tiny_spec(data=data), LocalOptions(device="cpu"))
     task.load_data(0)
-    batch = task.sequences.batch(0, 32)
+    batch = task.rows.batch(0, 32)
     assert holds(batch, "T")
     assert not holds(batch, "H")
-    assert holds(task.sequences.held_out, "H")
+    assert holds(task.rows.held_out, "H")
     assert task.loss(0).isfinite()
 
 
@@ -138,7 +138,7 @@ def test_a_volunteers_files_stand_for_the_specs(corpus: Path) -> None:
         CausalLM(nowhere, LocalOptions(device="cpu")).load_data(0)
     task = CausalLM(nowhere, LocalOptions(device="cpu", data=(str(corpus),)))
     task.load_data(0)
-    assert holds(task.sequences.held_out, "H")
+    assert holds(task.rows.held_out, "H")
 
 
 # Devices -----------------------------------------------------------------------------------------------------------

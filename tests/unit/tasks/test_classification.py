@@ -35,7 +35,7 @@ def logits(model: Any, text: str) -> torch.Tensor:
 def test_loss_and_accuracy_are_those_of_each_text_alone(tmp_path: Path, architecture: str) -> None:
     made = open_classification(tmp_path, architecture=architecture)
     made.model.eval()
-    batch = made.examples.batch(1, 5)
+    batch = made.rows.batch(1, 5)
     assert len({len(example.text) for example in batch}) > 1, "padding matters"
     surprises = [-torch.log_softmax(logits(made.model, e.text), 0)[e.label] for e in batch]
     torch.testing.assert_close(made.loss(1), torch.stack(surprises).mean())
@@ -46,7 +46,7 @@ def test_loss_and_accuracy_are_those_of_each_text_alone(tmp_path: Path, architec
     with torch.no_grad():
         for name, parameter in made.model.named_parameters():
             parameter.copy_(given[name])
-    held_out = made.examples.held_out
+    held_out = made.rows.held_out
     each = [logits(made.model, example.text) for example in held_out]
     losses = [-torch.log_softmax(row, 0)[e.label].item() for row, e in zip(each, held_out, strict=True)]
     correct = [int(row.argmax()) == e.label for row, e in zip(each, held_out, strict=True)]

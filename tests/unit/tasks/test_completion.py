@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_surprise_at_the_completions_tokens(
     made = open_completion(tmp_path, task, architecture=architecture)
     made.model.eval()
     end = b"" if task is COMPLETION else (256,)
-    said = [(e.text.encode(), (*e.completions[e.label].encode(), *end)) for e in made.examples.batch(2, 5)]
+    said = [(e.text.encode(), (*e.completions[e.label].encode(), *end)) for e in made.rows.batch(2, 5)]
     assert len({len(prompt) for prompt, _ in said}) > 1, "padding matters"
     expected = sum(surprise(made.model, *pair) for pair in said) / sum(len(completion) for _, completion in said)
     assert made.loss(2).item() == pytest.approx(expected, rel=1e-5)
@@ -59,7 +59,7 @@ def test_its_gradient_is_that_of_transformers_own_loss_with_all_other_tokens_ign
     made.loss(1).backward()  # type: ignore[no-untyped-call]
     gradients = {name: parameter.grad for name, parameter in made.model.named_parameters()}
     made.model.zero_grad()
-    pairs = [made.pairs(example)[example.label] for example in made.examples.batch(1, 5)]
+    pairs = [made.pairs(example)[example.label] for example in made.rows.batch(1, 5)]
     width = max(len(prompt) + len(completion) for prompt, completion in pairs)
     ids, labels = torch.full((5, width), 256), torch.full((5, width), -100)
     for row, (prompt, completion) in enumerate(pairs):
@@ -83,13 +83,13 @@ def test_an_evaluation_compares_all_labels_by_their_summed_surprise(tmp_path: Pa
             parameter.copy_(given[name])
     made.model.eval()
     total, tokens, correct = 0.0, 0, 0
-    for example in made.examples.held_out:
+    for example in made.rows.held_out:
         each = [surprise(made.model, example.text.encode(), words.encode()) for words in example.completions]
         total, tokens = total + each[example.label], tokens + len(example.completions[example.label])
         correct += int(np.argmin(each)) == example.label
-    assert len(made.examples.held_out) > 8
+    assert len(made.rows.held_out) > 8
     assert found.loss == pytest.approx(total / tokens, rel=1e-5)
-    assert found.accuracy == pytest.approx(correct / len(made.examples.held_out))
+    assert found.accuracy == pytest.approx(correct / len(made.rows.held_out))
 
 
 def test_without_labels_there_is_no_accuracy(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_labels_of_one_token_share_what_the_model_reads(tmp_path: Path) -> None:
         return made.model(**inputs)
 
     with torch.no_grad():
-        made._measure(forward, made.examples.held_out[:8])
+        made._measure(forward, made.rows.held_out[:8])
     assert read == [8]
 
 
@@ -182,7 +182,7 @@ def test_a_completions_tokens_are_those_that_follow_in_the_whole_text(tmp_path: 
 
 def test_a_step_is_counted_by_the_examples_mean_length(tmp_path: Path) -> None:
     made = open_completion(tmp_path)
-    lengths = [sum(map(len, made.pairs(example)[example.label])) for example in made.examples.held_out]
+    lengths = [sum(map(len, made.pairs(example)[example.label])) for example in made.rows.held_out]
     assert made.tokens_per_step == round(5 * np.mean(lengths))
 
 

@@ -13,7 +13,7 @@ from p2ptrain.errors import DataError
 from p2ptrain.run import PeerId, digest_of
 from p2ptrain.tasks import sequences, shard_seed
 from p2ptrain.tasks.documents import is_held_out
-from p2ptrain.tasks.sequences import DrawnSequences, PooledSequences, Sequences, StreamedSequences
+from p2ptrain.tasks.sequences import Cutter, DrawnSequences, PooledSequences, Sequences, StreamedSequences
 from p2ptrain.tasks.tokenizer import ByteTokenizer, Tokens
 from tests.unit.tasks.samples import holds, marked_documents
 
@@ -23,19 +23,23 @@ FRACTION, LENGTH, EVALUATED = 0.3, 24, 20
 Make = Callable[[Sequence[str], int], Sequences]
 
 
+def cutter(seed: int) -> Cutter:
+    return Cutter(BYTES, LENGTH, FRACTION, EVALUATED, seed)
+
+
 def pooled(documents: Sequence[str], seed: int = 1) -> PooledSequences:
-    return PooledSequences(list(documents), BYTES, LENGTH, FRACTION, EVALUATED, seed)
+    return PooledSequences(list(documents), cutter(seed))
 
 
 def drawn(documents: Sequence[str | None], seed: int = 1) -> DrawnSequences:
-    return DrawnSequences([{"body": text} for text in documents], "body", BYTES, LENGTH, FRACTION, EVALUATED, seed)
+    return DrawnSequences([{"body": text} for text in documents], "body", cutter(seed))
 
 
 def streamed(documents: Sequence[str], seed: int = 1, shards: int = 3) -> StreamedSequences:
     import datasets
 
     stream: Any = datasets.Dataset.from_dict({"body": list(documents)}).to_iterable_dataset(num_shards=shards)
-    return StreamedSequences(stream, "body", BYTES, LENGTH, FRACTION, EVALUATED, seed)
+    return StreamedSequences(stream, "body", cutter(seed))
 
 
 @pytest.fixture(autouse=True)
