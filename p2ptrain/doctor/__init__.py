@@ -1,5 +1,7 @@
-"""`p2ptrain doctor`: facts about this machine (`machine`) and about a swarm (`swarm`) are measured, then judged by pure
-functions (`verdicts`). `examine` asks one check after another and shows what each finds.
+"""`p2ptrain doctor`: can this machine train, and where does an invite lead?
+
+`machine` and `swarm` measure facts. The pure functions of `verdicts` judge them. `examine` runs one check after another
+and prints what each finds.
 """
 
 from p2ptrain.doctor.check import DoctorOptions

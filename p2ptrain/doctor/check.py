@@ -1,4 +1,4 @@
-"""What every check of the doctor's needs: how it was asked, and what becomes of a check that fails."""
+"""What all checks of the doctor share: the options, and what happens when a check fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from p2ptrain.errors import P2PTrainError
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """What the peer would be started with; None: as the peer would choose."""
+    """The options that the peer would be started with. None means the peer's own default."""
 
     invite: str | None = None
     home: Path | None = None
@@ -29,17 +29,18 @@ class DoctorOptions:
 
 
 def checked(name: str, check: Callable[[], Finding]) -> Finding:
-    """What the check finds; or, as a problem, that it failed."""
+    """Run a check. If it raises an error, the finding is a problem that tells the error."""
     try:
         return check()
     except P2PTrainError as error:
         return failed(name, error)
-    except Exception as error:  # a doctor does not fall ill
+    except Exception as error:  # the other checks still have to run
         text = f"this check failed: {type(error).__name__}: {_flat(str(error))}"
         return Finding(name, "problem", text, "p2ptrain explain 1")
 
 
 def failed(name: str, error: P2PTrainError) -> Finding:
+    """An error as a finding, with the error's own next step."""
     return Finding(name, "problem", _flat(error.brief), _flat(error.next_step) or f"p2ptrain explain {error.exit_code}")
 
 

@@ -1,7 +1,7 @@
-"""`p2ptrain doctor`: can this machine train, and does an invite lead anywhere? One finding after another.
+"""Run the doctor's checks one after another, and print what each finds.
 
-What is measured here is judged by `verdicts`. A check that fails in a way that nobody foresaw is a finding, too. What
-brings torch along is imported by the checks that need it, so that a broken installation is found and not fallen over.
+A check that raises an error becomes a finding, too. Modules that import torch are imported inside the checks that need
+them: if torch is broken, the doctor reports that and does not crash.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def run_doctor(options: DoctorOptions, json_lines: bool) -> int:
-    """Print each finding as it comes.
+    """Run all checks and print each finding as soon as it is there.
+
+    Args:
+        json_lines: print one JSON object per line.
 
     Returns:
-        The exit code: 1 if there is a problem.
+        The exit code: 1 if a finding is a problem, else 0.
     """
-    logging.getLogger("p2ptrain").addHandler(logging.NullHandler())  # the findings say what a log would
+    logging.getLogger("p2ptrain").addHandler(logging.NullHandler())  # the findings already tell what a log would tell
     told, console = [], Console()
     live = sys.stdout.isatty() and not json_lines
     with console.status("looking") if live else contextlib.nullcontext():
@@ -45,7 +48,7 @@ def run_doctor(options: DoctorOptions, json_lines: bool) -> int:
 
 
 def findings(options: DoctorOptions) -> Iterator[Finding]:
-    """All checks, the quick ones first."""
+    """The findings of all checks, the quick checks first."""
     yield checked("versions", machine.check_versions)
     yield checked("memory", lambda: verdicts.memory(*machine.free_memory()))
     yield checked("open files", lambda: verdicts.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)))
@@ -60,13 +63,13 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
 
 
 def printable(finding: Finding) -> Finding:
-    """Some of the words are another peer's: nothing in them may steer the terminal."""
+    """Remove control characters: some words come from other peers, and must not control the terminal."""
     text, step = ("".join(filter(str.isprintable, words)) for words in (finding.text, finding.next_step))
     return replace(finding, text=text, next_step=step)
 
 
 def as_text(finding: Finding) -> str:
-    """For a pipe: one line, and one more if there is something to do."""
+    """One line for a pipe, and a second line if there is a next step."""
     text = f"{finding.verdict:<8} {finding.check:<11} {finding.text}"
     return text + (f"\n         next: {finding.next_step}" if finding.next_step else "")
 
@@ -83,5 +86,5 @@ def _row(finding: Finding) -> Table:
 
 
 def _plain(text: str) -> str:
-    """Brackets, e.g. of an IPv6 address, are no markup."""
+    """Escape brackets, e.g. those of an IPv6 address: rich would read them as markup."""
     return text.replace("[", "\\[")

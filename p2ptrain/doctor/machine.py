@@ -1,7 +1,7 @@
-"""The doctor's first half: what this machine has, measured here and judged by `verdicts`.
+"""The checks of this machine: facts are measured here and judged by `verdicts`.
 
-What brings torch along is imported by the checks that need it, so that a broken installation is found and not fallen
-over.
+Modules that import torch are imported inside the checks that need them: if torch is broken, the doctor reports that and
+does not crash.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_versions() -> Finding:
+    """Compare Python and the installed packages with those that p2ptrain needs."""
     own = importlib.metadata.metadata("p2ptrain")
     requirements = [Requirement(text) for text in importlib.metadata.requires("p2ptrain") or ()]
     needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
@@ -41,10 +42,10 @@ def check_versions() -> Finding:
 
 
 def free_memory() -> tuple[float, float]:
-    """(available, total) bytes; in a container those that it may use."""
+    """(available, total) bytes of main memory. In a container: of the memory that the container may use."""
     machine = psutil.virtual_memory()
     available, total = float(machine.available), float(machine.total)
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+    with contextlib.suppress(OSError, ValueError):  # without a limit the file says "max", which is no number
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())
         cache = next(
@@ -57,6 +58,7 @@ def free_memory() -> tuple[float, float]:
 
 
 def check_disk(home: Path) -> Finding:
+    """Measure the free space, and how long it takes to write and sync one byte."""
     folder = nearest(home)
     space = shutil.disk_usage(folder)
     began = time.monotonic()
@@ -71,6 +73,7 @@ def check_disk(home: Path) -> Finding:
 
 
 def check_identity(home: Path, given: Path | None) -> Finding:
+    """Read the given key file, or all key files of the home folder."""
     paths = [given] if given is not None else sorted((home / "identities").glob("*.key"))
     keys = [_key_facts(path) for path in paths if path.exists()]
     return verdicts.identity(keys, None if given is None else str(given))
@@ -91,6 +94,11 @@ def _key_facts(path: Path) -> KeyFacts:
 
 
 def check_listen(listen: tuple[str, ...] | None) -> Finding:
+    """Try to listen at each address.
+
+    Raises:
+        NetworkError, UsageError: an address can't be used.
+    """
     from p2ptrain.swarm import NodeConfig
     from p2ptrain.swarm.sockets import check_port
 
@@ -101,6 +109,11 @@ def check_listen(listen: tuple[str, ...] | None) -> Finding:
 
 
 def check_device(name: str) -> Finding:
+    """Open the device and compute on it.
+
+    Raises:
+        DataError: there is no such device.
+    """
     import torch
 
     from p2ptrain.tasks import LocalOptions
@@ -119,10 +132,10 @@ def check_device(name: str) -> Finding:
 
 
 def _compute(device: torch.device) -> tuple[str, bool]:
-    """(what went wrong with a product of matrices, whether there is one in bf16)."""
+    """(what went wrong when two matrices were multiplied, whether the device multiplies in bf16)."""
     import torch
 
-    numbers = (torch.arange(64 * 64, dtype=torch.float32) % 7).reshape(64, 64)  # their sums are exact in any order
+    numbers = (torch.arange(64 * 64, dtype=torch.float32) % 7).reshape(64, 64)  # small: sums are exact in any order
     expected = numbers @ numbers
     try:
         there = numbers.to(device)

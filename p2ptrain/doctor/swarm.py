@@ -1,4 +1,4 @@
-"""The doctor's second half: where an invite leads, asked with a passing identity."""
+"""The checks of a swarm and of the run that an invite names. They use an identity that is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from p2ptrain.swarm.sockets import check_port
 from p2ptrain.swarm.swarm import Hello, HelloAnswer
 
 ASKED = 4
-"""Peers that are asked to dial back."""
+"""Number of peers that are asked to dial back."""
 CALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Greeted:
-    """A peer of the invite that has answered."""
+    """A peer named in the invite that has answered."""
 
     peer: PeerId
     answer: HelloAnswer
     round_trip: float
+    """Seconds."""
     offset: float
-    """The swarm's time minus this machine's."""
+    """The peer's clock minus this machine's clock, in seconds."""
 
 
 def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
-    """What can be found out from within the swarm; one finding, if it can't be reached."""
+    """The findings about the invite. If the swarm can't be reached, there is one finding only."""
     try:
         invite = Invite.parse(options.invite or "")
     except P2PTrainError as error:
@@ -82,12 +83,17 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
     yield checked("clock", lambda: verdicts.clock([(each.offset, each.round_trip) for each in greeted]))
     presences: dict[PeerId, Presence] = {}
     if invite.run is not None:
-        with contextlib.suppress(Exception):  # what comes of an empty directory is told below
+        with contextlib.suppress(Exception):  # the checks below report an empty directory
             presences = swarm.run(swarm.directory.peers(invite.run), CALL_SECONDS)
     if listens:
         yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, options))
     else:
-        yield Finding("reachable", "warning", "not tested: this peer can't listen, see above", "--listen ANOTHER_PORT")
+        yield Finding(
+            "reachable",
+            "warning",
+            "not tested: this machine can't listen at the address, see above",
+            "--listen ANOTHER_PORT",
+        )
     down: float | None = None
 
     def line() -> Finding:
@@ -97,7 +103,7 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
 
     yield checked("bandwidth", line)
     if invite.run is None:
-        yield Finding("run", "ok", "a bootstrap node's invite, which names none")
+        yield Finding("run", "ok", "none: the invite comes from a bootstrap node and names no run")
     else:
         run = invite.run
         yield checked("run", lambda: _run(swarm, run, presences, options, down))
@@ -124,11 +130,11 @@ async def _greet(swarm: Swarm, peer: PeerId) -> Greeted | None:
 
 def _reached(greeted: Sequence[Greeted], invited: int) -> Finding:
     if not greeted:
-        return Finding("swarm", "problem", "no peer of the invite says hello", "ask for a newer invite")
+        return Finding("swarm", "problem", "no peer of the invite answers", "ask for a newer invite")
     nearest = greeted[0]
     text = (
-        f"{len(greeted)} of {invited} peers of the invite answer; {nearest.answer.software} there, "
-        f"protocol {nearest.answer.newest_protocol}, {1000 * nearest.round_trip:.0f} ms"
+        f"{len(greeted)} of {invited} peers of the invite answer; the nearest runs {nearest.answer.software}, "
+        f"protocol {nearest.answer.newest_protocol}, {1000 * nearest.round_trip:.0f} ms away"
     )
     if len(greeted) < invited:
         return Finding("swarm", "warning", text, "ask for a newer invite")
@@ -154,7 +160,7 @@ def _place(address: str) -> tuple[str, int] | None:
 async def _ask(
     swarm: Swarm, greeted: Sequence[PeerId], presences: dict[PeerId, Presence], ports: tuple[int, ...]
 ) -> tuple[list[DialledBack], list[str]]:
-    """What several peers see of this one, and why others do not say."""
+    """(what some peers saw when they dialled back, why other peers did not dial)."""
     if not ports:
         return [], []
     others = [peer for peer in presences if peer not in greeted]
@@ -167,7 +173,7 @@ async def _ask(
                 await swarm.node.connect(peer, presences[peer].addresses)
             answer = await ask_to_dial_back(swarm.rpc, peer, ports)
         except RpcError as error:
-            refusals.append("it is of an older version" if error.reason == "unknown method" else _why(error))
+            refusals.append("it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error))
         except NetworkError as error:
             refusals.append(error.why)
         else:
@@ -178,7 +184,7 @@ async def _ask(
 
 
 async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | None, float | None, str]:
-    """(bytes per second down, up, why they were not measured) with the nearest peer of the invite."""
+    """(bytes per second from the nearest peer of the invite, bytes per second to it, why they were not measured)."""
     down = up = None
     if not greeted:
         return down, up, "no peer of the invite answers"
@@ -187,7 +193,7 @@ async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | No
         down = await measure_down(swarm.rpc, nearest.peer)
         up = await measure_up(swarm.rpc, nearest.peer, nearest.round_trip)
     except RpcError as error:
-        return down, up, "it is of an older version" if error.reason == "unknown method" else _why(error)
+        return down, up, "it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error)
     return down, up, ""
 
 
@@ -201,10 +207,16 @@ def _why(error: RpcError) -> str:
 def _run(
     swarm: Swarm, run: Digest, presences: dict[PeerId, Presence], options: DoctorOptions, down: float | None
 ) -> Finding:
-    """Whether the run fits on this machine."""
+    """Compare what the run needs with what this machine has.
+
+    Raises:
+        P2PTrainError: the run's genesis and spec, or its model's configuration, can't be had.
+    """
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
     if spec.is_custom:
-        return Finding("run", "ok", f"{spec.run.name}: its model and data are its own program's, so sizes are unknown")
+        return Finding(
+            "run", "ok", f"{spec.run.name}: sizes are unknown, because its founder's own program makes model and data"
+        )
     from p2ptrain.tasks.model import count_parameters
 
     parameters, trained = count_parameters(spec)

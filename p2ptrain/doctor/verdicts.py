@@ -1,4 +1,4 @@
-"""What `p2ptrain doctor` makes of what it has measured. Pure: facts in, one finding out; nothing is asked here."""
+"""How `p2ptrain doctor` judges what it has measured. Pure functions: each takes facts and returns one finding."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ GB, MB, KB = 1e9, 1e6, 1e3
 SHOWN_PACKAGES = ("torch", "hivemind", "transformers")
 
 LEAST_MEMORY, GOOD_MEMORY = 0.8 * GB, 2 * GB
-"""A peer without any model takes 0.5 GB: torch, hivemind and p2pd."""
+"""Bytes. A peer with a tiny model takes 0.6 to 0.75 GB; see `run.needs`."""
 LEAST_DISK, GOOD_DISK = 0.5 * GB, 5 * GB
+"""Bytes."""
 SLOW_SYNC = 0.5
-"""Seconds for one file of a byte. Every update is synced before others hear of it."""
+"""Seconds to sync a file of one byte. A peer syncs each update to the disk before it tells others of it."""
 LEAST_FILES, GOOD_FILES = 256, 1024
-"""Open files: a peer with 64 calls at once, its ledger, snapshots and libraries stays below 256."""
+"""Open files. A peer that serves 64 calls at once stays below 256, with its ledger, snapshots and libraries."""
 NOTABLE_CLOCK, WRONG_CLOCK = 10.0, 3600.0
+"""Seconds."""
 GOOD_LINE, LEAST_LINE = 125 * KB, 12.5 * KB
 """Bytes per second: 1 Mbit/s, 0.1 Mbit/s."""
-ROOM = 1.5
-"""Times what is surely needed: below that it may be too little when batches and buffers come on top."""
+ROOM = 1.25
+"""With less than this many times the need there is a warning: the need is known to 15%, and batches come on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's."""
+    """What one check has found."""
 
     check: str
     verdict: Verdict
     text: str
     next_step: str = ""
-    """What to type or do; empty if the verdict is ok."""
+    """What the volunteer can type or do; empty if the verdict is ok."""
 
 
 # This machine --------------------------------------------------------------------------------------------------------
@@ -49,9 +51,11 @@ class Finding:
 def versions(
     python: str, needed_python: str, installed: Mapping[str, str | None], needed: Sequence[Requirement], own: str
 ) -> Finding:
-    """Args:
-    installed: the version of each package that is needed; None where there is none.
-    own: p2ptrain's version.
+    """Judge the versions of Python and of the packages that p2ptrain needs.
+
+    Args:
+        installed: the version of each needed package; None if the package is missing.
+        own: p2ptrain's version.
     """
     shown = ", ".join(f"{name} {installed.get(name) or 'missing'}" for name in SHOWN_PACKAGES)
     text = f"p2ptrain {own}, python {python}, {shown}"
@@ -70,6 +74,7 @@ def _fits(version: str | None, needed: Requirement) -> bool:
 
 
 def memory(available: float, total: float) -> Finding:
+    """Judge the main memory; both in bytes."""
     text = f"{size(available)} of {size(total)} free"
     if available >= GOOD_MEMORY:
         return Finding("memory", "ok", text)
@@ -78,11 +83,11 @@ def memory(available: float, total: float) -> Finding:
 
 
 def open_files(soft: int, hard: int) -> Finding:
-    """Limits on open files; −1: none."""
+    """Judge the limits on open files; −1 means no limit."""
     if soft < 0 or soft >= GOOD_FILES:
         return Finding("open files", "ok", "no limit" if soft < 0 else f"{soft} allowed")
     verdict: Verdict = "problem" if soft < LEAST_FILES else "warning"
-    text = f"{soft} allowed, a peer among many others wants {GOOD_FILES}"
+    text = f"{soft} allowed; a peer in a large swarm needs {GOOD_FILES}"
     if 0 <= hard < GOOD_FILES:
         return Finding(
             "open files", verdict, f"{text}; the system's limit is {hard}", "raise nofile in /etc/security/limits.conf"
@@ -91,8 +96,12 @@ def open_files(soft: int, hard: int) -> Finding:
 
 
 def disk(folder: str, free: float, total: float, sync_seconds: float | None, failure: str = "") -> Finding:
-    """Args:
-    sync_seconds: what writing and syncing a small file took; None if it failed, as `failure` says.
+    """Judge the disk of a folder.
+
+    Args:
+        free, total: bytes.
+        sync_seconds: time to write and sync a small file; None if that failed.
+        failure: why it failed.
     """
     if sync_seconds is None:
         return Finding("disk", "problem", f"can't write to {folder}: {failure}", "--home FOLDER_YOU_CAN_WRITE")
@@ -109,18 +118,21 @@ def disk(folder: str, free: float, total: float, sync_seconds: float | None, fai
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """A key file that is there."""
+    """A key file that exists."""
 
     path: str
     mode: int
     failure: str = ""
-    """Why it can't be used; empty if it can."""
+    """Why it can't be used; empty if it can be used."""
     in_use: bool = False
+    """Another process uses it."""
 
 
 def identity(keys: Sequence[KeyFacts], given: str | None) -> Finding:
-    """Args:
-    given: the file that --identity names; None: the next free one is taken, or made.
+    """Judge the key files.
+
+    Args:
+        given: the file that --identity names. None: the peer takes the first free file, or makes one.
     """
     for key in keys:
         if key.failure:
@@ -143,26 +155,34 @@ def identity(keys: Sequence[KeyFacts], given: str | None) -> Finding:
     free = [key for key in keys if not key.in_use]
     if free:
         return Finding("identity", "ok", free[0].path)
-    return Finding("identity", "ok", "all in use, the next is made at the start" if keys else "is made at the start")
+    return Finding(
+        "identity",
+        "ok",
+        "all keys are in use; the peer makes another one when it starts"
+        if keys
+        else "the peer makes a key when it starts",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What training would compute on."""
+    """The device that training would compute on."""
 
     name: str
     kind: str
     """cpu, cuda, mps."""
     memory: tuple[float, float] | None
-    """(free, total) bytes of its own; None where it shares the machine's."""
+    """(free, total) bytes of its own memory; None if it uses the machine's main memory."""
     failure: str
-    """What went wrong with a small computation; empty if nothing did."""
+    """What went wrong with a small computation; empty if nothing went wrong."""
     bf16: bool
+    """It multiplies matrices in bf16."""
     gpu_without_torch: bool = False
-    """The machine has an NVIDIA GPU that torch can't use."""
+    """There is an NVIDIA GPU that torch can't use."""
 
 
 def device(facts: DeviceFacts) -> Finding:
+    """Judge the device."""
     text = facts.name
     if facts.memory is not None:
         text += f", {size(facts.memory[0])} of {size(facts.memory[1])} free"
@@ -173,7 +193,7 @@ def device(facts: DeviceFacts) -> Finding:
         return Finding(
             "device",
             "warning",
-            f"{text}; there is an NVIDIA GPU that this torch can't use",
+            f"{text}; there is an NVIDIA GPU, but this installation of torch can't use it",
             "pip install --force-reinstall torch",
         )
     return Finding("device", "ok", text)
@@ -183,44 +203,50 @@ def device(facts: DeviceFacts) -> Finding:
 
 
 def clock(offsets: Sequence[tuple[float, float]]) -> Finding:
-    """Args:
-    offsets: (the swarm's time minus this machine's, seconds that asking took), one for each peer that told.
+    """Judge this machine's clock by the median of the others' clocks.
+
+    Args:
+        offsets: (a peer's clock minus this machine's, how long the question took), in seconds, one for each peer.
     """
     if not offsets:
-        return Finding("clock", "warning", "no peer told its time", "p2ptrain doctor INVITE")
+        return Finding("clock", "warning", "no peer has told its time", "p2ptrain doctor INVITE")
     offset = sorted(offset for offset, _ in offsets)[len(offsets) // 2]
     certain = max(0.0, abs(offset) - max(took for _, took in offsets) / 2)
     if certain <= NOTABLE_CLOCK:
-        return Finding("clock", "ok", f"within {max(abs(offset), 0.1):.1f} s of the swarm's")
+        return Finding("clock", "ok", f"within {max(abs(offset), 0.1):.1f} s of the swarm's clock")
     direction = "behind" if offset > 0 else "ahead of"
-    text = f"{duration(abs(offset))} {direction} the swarm's; p2ptrain goes by the swarm's"
+    text = f"{duration(abs(offset))} {direction} the swarm's clock; p2ptrain uses the swarm's clock"
     verdict: Verdict = "problem" if certain > WRONG_CLOCK else "warning"
     return Finding("clock", verdict, text, "timedatectl set-ntp true")
 
 
 @dataclass(frozen=True, slots=True)
 class DialledBack:
-    """What one peer says that it has seen of this one."""
+    """What a peer saw when it dialled this one."""
 
     ip: str
+    """Of this machine, as the peer sees it."""
     ports: tuple[int, ...]
-    """That it reached this peer at."""
+    """TCP ports at which the peer reached this one."""
 
 
 def reachability(
     listening: Sequence[int], announced: Sequence[str], told: Sequence[DialledBack], refusals: Sequence[str]
 ) -> Finding:
-    """Args:
-    listening: TCP ports that peers were asked to dial.
-    announced: IPs that this peer would tell others.
-    refusals: why the other peers that were asked did not dial.
+    """Judge whether other peers can connect to this one.
+
+    Args:
+        listening: TCP ports that peers were asked to dial.
+        announced: IP addresses that this peer would tell others.
+        told: what the peers that dialled saw.
+        refusals: why the others did not dial.
     """
     name = "reachable"
     if not listening:
         return Finding(
             name,
             "warning",
-            "not tested: peers dial port 443 and TCP ports from 1024 on only",
+            "not tested: other peers dial only TCP port 443 and ports from 1024 upwards",
             "--listen /ip4/0.0.0.0/tcp/31337",
         )
     if not told:
@@ -232,8 +258,8 @@ def reachability(
         return Finding(
             name,
             "warning",
-            f"no: {counted(len(told), 'peer')} dialled {seen} in vain; training works, but others reach you through "
-            "relays only",
+            f"no: {counted(len(told), 'peer')} dialled {seen} and could not connect; training works, but others reach "
+            "you only through relays",
             f"forward TCP port {port} to this machine, then "
             f"--listen /ip4/0.0.0.0/tcp/{port} --announce /{_family(seen)}/{seen}/tcp/{port}",
         )
@@ -244,7 +270,7 @@ def reachability(
         return Finding(
             name,
             "warning",
-            f"{text}; nobody sees the announced {wrong[0]}",
+            f"{text}; no peer sees the announced address {wrong[0]}",
             f"--announce /{_family(seen)}/{seen}/tcp/{reached[0].ports[0]}",
         )
     return Finding(name, "ok", text)
@@ -259,25 +285,33 @@ def _with_port(ip: str, port: int) -> str:
 
 
 def _scope(ip: str) -> str:
-    """From how far away a peer was that saw this address."""
+    """A remark if the peer that saw this address is on this machine or in its own network."""
     address = ipaddress.ip_address(ip)
     if address.is_loopback:
-        return ", from this machine; nobody outside has tried"
-    return "" if address.is_global else ", from your own network; nobody outside has tried"
+        return ", from this machine; no peer outside has tried"
+    return "" if address.is_global else ", from your own network; no peer outside has tried"
 
 
 def bandwidth(down: float | None, up: float | None, refusal: str = "") -> Finding:
-    """Bytes per second from and to a peer of the invite; None where it could not be measured, as `refusal` says."""
+    """Judge the line to the nearest peer of the invite.
+
+    Args:
+        down, up: bytes per second; None if not measured.
+        refusal: why it was not measured.
+    """
     parts = [f"{speed(rate)} {way}" for way, rate in (("down", down), ("up", up)) if rate is not None]
     if refusal or not parts:
-        text = ", ".join([*parts, f"not measured: {refusal or 'no peer to measure with'}"])
+        text = ", ".join([*parts, f"not measured: {refusal or 'there is no peer to measure with'}"])
         return Finding("bandwidth", "warning", text, "wait a minute and try again")
     slowest = min(rate for rate in (down, up) if rate is not None)
     if slowest >= GOOD_LINE:
         return Finding("bandwidth", "ok", ", ".join(parts))
     verdict: Verdict = "problem" if slowest < LEAST_LINE else "warning"
     return Finding(
-        "bandwidth", verdict, f"{', '.join(parts)}: contributions will come late", "stop what else uses the line"
+        "bandwidth",
+        verdict,
+        f"{', '.join(parts)}: contributions will arrive late",
+        "stop other programs that use the line",
     )
 
 
@@ -286,7 +320,7 @@ def bandwidth(down: float | None, up: float | None, refusal: str = "") -> Findin
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run and what this machine has for it."""
+    """A run, what it needs, and what this machine has."""
 
     name: str
     contents: str
@@ -294,15 +328,18 @@ class RunFacts:
     parameters: int
     needs: Needs
     free_memory: float
+    """Bytes, like all sizes here."""
     free_device: float | None
+    """None without a GPU."""
     free_disk: float
     own_files: bool = False
     """The run trains on files that each volunteer names."""
     down: float | None = None
-    """Bytes per second."""
+    """Bytes per second from the nearest peer; None if not measured."""
 
 
 def run(facts: RunFacts) -> Finding:
+    """Judge whether a run fits on this machine."""
     text = f"{facts.name}: {facts.contents}, {facts.parameters:,} parameters, {counted(facts.peers, 'peer')}"
     join = "p2ptrain join INVITE"
     if facts.own_files:
@@ -315,10 +352,10 @@ def run(facts: RunFacts) -> Finding:
     ]
     for place, need, free, step in places:
         if free is not None and free < need:
-            return Finding("run", "problem", f"{text}; takes {size(need)} of {place}, {size(free)} are free", step)
+            return Finding("run", "problem", f"{text}; it needs {size(need)} of {place}, {size(free)} are free", step)
     for place, need, free, step in places:
         if free is not None and free < ROOM * need:
-            told = f"{text}; takes at least {size(need)} of {place}, {size(free)} are free"
+            told = f"{text}; it needs {size(need)} of {place}, {size(free)} are free: that is little"
             return Finding("run", "warning", told, f"{join} --batch-size 1, or {step}")
     seconds = wanted.fetched / facts.down if facts.down else 0.0
     fetch = f", {duration(seconds)} to fetch" if seconds >= 1 else ""
@@ -327,8 +364,10 @@ def run(facts: RunFacts) -> Finding:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
+    """1 if a finding is a problem, else 0."""
     return int(any(finding.verdict == "problem" for finding in findings))
 
 
 def speed(rate: float) -> str:
+    """Bytes per second as people know them."""
     return f"{8 * rate / MB:.1f} Mbit/s"

@@ -1,4 +1,4 @@
-"""`--batch-size auto`: the largest batch that fits into this machine's memory and makes training faster."""
+"""`--batch-size auto`: find the largest batch that fits into memory and still makes training faster."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from p2ptrain.tasks.batch import find_batch_size, is_out_of_memory
 
 
 class Prober:
-    """Tries batches as the method will: with gradients, or without.
+    """Tries batches in the way in which the method uses them: with gradients or without.
 
-    What the method will take beside them is not there yet, and is left free: on a GPU by taking it meanwhile, in main
-    memory by reckoning.
+    The method itself will need memory, too, which it has not taken yet. On a GPU that much is occupied meanwhile; in
+    main memory it is subtracted from what is free.
     """
 
     def __init__(self, task: Task, spec: RunSpec, memory: Memory) -> None:
@@ -29,17 +29,20 @@ class Prober:
         self._reserve = later.host
         self._ballast = torch.empty(later.device, dtype=torch.uint8, device=task.device)
         self._grown = 0.0
-        """Bytes that the last batch took at its peak."""
+        """Bytes that the largest batch so far took at its peak."""
 
     def measure(self, size: int) -> float | None:
-        """See `find_batch_size`. A batch is not tried if, by what half of it took, it would not fit."""
+        """Seconds that a step on `size` rows takes; None if the batch does not fit. See `find_batch_size`.
+
+        In main memory a batch is not even tried if twice the memory of the batch before is not free.
+        """
         on_host = self._task.device.type != "cuda"
         if on_host and 2 * self._grown + self._reserve > self._memory.room():
             return None
         before = self._memory.used()
         self._memory.forget_peak()
         try:
-            self._step(size)  # compiles, and takes what is taken once
+            self._step(size)  # the first step compiles, and takes memory that is taken only once
             began = time.perf_counter()
             self._step(size)
             seconds = time.perf_counter() - began
@@ -64,7 +67,7 @@ class Prober:
 
 
 def choose_batch_size(task: Task, spec: RunSpec, memory: Memory) -> int:
-    """Find the batch size and set it.
+    """Find the batch size, set it in the task, and return it.
 
     Raises:
         MemoryLimitError: not even one row fits.
@@ -72,8 +75,8 @@ def choose_batch_size(task: Task, spec: RunSpec, memory: Memory) -> int:
     found = find_batch_size(Prober(task, spec, memory).measure)
     if not found:
         raise MemoryLimitError(
-            "there is no memory for a batch of one row",
-            f"the model takes {memory.used() / 1e9:.1f} GB already",
+            "there is not enough memory for a batch of one row",
+            f"the peer uses {memory.used() / 1e9:.1f} GB already",
             "raise --max-memory, close other programs, or join a run with a smaller model or shorter sequences",
         )
     task.batch_size = found

@@ -1,4 +1,4 @@
-"""What other processes do on this machine: probes for `--pause-when`."""
+"""`--pause-when`: probes that see whether other programs use the GPU or the CPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from p2ptrain.peer.cores import OthersShare
 from p2ptrain.peer.pausing import Probe
 
 GPU_SHARE = 10
-"""Per cent of a GPU's time that others may take; a desktop that is looked at takes less."""
+"""Per cent of a GPU's time. Other programs that take less do not count; showing a desktop takes less."""
 CPU_SHARE = 25
-"""Per cent of all cores' time that others may take."""
+"""Per cent of all cores' time. Other programs that take less do not count."""
 
 log = logging.getLogger(__name__)
 
 
 def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]:
-    """Of 'gpu-busy' and 'cpu-busy', those that were asked for.
+    """Make a probe for each cause, 'gpu-busy' or 'cpu-busy'.
 
     Raises:
-        SpecError: this peer's device is no NVIDIA GPU.
-        DataError: its driver can't be asked.
+        SpecError: 'gpu-busy', and this peer's device is no NVIDIA GPU.
+        DataError: 'gpu-busy', and the GPU's driver gives no answer.
     """
     opened: dict[str, Probe] = {}
     for cause in causes:
@@ -35,14 +35,14 @@ def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]
 
 
 class GpuProbe:
-    """Other processes' share of this peer's GPU, as NVIDIA's driver counts it."""
+    """Looks at the share of this peer's GPU that other processes use, as NVIDIA's driver counts it."""
 
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda" or torch.version.cuda is None:
             raise SpecError(
                 "--pause-when gpu-busy: this peer does not train on an NVIDIA GPU",
                 f"its device is {device.type}",
-                "leave it out, or use --pause-when cpu-busy",
+                "leave the option out, or use --pause-when cpu-busy",
             )
         try:
             import pynvml
@@ -56,15 +56,15 @@ class GpuProbe:
         try:
             pynvml.nvmlInit()
             self._gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-            torch.zeros(1, device=device)  # from now on this process is in the driver's list
+            torch.zeros(1, device=device)  # puts this process on the driver's list
             seen = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(self._gpu)}
         except pynvml.NVMLError as error:
-            raise DataError("--pause-when gpu-busy: NVIDIA's driver can't be asked", str(error)) from None
+            raise DataError("--pause-when gpu-busy: NVIDIA's driver gives no answer", str(error)) from None
         if os.getpid() not in seen:
             raise DataError(
-                "--pause-when gpu-busy: this process can't be told from others on the GPU",
-                "the driver does not list it by its own number, as happens in containers",
-                "run the container with the host's process ids (--pid=host), or leave it out",
+                "--pause-when gpu-busy: the peer can't tell itself from other processes on the GPU",
+                "the driver does not list this process by its own process id; this happens in containers",
+                "run the container with the host's process ids (--pid=host), or leave the option out",
             )
         self._since = 0
 
@@ -72,7 +72,7 @@ class GpuProbe:
         try:
             samples = self._nvml.nvmlDeviceGetProcessUtilization(self._gpu, self._since)
         except self._nvml.NVMLError_NotFound:
-            return ""  # nobody did anything since
+            return ""  # no process has used the GPU since then
         except self._nvml.NVMLError as error:
             log.warning("NVIDIA's driver does not say who uses the GPU: %s", error)
             return ""
@@ -81,7 +81,12 @@ class GpuProbe:
 
 
 def gpu_use(samples: Iterable[tuple[int, int]], own: int) -> str:
-    """Of (process, per cent of the GPU's time) what is not this process's, in words; nothing if that is little."""
+    """What other processes use of the GPU, in words; the empty string if it is little.
+
+    Args:
+        samples: (process id, per cent of the GPU's time).
+        own: this process's id.
+    """
     most: dict[int, int] = {}
     for process, share in samples:
         if process != own and 0 <= share <= 100:
@@ -90,7 +95,7 @@ def gpu_use(samples: Iterable[tuple[int, int]], own: int) -> str:
 
 
 class CpuProbe:
-    """Other processes' share of all cores since the last look."""
+    """Looks at the share of all cores that other processes have used since the last look."""
 
     def __init__(self) -> None:
         self._share = OthersShare()
@@ -100,5 +105,5 @@ class CpuProbe:
 
 
 def cpu_use(share: float) -> str:
-    """What others took of all cores' time, in words; nothing if that is little."""
+    """The share of all cores' time, from 0 to 1, that others use, in words; the empty string if it is little."""
     return f"others use the CPU ({share:.0%})" if 100 * share >= CPU_SHARE else ""

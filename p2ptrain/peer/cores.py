@@ -1,7 +1,7 @@
-"""What other processes use of this machine's cores, and how many threads that leaves for training.
+"""How many threads training takes: as many as other programs leave cores free.
 
-torch's threads spin while they wait for one another: the fastest way as long as each has a core, and by far the slowest
-as soon as one has not. So a peer that finds another peer, or a compiler, beside it takes fewer.
+torch's threads spin while they wait for one another. That is fastest while each thread has a core of its own, and very
+slow as soon as one thread has none. So a peer takes fewer threads while another peer, or a compiler, runs beside it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from p2ptrain.swarm import monotonic
 
 LOOK_SECONDS = 2.0
 FREE_SECONDS = 60.0
-"""Cores have to be free for so long before there are more threads."""
+"""Training takes more threads when cores have been free for so long."""
 LONGEST_SECONDS = 3600.0
+"""The longest that this time becomes; see `Cores.look`."""
 ALWAYS_USED = 0.25
-"""Of one core: what a system that does nothing takes."""
+"""The part of one core that an idle system uses."""
 
 log = logging.getLogger(__name__)
 
 
 class OthersShare:
-    """Other processes' share of all cores' time since the last look, from 0 to 1; p2pd counts as this one."""
+    """Call it for other processes' share of all cores' time since the last call, from 0 to 1. p2pd is not another
+    process: it counts as this one."""
 
     def __init__(self) -> None:
         self._own = psutil.Process()
@@ -39,7 +41,7 @@ class OthersShare:
         return others_share(total, idle, own)
 
     def _times(self) -> tuple[float, float, float]:
-        """Seconds of all cores together: in all, idle, and this peer's."""
+        """(total, idle, this peer's) seconds of all cores together."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
@@ -54,17 +56,19 @@ class OthersShare:
 
 
 def others_share(total: float, idle: float, own: float) -> float:
+    """Other processes' share of all cores' time, from 0 to 1; the arguments are seconds."""
     return max(0.0, total - idle - own) / total if total > 0 else 0.0
 
 
 class Cores:
-    """Keeps torch to the cores that others leave free. Belongs to the thread that trains: others' have their own
-    number.
+    """Sets torch's number of threads. Use it on the thread that trains: torch keeps this number for each thread.
 
     Args:
-        most: threads when nobody else is there.
-        cores: of this machine.
-        others: their share of them since the last look.
+        most: threads while no other program uses a core.
+        cores: number of this machine's cores.
+        others: returns other programs' share of all cores since the last call, from 0 to 1.
+        set_threads: sets the number of threads.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -80,12 +84,16 @@ class Cores:
         self._looked = clock()
         self._grown: float | None = None
         self._wider: tuple[float, int] | None = None
-        """Since when more are free, and how many at least."""
+        """(since when more cores are free, the smallest number free since then); None if no more are free."""
         self._patience = FREE_SECONDS
 
     def look(self) -> None:
-        """Before a step: now and then, see what is free. Fewer threads after two looks that agree, more after a minute;
-        where that was wrong, because peers made way for one another, after two minutes, four, …"""
+        """Call it before each step; it looks every two seconds.
+
+        Training takes fewer threads when two looks agree, and more threads when cores have been free for a minute. If
+        it has to take fewer again within a minute, because several peers made way for one another, it waits for two
+        minutes the next time, then for four, and so on.
+        """
         now = self._clock()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -106,6 +114,6 @@ class Cores:
             self._change(self._wider[1])
 
     def _change(self, threads: int) -> None:
-        log.info("training takes %d of %d CPU threads now", threads, self._most)
+        log.info("training uses %d of %d CPU threads now", threads, self._most)
         self.threads, self._wider = threads, None
         self._set(threads)

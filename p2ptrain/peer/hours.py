@@ -1,4 +1,4 @@
-"""The hours of the day in which a volunteer lets a peer train: 22-07, or 22:30-7,12-13. Pure."""
+"""`--hours`: the hours of the day in which a peer may train, e.g. 22-07 or 22:30-7,12-13. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _RANGE = re.compile(r"(\d{1,2})(?::(\d\d))?-(\d{1,2})(?::(\d\d))?")
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Times of day on this machine's clock. A range whose end comes before its start goes past midnight."""
+    """Ranges of this machine's local time. If a range ends before it starts, it goes past midnight."""
 
     ranges: tuple[tuple[int, int], ...]
-    """(first minute, minute after the last) of a day."""
+    """(first minute, minute after the last), counted from midnight."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read FROM-TO, or several of them with commas between.
+        """Read FROM-TO, or several such ranges with commas between them.
 
         Raises:
-            ValueError: says what is wrong.
+            ValueError: the text is no such range; the message says what is wrong.
         """
         return cls(tuple(_range(part.strip()) for part in text.split(",")))
 
@@ -35,7 +35,7 @@ class Hours:
         )
 
     def next_start(self, now: datetime) -> datetime:
-        """When it may, next; asked while it may not."""
+        """The next local time at which the peer may train. Call it only while the peer may not train."""
         minute = now.hour * 60 + now.minute
         ahead = min((start - minute) % DAY for start, _ in self.ranges)
         return now.replace(second=0, microsecond=0) + timedelta(minutes=ahead)
@@ -44,15 +44,17 @@ class Hours:
 def _range(text: str) -> tuple[int, int]:
     found = _RANGE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no range of hours: write FROM-TO, e.g. 22-07 or 22:30-7, with commas between")
+        raise ValueError(
+            f"{text!r} is no range of hours: write FROM-TO, e.g. 22-07, with commas between several ranges"
+        )
     start, stop = (_minute(*found.group(at, at + 1)) for at in (1, 3))
     if start == stop:
-        raise ValueError(f"{text!r} is empty: it begins when it ends; for the whole day leave the hours out")
+        raise ValueError(f"{text!r} is empty: it ends when it begins; to train all day, leave the hours out")
     return start % DAY, stop
 
 
 def _minute(hour: str, minute: str | None) -> int:
     whole = int(hour) * 60 + int(minute or 0)
     if whole > DAY or int(minute or 0) > 59:
-        raise ValueError(f"there is no {hour}:{minute or '00'} on a clock that goes from 0:00 to 24:00")
+        raise ValueError(f"{hour}:{minute or '00'} is no time of day: times go from 0:00 to 24:00")
     return whole

@@ -1,4 +1,4 @@
-"""How much memory a peer takes: before the model is loaded by reckoning, while it trains by looking."""
+"""`--max-memory`: a run that needs too much is refused before its model is loaded, and a training peer is watched."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ from p2ptrain.tasks.local import open_device
 from p2ptrain.tasks.model import count_parameters
 
 TIGHT, FULL = 0.90, 0.97
-"""Shares of the limit from which on the peer makes room, and from which on it stops."""
+"""Shares of the limit. From the first on, the peer makes room; from the second on, it stops."""
 
 log = logging.getLogger(__name__)
 
 
 def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) -> None:
-    """Refuse a run that can't stay below the limit.
+    """Refuse a run that needs more than the limit, and on a GPU forbid torch to take more.
+
+    Args:
+        limit: bytes of main memory, and the same number of a GPU's memory; None: no limit.
 
     Raises:
-        MemoryLimitError: with the numbers.
+        MemoryLimitError: the run needs more; the error tells the numbers.
+        SpecError, DataError: the model can't be counted.
     """
     if limit is None:
         return
@@ -40,8 +44,9 @@ def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) 
     for where, least in (("main memory", needs.host), ("GPU memory", needs.device)):
         if least > FULL * limit:
             raise MemoryLimitError(
-                f"this run takes about {least / 1e9:.1f} GB of {where}, and --max-memory allows {limit / 1e9:.1f}",
-                f"{parameters:,} parameters, {trained:,} of them trained with {spec.method.name}, before any batch",
+                f"this run needs about {least / 1e9:.1f} GB of {where}, and --max-memory allows {limit / 1e9:.1f}",
+                f"the model has {parameters:,} parameters, {trained:,} of them are trained with {spec.method.name}; "
+                "batches need memory, too",
                 f"give --max-memory {least / FULL / 1e9 + 0.1:.1f} or more, or join a run with a smaller model",
             )
     if device.type == "cuda":
@@ -50,10 +55,10 @@ def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) 
 
 
 class Memory:
-    """What this process takes, beside its limit.
+    """The memory that this process and its p2pd use, compared with the limit.
 
     Args:
-        limit: bytes of main memory, and as many of a GPU's; None: as much as there is.
+        limit: bytes of main memory, and the same number of a GPU's memory; None: no limit.
     """
 
     def __init__(self, limit: int | None, device: torch.device) -> None:
@@ -61,28 +66,28 @@ class Memory:
         self._process = psutil.Process()
 
     def used(self) -> int:
-        """The most that was taken since the last `forget_peak`, of main memory or of the GPU's."""
+        """Bytes at the peak since the last `forget_peak`: of main memory or of the GPU's, whichever is more."""
         host: int = max(_peak(), self._process.memory_info().rss) + sum(map(_rss, self._process.children()))
         if self._device.type == "cuda":
             return int(max(host, torch.cuda.max_memory_reserved(self._device)))
         return host
 
     def forget_peak(self) -> None:
-        """From now on another peak counts."""
+        """Start to measure a new peak."""
         if sys.platform == "linux":
             Path("/proc/self/clear_refs").write_text("5")
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def room(self) -> float:
-        """Bytes that this process may still take of main memory."""
+        """Bytes of main memory that this process may still take."""
         free: float = 0.8 * psutil.virtual_memory().available
         if self.limit is None:
             return free
         return min(free, TIGHT * self.limit - _rss(self._process))
 
     def state(self) -> Literal["fine", "tight", "full"]:
-        """Since the last time this was asked."""
+        """How near to the limit the peak was since the last call."""
         if self.limit is None:
             return "fine"
         share = self.used() / self.limit
@@ -90,7 +95,7 @@ class Memory:
         return "full" if share >= FULL else "tight" if share >= TIGHT else "fine"
 
     def make_room(self) -> None:
-        """Give back what is only kept for later: dead objects, torch's cache, the heap's free pages."""
+        """Give back memory that is only kept for later use: dead objects, torch's cache, free pages of the heap."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -99,7 +104,7 @@ class Memory:
 
 
 def _peak() -> int:
-    """The kernel's own account of this process's largest size; 0 where there is none that can be reset."""
+    """Peak of this process's resident memory in bytes, as the kernel counts it; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
     lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()

@@ -1,5 +1,5 @@
-"""When a peer pauses, by its volunteer's hours and by what else this machine does. Pure: clocks and probes are handed
-in.
+"""When a peer pauses: outside its volunteer's hours, or while other programs use the machine. Pure: the caller hands in
+clocks and probes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from p2ptrain.peer.hours import Hours
 from p2ptrain.swarm import monotonic
 
 PROBE_SECONDS = 2.0
+"""Between two looks at what other programs do."""
 BUSY_SECONDS = 6.0
-"""Somebody else's work has to last so long before the peer makes way."""
+"""The peer pauses when other programs have been busy for so long."""
 QUIET_SECONDS = 60.0
-"""And has to have ended so long ago before it goes on: pausing and going on cost more than waiting."""
+"""The peer goes on when other programs have been quiet for so long. Going on too early, and pausing again, costs more
+than waiting."""
 
 Probe = Callable[[], str]
-"""Says what other processes do there, in words; nothing while they do nothing to speak of."""
+"""Says in words what other programs do; the empty string if they do little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,23 @@ class Pause:
 
     reason: str
     until: datetime | None = None
-    """Local time at which it goes on; None if nobody knows."""
+    """Local time at which the peer goes on; None if it is not known."""
 
 
 class Settled:
-    """Busy or quiet, once either has lasted."""
+    """Whether the machine is busy. The answer changes only when the new state has lasted for some time."""
 
     def __init__(self) -> None:
         self.busy = False
         self._turned: float | None = None
-        """Since when it looks otherwise."""
+        """When it began to look different from the answer; None if it does not."""
 
     def look(self, busy: bool, now: float) -> bool:
-        """Take in what it looks like now, and say what it is."""
+        """Take in what a probe says now, and return the answer.
+
+        Args:
+            now: monotonic seconds.
+        """
         if busy == self.busy:
             self._turned = None
         else:
@@ -50,12 +56,12 @@ class Settled:
 
 
 class Pauses:
-    """All reasons together; `now` may be asked at every step.
+    """All reasons to pause. `now` is cheap: it can be called at every step.
 
     Args:
-        probes: what is looked at every other second, each with hysteresis of its own.
-        time_of_day: this machine's local time.
-        clock: monotonic seconds.
+        probes: called every two seconds; the keys are names for them.
+        time_of_day: returns this machine's local time.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class Pauses:
         self._looked: float | None = None
 
     def now(self) -> Pause | None:
-        """Why to pause now; None: train."""
+        """Why the peer must pause now; None: it may train."""
         busy = self._look()
         time = self._time_of_day()
         if self._hours is not None and not self._hours.allow(time):

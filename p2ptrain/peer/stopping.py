@@ -1,7 +1,8 @@
-"""Ctrl-C once: finish the step, save, leave politely. Twice: quit now. SIGTERM is the first, with a deadline.
+"""How signals stop a peer. The first Ctrl-C: finish the step, save and say goodbye. The second: quit at once. SIGTERM
+does the same as the first, and quits after 25 seconds.
 
-Python runs a signal's handler on the main thread, which may be in a backward pass of half a minute. So here a thread
-hears of signals and answers at once.
+Python runs signal handlers on the main thread, where a backward pass may take half a minute. So a thread of its own
+waits for signals here, and reacts at once.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stopping:
-    """Whether somebody has asked this process to stop. Make it once in a process, on the main thread."""
+    """Knows whether somebody has asked this process to stop. Make one per process, on the main thread.
+
+    Args:
+        doing: what the process does after the first Ctrl-C, for the message.
+    """
 
     def __init__(self, doing: str = "finishing the step and saving") -> None:
         self._requests, self._doing = 0, doing
         self._heard, heard = os.pipe()
         os.set_blocking(heard, False)
         signal.set_wakeup_fd(heard)
-        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not this process's
+        os.register_at_fork(
+            after_in_child=lambda: signal.set_wakeup_fd(-1)
+        )  # a child's signals do not concern this process
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: None)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
@@ -54,7 +61,7 @@ class Stopping:
 
 
 def quit_now() -> None:
-    """End without saving. p2pd ends by itself as soon as its control connection is gone."""
+    """End without saving. p2pd ends by itself when its control connection is gone."""
     if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), SHOW_CURSOR)  # a live table hides it, and is not asked any more
+        os.write(sys.stdout.fileno(), SHOW_CURSOR)  # a live table has hidden the cursor, and can't show it any more
     os._exit(QUIT_CODE)

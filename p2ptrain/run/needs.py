@@ -88,7 +88,7 @@ def _diloco(spec: RunSpec, contributors: int) -> _Method:
     return _Method(
         program=610e6,
         device=16 + 16 * fragment,
-        host=46 + 6 * fragment,
+        host=47 + 6 * fragment,
         disk=8 * (1 + (snapshots - 1) * changed)
         + 2 * (16 + 4 * fragment)  # the new checkpoint beside the old one
         + heights * contributors * PAYLOAD_BYTES[method.codec] * fragment,

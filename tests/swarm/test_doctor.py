@@ -58,7 +58,7 @@ def test_an_invite_that_leads_to_a_run_is_all_ok_but_files_are_to_be_named(swarm
     assert (seen["run"].verdict, seen["run"].next_step) == ("warning", "p2ptrain join INVITE --data FILES")
     assert re.fullmatch(r"[\d.]+ Mbit/s down, [\d.]+ Mbit/s up.*", seen["bandwidth"].text)
     assert "1 of 1 peers of the invite answer" in seen["swarm"].text
-    assert "from this machine; nobody outside has tried" in seen["reachable"].text
+    assert "from this machine; no peer outside has tried" in seen["reachable"].text
     assert "tiny: new llama on" in seen["run"].text
 
 

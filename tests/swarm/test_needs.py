@@ -47,7 +47,7 @@ sequences = 16
 """
 DILOCO = {"name": "diloco", "schedule": "constant", "lr": 1e-4, "inner_steps": 8, "fragments": 4, "snapshot_every": 4}
 SPSA = {"name": "spsa", "lr": 1e-4, "epsilon": 1e-2, "clip": 8.0, "flush_seconds": 0.5, "mark_every": 16}
-HEIGHTS, MARKS = 10, 3
+HEIGHTS, MARKS = 8, 2
 TOLERANCE = 0.15
 
 

@@ -49,7 +49,7 @@ def test_a_home_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 def test_keys_are_tried(tmp_path: Path) -> None:
     path = tmp_path / "identities" / "1.key"
     used = Identity.open(path)
-    assert found(tmp_path)["identity"].text.startswith("all in use")
+    assert found(tmp_path)["identity"].text.startswith("all keys are in use")
     assert found(tmp_path, identity=path)["identity"].verdict == "problem"
     used.close()
     assert found(tmp_path)["identity"].text == str(path)

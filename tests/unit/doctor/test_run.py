@@ -53,8 +53,8 @@ def test_one_run_has_one_size_whoever_tells_it(method: str, tmp_path: Path, monk
     assert 10**8 < told.parameters == told.trained
     needs = needs_of(spec, told.parameters, told.parameters, on_gpu=False)
 
-    assert f"takes {size(needs.host)} of memory, 1.0 MB are free" in examined(spec, tmp_path, monkeypatch, 1e6)
-    with pytest.raises(MemoryLimitError, match=f"takes about {needs.host / 1e9:.1f} GB of main memory"):
+    assert f"it needs {size(needs.host)} of memory, 1.0 MB are free" in examined(spec, tmp_path, monkeypatch, 1e6)
+    with pytest.raises(MemoryLimitError, match=f"needs about {needs.host / 1e9:.1f} GB of main memory"):
         check_before_loading(spec, HERE, 10**6)
 
     assert told.state_bytes == needs.fetched

@@ -59,9 +59,9 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.disk("/home", 0.4 * GB, 100 * GB, 0.01), "problem", "400.0 MB"),
     (verdicts.disk("/home", 50 * GB, 100 * GB, 0.7), "warning", "syncing one file takes 0.7 s"),
     (verdicts.disk("/home", 50 * GB, 100 * GB, None, "Read-only file system"), "problem", "Read-only"),
-    (verdicts.identity([], None), "ok", "is made at the start"),
+    (verdicts.identity([], None), "ok", "makes a key when it starts"),
     (verdicts.identity([KeyFacts("1.key", 0o400)], None), "ok", "1.key"),
-    (verdicts.identity([KeyFacts("1.key", 0o400, in_use=True)], None), "ok", "the next is made"),
+    (verdicts.identity([KeyFacts("1.key", 0o400, in_use=True)], None), "ok", "makes another one"),
     (verdicts.identity([KeyFacts("1.key", 0o400, in_use=True), KeyFacts("2.key", 0o400)], None), "ok", "2.key"),
     (verdicts.identity([KeyFacts("1.key", 0o400, in_use=True)], "1.key"), "problem", "in use by another process"),
     (verdicts.identity([KeyFacts("1.key", 0o644)], None), "warning", "can be read by others (mode 644)"),
@@ -71,7 +71,7 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.device(replace(CPU, gpu_without_torch=True)), "warning", "there is an NVIDIA GPU"),
     (verdicts.device(GPU), "ok", "NVIDIA H200, 100.0 GB of 140.0 GB free, bf16"),
     (verdicts.device(replace(GPU, failure="no kernel image")), "problem", "no kernel image"),
-    (verdicts.clock([]), "warning", "no peer told"),
+    (verdicts.clock([]), "warning", "no peer has told"),
     (verdicts.clock([(0.3, 0.02), (-0.1, 0.02), (0.1, 0.02)]), "ok", "within 0.1 s"),
     (verdicts.clock([(12.0, 5.0)]), "ok", "within 12.0 s"),
     (verdicts.clock([(12.0, 0.1)]), "warning", "12 s behind the swarm's"),
@@ -80,28 +80,36 @@ CASES: list[tuple[Finding, Verdict, str]] = [
     (verdicts.clock([(7200.0, 0.1)]), "problem", "2 h 0 min behind"),
     (verdicts.reachability([31337], [], [PUBLIC, PUBLIC], []), "ok", "2 of 2 peers reached 93.184.216.34:31337"),
     (verdicts.reachability([31337], [], [PUBLIC, IN_VAIN], ["x"]), "ok", "1 of 2 peers reached"),
-    (verdicts.reachability([31337], [], [HOME], []), "ok", "from your own network; nobody outside has tried"),
-    (verdicts.reachability([31337], [], [SELF], []), "ok", "from this machine; nobody outside has tried"),
+    (verdicts.reachability([31337], [], [HOME], []), "ok", "from your own network; no peer outside has tried"),
+    (verdicts.reachability([31337], [], [SELF], []), "ok", "from this machine; no peer outside has tried"),
     (verdicts.reachability([31337], [PUBLIC.ip], [PUBLIC], []), "ok", "reached"),
-    (verdicts.reachability([31337], ["1.1.1.1"], [PUBLIC], []), "warning", "nobody sees the announced 1.1.1.1"),
-    (verdicts.reachability([31337], [], [IN_VAIN], []), "warning", "1 peer dialled 93.184.216.34 in vain"),
+    (
+        verdicts.reachability([31337], ["1.1.1.1"], [PUBLIC], []),
+        "warning",
+        "no peer sees the announced address 1.1.1.1",
+    ),
+    (
+        verdicts.reachability([31337], [], [IN_VAIN], []),
+        "warning",
+        "1 peer dialled 93.184.216.34 and could not connect",
+    ),
     (verdicts.reachability([31337], [], [], ["busy"]), "warning", "no peer dialled back (busy)"),
     (verdicts.reachability([], [], [], []), "warning", "not tested"),
     (verdicts.bandwidth(1e6, 125e3), "ok", "8.0 Mbit/s down, 1.0 Mbit/s up"),
-    (verdicts.bandwidth(1e6, 124e3), "warning", "contributions will come late"),
+    (verdicts.bandwidth(1e6, 124e3), "warning", "contributions will arrive late"),
     (verdicts.bandwidth(12e3, 1e6), "problem", "0.1 Mbit/s down"),
     (verdicts.bandwidth(None, None, "busy"), "warning", "not measured: busy"),
     (verdicts.bandwidth(1e6, None, "busy"), "warning", "8.0 Mbit/s down, not measured: busy"),
     (verdicts.run(RUN), "ok", "1,000,000 parameters, 3 peers; state of 8.0 MB at most"),
     (verdicts.run(replace(RUN, down=1e6)), "ok", "8 s to fetch"),
     (verdicts.run(replace(RUN, peers=1)), "ok", "1 peer;"),
-    (verdicts.run(replace(RUN, free_memory=1.9 * GB)), "problem", "takes 2.0 GB of memory, 1.9 GB are free"),
-    (verdicts.run(replace(RUN, free_memory=2.9 * GB)), "warning", "at least 2.0 GB of memory"),
+    (verdicts.run(replace(RUN, free_memory=1.9 * GB)), "problem", "it needs 2.0 GB of memory, 1.9 GB are free"),
+    (verdicts.run(replace(RUN, free_memory=2.4 * GB)), "warning", "2.4 GB are free: that is little"),
     (verdicts.run(replace(RUN, free_device=0.9 * GB)), "problem", "of GPU memory"),
     (verdicts.run(replace(RUN, free_device=None)), "ok", "state of"),
-    (verdicts.run(replace(RUN, free_disk=3 * GB)), "problem", "takes 4.0 GB of disk"),
+    (verdicts.run(replace(RUN, free_disk=3 * GB)), "problem", "needs 4.0 GB of disk"),
     (verdicts.run(replace(RUN, own_files=True)), "warning", "it trains on files that you name; state of 8.0 MB"),
-    (verdicts.run(replace(RUN, own_files=True, free_memory=1.9 * GB)), "problem", "takes 2.0 GB of memory"),
+    (verdicts.run(replace(RUN, own_files=True, free_memory=1.9 * GB)), "problem", "needs 2.0 GB of memory"),
 ]
 
 
@@ -122,7 +130,7 @@ def test_whatever_is_amiss_has_a_next_step_and_what_is_well_has_none() -> None:
 
 
 def test_a_run_on_files_of_the_volunteer_is_joined_with_them() -> None:
-    for free, more in ((8 * GB, ""), (2.9 * GB, " --batch-size 1, or close other programs")):
+    for free, more in ((8 * GB, ""), (2.4 * GB, " --batch-size 1, or close other programs")):
         finding = verdicts.run(replace(RUN, own_files=True, free_memory=free))
         assert finding.next_step == f"p2ptrain join INVITE --data FILES{more}"
 

@@ -106,7 +106,7 @@ def test_the_driver_is_asked_for_what_is_new(driver: Driver) -> None:
 
 def test_a_driver_that_does_not_list_this_process_can_not_tell_it_from_others(driver: Driver) -> None:
     driver.listed = [1, 2]
-    with pytest.raises(DataError, match="can't be told from others"):
+    with pytest.raises(DataError, match="can't tell itself from other processes"):
         GpuProbe(torch.device("cuda"))
 
 
