@@ -38,6 +38,11 @@ def one_line(text: str, most: int) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; its class, if it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def check_name(text: str) -> str:
     """A peer's display name, without the space around it.
 

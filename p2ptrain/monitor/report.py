@@ -15,24 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from p2ptrain.monitor.events import (
-    Committed,
-    Evaluated,
-    Event,
-    Fetching,
-    Loading,
-    Marked,
-    Paused,
-    Preparing,
-    Progress,
-    Replaying,
-    RolledBack,
-    Started,
-    Stopped,
-    Training,
-    Warned,
-    WentOn,
-)
+from p2ptrain.monitor import events
 from p2ptrain.monitor.loading import loading_lines, loading_panel
 from p2ptrain.monitor.table import number, peers_table
 from p2ptrain.run import short_peer
@@ -48,7 +31,7 @@ AROUND_ROWS = 8
 class Reporter(Protocol):
     """Shows events."""
 
-    def emit(self, event: Event) -> None: ...
+    def emit(self, event: events.Event) -> None: ...
 
     def watch(self, me: str, peers: Peers) -> None:
         """Give the reporter a table of peers: `peers` returns them all, `me` is this peer's id."""
@@ -56,15 +39,14 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-class JsonReporter:
-    """One JSON object per line on standard output."""
+class _LineReporter:
+    """Writes lines, and shows no table."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
 
-    def emit(self, event: Event) -> None:
-        fields = {key: value if is_json(value) else None for key, value in asdict(event).items()}
-        print(json.dumps({"event": event.name, **fields}), file=self._out, flush=True)
+    def _print(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
 
     def watch(self, me: str, peers: Peers) -> None:
         pass
@@ -73,27 +55,29 @@ class JsonReporter:
         pass
 
 
-class PlainReporter:
+class JsonReporter(_LineReporter):
+    """One JSON object per line on standard output."""
+
+    def emit(self, event: events.Event) -> None:
+        fields = {key: value if is_json(value) else None for key, value in asdict(event).items()}
+        self._print(json.dumps({"event": event.name, **fields}))
+
+
+class PlainReporter(_LineReporter):
     """One line for each event; progress of any kind every ten seconds only."""
 
     def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
-        self._last: dict[type[Event], float] = {}
+        super().__init__(out)
+        self._last: dict[type[events.Event], float] = {}
 
-    def emit(self, event: Event) -> None:
-        if isinstance(event, Progress | Fetching | Replaying):
-            is_last = isinstance(event, Fetching) and event.bytes_here == event.bytes_total
+    def emit(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress | events.Fetching | events.Replaying):
+            is_last = isinstance(event, events.Fetching) and event.bytes_here == event.bytes_total
             if not is_last and event.seconds - self._last.get(type(event), -10.0) < 10:
                 return
             self._last[type(event)] = event.seconds
         for line in describe(event):
-            print(printable(line), file=self._out, flush=True)
-
-    def watch(self, me: str, peers: Peers) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+            self._print(printable(line))
 
 
 class LiveReporter:
@@ -103,26 +87,26 @@ class LiveReporter:
         self._console = console or Console()
         self._live: Live | None = None
         self._me, self._peers = "", list[Presence]
-        self._fetching: Fetching | None = None
-        self._progress: Progress | None = None
-        self._evaluation: Evaluated | None = None
+        self._fetching: events.Fetching | None = None
+        self._progress: events.Progress | None = None
+        self._evaluation: events.Evaluated | None = None
 
-    def emit(self, event: Event) -> None:
-        if isinstance(event, Progress):
+    def emit(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress):
             self._progress = event
             return
-        if isinstance(event, Fetching) and event.bytes_here < event.bytes_total:
+        if isinstance(event, events.Fetching) and event.bytes_here < event.bytes_total:
             self._fetching = event
             self._start()
             return
         self._fetching = None
-        if isinstance(event, Evaluated):
+        if isinstance(event, events.Evaluated):
             self._evaluation = event
-        if isinstance(event, Committed | Marked | Evaluated):
+        if isinstance(event, events.Committed | events.Marked | events.Evaluated):
             return  # the table shows where everyone is
-        if isinstance(event, Stopped):
+        if isinstance(event, events.Stopped):
             self.close()
-        if isinstance(event, Loading):
+        if isinstance(event, events.Loading):
             self._console.print(loading_panel(event))
             return
         for line in describe(event):
@@ -147,8 +131,8 @@ class LiveReporter:
     def _render(self) -> RenderableType:
         if self._fetching is not None:
             return Text(describe(self._fetching)[0])
-        most = self._console.height - AROUND_ROWS
-        table = peers_table(self._peers(), self._me, width=self._console.width, most=max(1, most))
+        most = max(1, self._console.height - AROUND_ROWS)
+        table = peers_table(self._peers(), self._me, width=self._console.width, most=most)
         if self._progress is None:
             return table
         now = self._progress
@@ -160,73 +144,72 @@ class LiveReporter:
         return Group(table, Text(line), Text("Ctrl-C: save and leave", "dim"))
 
 
-def describe(event: Event) -> list[str]:
-    """An event in words."""
+def describe(event: events.Event) -> list[str]:
+    """An event in words: its lines."""
     match event:
-        case Preparing():
+        case events.Preparing():
             return [event.text]
-        case Loading():
+        case events.Loading():
             return loading_lines(event)
-        case Fetching():
-            pace = ""
-            if event.rate:
-                left = (event.bytes_total - event.bytes_here) / event.rate
-                pace = f", {size(event.rate)}/s, {duration(left)} left"
+        case events.Fetching():
+            rest = event.bytes_total - event.bytes_here
+            pace = f", {size(event.rate)}/s, {duration(rest / event.rate)} left" if event.rate else ""
             return [f"fetching the state: {size(event.bytes_here)} of {size(event.bytes_total)}{pace}"]
-        case Started():
-            lines = [
-                f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}, "
-                f"{event.parameters:,} parameters",
-                f"folder {for_shell(event.folder)}",
-            ]
-            if event.invite_with:
-                return [*lines, "a private run; invite others with:", f"  {event.invite_with} --label NAME"]
-            if not event.invite:
-                return [*lines, "a private run: its owner invites others"]
-            return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
-        case Training():
+        case events.Started():
+            return _first_words(event)
+        case events.Training():
             others = counted(event.peers, "other peer")
             return [f"training from height {event.height} ({event.state[:8]}) with {others}"]
-        case Progress():
-            return [
-                f"step {event.steps} height {event.height} loss {number(event.loss)} lr {event.learning_rate:.2e} "
-                f"{event.tokens_per_second:,.0f} tokens/s peers {event.peers} sent {size(event.bytes_sent)}"
-            ]
-        case Committed():
+        case events.Progress():
+            where = f"step {event.steps} height {event.height} loss {number(event.loss)} lr {event.learning_rate:.2e}"
+            pace = f"{event.tokens_per_second:,.0f} tokens/s"
+            return [f"{where} {pace} peers {event.peers} sent {size(event.bytes_sent)}"]
+        case events.Committed():
             who = " ".join(short_peer(peer) for peer in event.contributors) or "nobody"
             return [f"height {event.height} commit {event.commit[:8]} state {event.state[:8]} from {who}"]
-        case RolledBack():
-            return [
-                f"{event.commits} commits taken back: branch {event.new[:8]} is heavier than branch {event.old[:8]}; "
-                f"{event.tokens:,} tokens no longer count, {event.own_tokens:,} of them from this peer"
-            ]
-        case Evaluated():
+        case events.RolledBack():
+            branches = f"branch {event.new[:8]} is heavier than branch {event.old[:8]}"
+            lost = f"{event.tokens:,} tokens no longer count, {event.own_tokens:,} of them from this peer"
+            return [f"{event.commits} commits taken back: {branches}; {lost}"]
+        case events.Evaluated():
             accuracy = "" if event.accuracy is None else f", accuracy {event.accuracy:.3f}"
             return [f"held-out loss {event.loss:.4f}{accuracy} at height {event.height}"]
-        case Replaying():
+        case events.Replaying():
             left = event.seconds * (event.records_total / event.records_done - 1) if event.records_done else 0.0
             return [f"applying records: {event.records_done:,} of {event.records_total:,}, {duration(left)} left"]
-        case Marked():
+        case events.Marked():
             return [f"mark {event.number}: {event.records:,} records, state {event.state[:8]}"]
-        case Paused():
+        case events.Paused():
             if event.until is None:
                 return [f"paused while {event.reason}"]
             return [f"paused until {event.until.replace('T', ' ')}: {event.reason}"]
-        case WentOn():
+        case events.WentOn():
             return [f"training again after a pause of {duration(event.seconds)}"]
-        case Warned():
+        case events.Warned():
             return [f"warning: {event.text}"]
-        case Stopped():
-            lines = [
-                f"{event.reason}: height {event.height}, state {event.state[:8]}, {event.steps} steps in "
-                f"{event.seconds:.0f} s",
-                "sent " + ", ".join(f"{size(n)} {what}" for what, n in event.sent.items()),
-            ]
-            if event.refused:
-                lines.append("not used: " + ", ".join(f"{n} × {why}" for why, n in event.refused.items()))
-            command = event.resume.replace(shlex.quote(event.folder), for_shell(event.folder), 1)
-            return [*lines, "go on with:", f"  {command}"] if event.resume else lines
+        case events.Stopped():
+            return _last_words(event)
     raise TypeError(f"no words for {type(event).__name__}")
+
+
+def _first_words(event: events.Started) -> list[str]:
+    run = f"run {event.run_name} ({event.run[:8]}), peer {short_peer(event.peer)} on {event.device}"
+    lines = [f"{run}, {event.parameters:,} parameters", f"folder {for_shell(event.folder)}"]
+    if event.invite_with:
+        return [*lines, "a private run; invite others with:", f"  {event.invite_with} --label NAME"]
+    if not event.invite:
+        return [*lines, "a private run: its owner invites others"]
+    return [*lines, "others join with:", f"  p2ptrain join {event.invite}"]
+
+
+def _last_words(event: events.Stopped) -> list[str]:
+    done = f"{event.steps} steps in {event.seconds:.0f} s"
+    lines = [f"{event.reason}: height {event.height}, state {event.state[:8]}, {done}"]
+    lines.append("sent " + ", ".join(f"{size(count)} {what}" for what, count in event.sent.items()))
+    if event.refused:
+        lines.append("not used: " + ", ".join(f"{count} × {why}" for why, count in event.refused.items()))
+    command = event.resume.replace(shlex.quote(event.folder), for_shell(event.folder), 1)
+    return [*lines, "go on with:", f"  {command}"] if event.resume else lines
 
 
 def for_shell(path: str) -> str:

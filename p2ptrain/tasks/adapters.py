@@ -32,11 +32,8 @@ def add_adapters(model: torch.nn.Module, section: LoraSection) -> None:
     try:
         import peft
     except ImportError:
-        raise DataError(
-            "this run trains LoRA adapters, which need the library peft",
-            "it is not installed",
-            'pip install "p2ptrain[lora]"',
-        ) from None
+        what = "this run trains LoRA adapters, which need the library peft"
+        raise DataError(what, "it is not installed", 'pip install "p2ptrain[lora]"') from None
     targets = _targets(model, section)
     config = peft.LoraConfig(
         r=section.rank,
@@ -62,10 +59,11 @@ def _targets(model: torch.nn.Module, section: LoraSection) -> list[str]:
     return matching(section.targets or _defaults(model), linear, "model.lora.targets", anywhere=True)
 
 
-def _defaults(model: torch.nn.Module) -> tuple[str, ...]:
+def _defaults(model: Any) -> tuple[str, ...]:
+    """peft's own choice of modules for an architecture."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
-    architecture = str(getattr(model.config, "model_type", ""))
+    architecture = model.config.model_type
     found = DEFAULTS.get(architecture)
     if not isinstance(found, list | tuple | set):
         raise SpecError(

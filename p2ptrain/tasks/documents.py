@@ -19,6 +19,7 @@ from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import CustomData, DatasetData, FilesData, StdlibData
 from p2ptrain.tasks.trust import check_dataset, check_files, is_folder, refuse_script
+from p2ptrain.text import first_line
 
 TextData = StdlibData | FilesData | DatasetData
 
@@ -45,12 +46,9 @@ def text_data(spec: RunSpec) -> TextData:
 
 def own_files(spec: RunSpec) -> tuple[str, ...]:
     """Paths on each volunteer's machine that the spec names; none if the text comes from elsewhere."""
-    match spec.data:
-        case FilesData(paths=paths):
-            return paths
-        case DatasetData(dataset=name) if is_folder(name):
-            return (name,)
-    return ()
+    if isinstance(spec.data, DatasetData):
+        return (spec.data.dataset,) if is_folder(spec.data.dataset) else ()
+    return spec.data.paths if isinstance(spec.data, FilesData) else ()
 
 
 def is_held_out(text: str, fraction: float) -> bool:
@@ -125,11 +123,8 @@ def expand(patterns: Sequence[str]) -> list[Path]:
         files = [file for match in matches for file in ([match] if match.is_file() else sorted(match.rglob("*")))]
         files = [file for file in files if file.is_file()]
         if not files:
-            raise DataError(
-                f"no file matches {pattern!r}",
-                "the run reads files of each volunteer's machine",
-                "name yours with --data",
-            )
+            why = "the run reads files of each volunteer's machine"
+            raise DataError(f"no file matches {pattern!r}", why, "name yours with --data")
         found.extend(files)
     return list(dict.fromkeys(found))
 
@@ -146,16 +141,13 @@ def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = 
     kinds = {TABLES.get(path.suffix.lower()) for path in paths}
     kind = kinds.pop()
     if kinds or kind is None:
-        raise DataError(
-            "the data files are of different kinds",
-            "there are tables and text, or two kinds of tables",
-            "name files of one kind",
-        )
+        why = "there are tables and text, or two kinds of tables"
+        raise DataError("the data files are of different kinds", why, "name files of one kind")
     try:
         table = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"can't read {paths[0]}", str(cause).splitlines()[0], f"is it really {kind}?") from None
+        why = first_line(error.__cause__ or error)
+        raise DataError(f"can't read {paths[0]}", why, f"is it really {kind}?") from None
     return _checked(table, columns, data, str(paths[0]))
 
 
@@ -202,24 +194,21 @@ def _told(data: DatasetData) -> Iterator[None]:
     except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
         if "scripts are no longer supported" in str(error):
             refuse_script(data.dataset)
-        raise DataError(
-            f"can't load the dataset {data.dataset!r}",
-            (str(error) or type(error).__name__).splitlines()[0],
-            "check name, subset and split, and the connection to the hub",
-        ) from None
+        next_step = "check name, subset and split, and the connection to the hub"
+        raise DataError(f"can't load the dataset {data.dataset!r}", first_line(error), next_step) from None
 
 
 def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, where: str) -> Any:
     """Check the columns: a CSV in the wrong format loads without an error, but with odd column names."""
     columns = table.column_names
     if columns is None:  # a stream whose features are not declared
-        first = next(iter(table), None)
-        columns = list(first) if first else []
-    for column in wanted or (data.text_column,):
+        columns = list(next(iter(table), {}))
+    read = list(wanted or (data.text_column,))
+    for column in read:
         if column not in columns:
             raise DataError(
                 f"{where} has no column {column!r}",
                 f"its columns are: {', '.join(map(repr, columns))}",
                 "name another column in [task]" if wanted else "set data.text_column",
             )
-    return table.select_columns(list(wanted or (data.text_column,))) if hasattr(table, "select_columns") else table
+    return table.select_columns(read)

@@ -1,4 +1,4 @@
-"""What each volunteer decides for this machine alone, and whether the machine can do it."""
+"""The volunteer's options, and whether this machine can do what they ask for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from p2ptrain.errors import DataError, SpecError
+from p2ptrain.text import first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,8 @@ def open_device(options: LocalOptions) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DataError(
-            f"can't use the device {name!r}", str(error).splitlines()[0], "choose another --device, e.g. cpu"
-        ) from None
+        next_step = "choose another --device, e.g. cpu"
+        raise DataError(f"can't use the device {name!r}", first_line(error), next_step) from None
     if options.autocast and not torch.amp.is_autocast_available(device.type):
         raise SpecError(f"--autocast: the device {name!r} can't compute in bfloat16", "", "leave out --autocast")
     if options.compile:
@@ -57,6 +57,6 @@ def _check_compiler(device: torch.device) -> None:
     except RuntimeError as error:  # torch's base class of all errors there
         raise DataError(
             "--compile: torch.compile does not work on this machine",
-            str(error).splitlines()[0],
+            first_line(error),
             "install a C++ compiler (g++ or clang), or leave out --compile",
         ) from None

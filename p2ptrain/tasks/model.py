@@ -13,13 +13,13 @@ import torch
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.run import Digest, RunSpec
-from p2ptrain.run.spec import ModelSection
 from p2ptrain.run.task import Classification
 from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.documents import TextData, text_data
 from p2ptrain.tasks.patterns import matching
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
-from p2ptrain.tasks.trust import LOADING_ERRORS, check_model, refuse_code, transformers_without_code
+from p2ptrain.tasks.trust import LOADING_ERRORS, check_model, loading, refuse_code, transformers_without_code
+from p2ptrain.text import first_line
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
@@ -73,7 +73,7 @@ def count_parameters(spec: RunSpec, override: str | None = None, vocabulary: int
     if scratch and vocabulary is None:
         vocabulary = load_tokenizer(tokenizer_name(spec, override)).vocab_size
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a meta tensor has a shape and no memory
-        model = _from_scratch(spec, vocabulary or 0, None) if scratch else _outline(spec, override)
+        model = _from_scratch(spec, vocabulary or 0, None) if scratch else _pretrained(spec, override, outline=True)
         _choose_trained(model, spec)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
@@ -109,7 +109,7 @@ def _choose_trained(model: torch.nn.Module, spec: RunSpec) -> None:
     """Freeze all parameters but those that the spec's patterns name, and add adapters. With adapters and no patterns, a
     classification head is trained, too.
     """
-    section: ModelSection = spec.model
+    section = spec.model
     if not section.trainable and section.lora is None:
         return
     named = dict(model.named_parameters())
@@ -153,49 +153,36 @@ def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
     try:
         default = config_of(name)
     except (ValueError, KeyError):
-        raise SpecError(
-            f"model.architecture: transformers knows no model type {name!r}", "", "use e.g. 'llama', 'gpt2' or 'qwen3'"
-        ) from None
+        what = f"model.architecture: transformers knows no model type {name!r}"
+        raise SpecError(what, "", "use e.g. 'llama', 'gpt2' or 'qwen3'") from None
     known = set(default.to_dict()) | set(getattr(default, "attribute_map", {}))
     for key in section.config:
         if key not in known:  # transformers would ignore it without a word
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
-    fields = {
-        "vocab_size": vocabulary,
-        "eos_token_id": end,
-        "bos_token_id": None,
-        "pad_token_id": None,
-        **section.config,
-        **_label_fields(spec),
-    }
+    tokens = {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None}
     try:
-        config = config_of(name, **fields)
+        config = config_of(name, **{**tokens, **section.config, **_label_fields(spec)})
         return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (*LOADING_ERRORS, ZeroDivisionError) as error:
-        raise SpecError(
-            f"model.config does not make a {name}",
-            (str(error) or type(error).__name__).splitlines()[0],
-            "correct the values in [model.config]",
-        ) from None
+        what = f"model.config does not make a {name}"
+        raise SpecError(what, first_line(error), "correct the values in [model.config]") from None
 
 
-def _pretrained(spec: RunSpec, override: str | None) -> Any:
-    name = override or spec.model.pretrained or ""
-    try:
-        check_model(name, spec.model.revision)
+def _pretrained(spec: RunSpec, override: str | None, outline: bool = False) -> Any:
+    """The pretrained model; with `outline`, it is made without reading its weights."""
+    name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
+    fields, safely = _label_fields(spec), {"dtype": torch.float32, "trust_remote_code": False}
+    with loading("model", name, "pass a complete local folder with --model"):
+        check_model(name, revision)
+        if outline:
+            configs = transformers_without_code().AutoConfig
+            config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
+            return _auto_class(spec).from_config(config, **safely)
         model, report = _auto_class(spec).from_pretrained(
-            name,
-            revision=spec.model.revision or "main",
-            dtype=torch.float32,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-            **_label_fields(spec),
+            name, revision=revision, weights_only=True, output_loading_info=True, **safely, **fields
         )
-    except LOADING_ERRORS as error:
-        raise _not_loaded(name, error) from None
     # A missing head is made with the spec's seed, the same on every peer; all other weights must be there.
     fresh = isinstance(spec.task, Classification)
     missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
@@ -206,27 +193,6 @@ def _pretrained(spec: RunSpec, override: str | None) -> Any:
             "download it again, or pass a complete folder with --model",
         )
     return model
-
-
-def _outline(spec: RunSpec, override: str | None) -> Any:
-    """A pretrained model without its weights."""
-    name = override or spec.model.pretrained or ""
-    try:
-        check_model(name, spec.model.revision)
-        config = transformers_without_code().AutoConfig.from_pretrained(
-            name, revision=spec.model.revision or "main", trust_remote_code=False, **_label_fields(spec)
-        )
-        return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except LOADING_ERRORS as error:
-        raise _not_loaded(name, error) from None
-
-
-def _not_loaded(name: str, error: Exception) -> DataError:
-    return DataError(
-        f"can't load the model {name!r}",
-        (str(error) or type(error).__name__).splitlines()[0],
-        "check the name and your connection to the hub, or pass a complete local folder with --model",
-    )
 
 
 def _check_sizes(config: Any, data: TextData, tokenizer: Tokenizer) -> None:

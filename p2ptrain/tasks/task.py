@@ -172,9 +172,8 @@ class Task(ABC):
 
     def _answer(self, forward: Any, **inputs: Any) -> Any:
         """The model's output, in the precision that the volunteer has chosen."""
-        if not self._autocast:
-            context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        else:
+        context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._autocast:
             context = torch.autocast(self.device.type, torch.bfloat16)
         with context:
             return forward(**inputs)

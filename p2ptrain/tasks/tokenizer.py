@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.errors import DataError
-from p2ptrain.tasks.trust import LOADING_ERRORS, check_tokenizer, transformers_without_code
+from p2ptrain.tasks.trust import check_tokenizer, loading, transformers_without_code
 
 Tokens = NDArray[np.int32]
 
@@ -53,36 +53,24 @@ class ByteTokenizer:
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         fast.decoder = decoders.ByteLevel()
         fast.add_special_tokens([END_OF_TEXT])
-        PreTrainedTokenizerFast(
-            tokenizer_object=fast, eos_token=END_OF_TEXT, split_special_tokens=True
-        ).save_pretrained(folder)
+        whole = PreTrainedTokenizerFast(tokenizer_object=fast, eos_token=END_OF_TEXT, split_special_tokens=True)
+        whole.save_pretrained(folder)
 
 
 class HubTokenizer:
     """A tokenizer of transformers: a name on the hub, or a folder."""
 
     def __init__(self, name: str) -> None:
-        try:
+        with loading("tokenizer", name, "name a local folder"):
             check_tokenizer(name)
             library = transformers_without_code()
             self._inner: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except LOADING_ERRORS as error:
-            raise DataError(
-                f"can't load the tokenizer {name!r}",
-                (str(error) or type(error).__name__).splitlines()[0],
-                "check the name and your connection to the hub, or name a local folder",
-            ) from None
         self.vocab_size = len(self._inner)
-        end = self._inner.eos_token_id
-        if end is None:
-            end = self._inner.sep_token_id
-        if end is None:
-            raise DataError(
-                f"the tokenizer {name!r} has no end-of-text token",
-                "without it, nothing marks where a document ends",
-                "use another tokenizer",
-            )
-        self.end = int(end)
+        ends = [end for end in (self._inner.eos_token_id, self._inner.sep_token_id) if end is not None]
+        if not ends:
+            why = "without it, nothing marks where a document ends"
+            raise DataError(f"the tokenizer {name!r} has no end-of-text token", why, "use another tokenizer")
+        self.end = int(ends[0])
         self.before, self.after = self._frame()
 
     def encode(self, text: str) -> Tokens:

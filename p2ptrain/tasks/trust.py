@@ -9,6 +9,7 @@ and datasets run strangers' code (docs/safety.md lists the others, with the vers
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,20 +19,10 @@ from typing import Any, NoReturn
 from safetensors import SafetensorError
 
 from p2ptrain.errors import DataError, SpecError
+from p2ptrain.text import first_line
 
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RecursionError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError)
+LOADING_ERRORS = (OSError, RuntimeError, ImportError, *_MALFORMED)
 """What transformers raises if files are missing, malformed or refused."""
 
 BRINGS_CODE = {
@@ -62,6 +53,16 @@ def transformers_without_code() -> Any:
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # no time for an answer: the answer is no
     return transformers
+
+
+@contextlib.contextmanager
+def loading(kind: str, name: str, instead: str) -> Iterator[None]:
+    """Turn what transformers raises, while it loads a model or tokenizer, into a DataError."""
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        next_step = f"check the name and your connection to the hub, or {instead}"
+        raise DataError(f"can't load the {kind} {name!r}", first_line(error), next_step) from None
 
 
 def is_folder(name: str) -> bool:
@@ -184,16 +185,13 @@ def check_files(name: str, files: Iterable[str]) -> None:
     folder = Path(name).resolve() if is_folder(name) else None
     for file in files:
         place = file.rpartition("::")[2]  # for a file in an archive: the archive
-        if folder is not None:
-            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
-        else:
+        if folder is None:
             inside = place.startswith("hf://")
+        else:
+            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
         if not inside:
-            raise DataError(
-                f"the dataset {name!r} would read files that are not its own",
-                f"its description names {file}",
-                "use another dataset",
-            )
+            what = f"the dataset {name!r} would read files that are not its own"
+            raise DataError(what, f"its description names {file}", "use another dataset")
 
 
 def refuse_script(name: str) -> NoReturn:
