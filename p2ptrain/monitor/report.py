@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from p2ptrain.monitor import events
 from p2ptrain.monitor.loading import loading_lines, loading_panel
-from p2ptrain.monitor.table import number, peers_table
+from p2ptrain.monitor.table import finite, number, peers_table
 from p2ptrain.run import short_peer
 from p2ptrain.swarm import Presence
 from p2ptrain.text import printable
@@ -59,7 +58,7 @@ class JsonReporter(_LineReporter):
     """One JSON object per line on standard output."""
 
     def emit(self, event: events.Event) -> None:
-        fields = {key: value if is_json(value) else None for key, value in asdict(event).items()}
+        fields = {key: finite(value) for key, value in asdict(event).items()}
         self._print(json.dumps({"event": event.name, **fields}))
 
 
@@ -86,7 +85,8 @@ class LiveReporter:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._live: Live | None = None
-        self._me, self._peers = "", list[Presence]
+        self._me = ""
+        self._peers: Peers = list
         self._fetching: events.Fetching | None = None
         self._progress: events.Progress | None = None
         self._evaluation: events.Evaluated | None = None
@@ -115,7 +115,7 @@ class LiveReporter:
             self._console.print(printable(line), highlight=False, soft_wrap=is_copied, markup=False)
 
     def watch(self, me: str, peers: Peers) -> None:
-        self._me, self._peers = me, peers  # type: ignore[assignment]
+        self._me, self._peers = me, peers
         self._start()
 
     def _start(self) -> None:
@@ -133,14 +133,12 @@ class LiveReporter:
             return Text(describe(self._fetching)[0])
         most = max(1, self._console.height - AROUND_ROWS)
         table = peers_table(self._peers(), self._me, width=self._console.width, most=most)
-        if self._progress is None:
+        if (now := self._progress) is None:
             return table
-        now = self._progress
         line = f"step {now.steps}  loss {number(now.loss)}  lr {now.learning_rate:.1e}"
-        if self._evaluation is not None:
-            shown = self._evaluation
-            line += f"  held-out {shown.loss:.3f}" + ("" if shown.accuracy is None else f" ({shown.accuracy:.1%})")
-            line += f" at height {shown.height}"
+        if (shown := self._evaluation) is not None:
+            accuracy = "" if shown.accuracy is None else f" ({shown.accuracy:.1%})"
+            line += f"  held-out {shown.loss:.3f}{accuracy} at height {shown.height}"
         return Group(table, Text(line), Text("Ctrl-C: save and leave", "dim"))
 
 
@@ -180,9 +178,8 @@ def describe(event: events.Event) -> list[str]:
         case events.Marked():
             return [f"mark {event.number}: {event.records:,} records, state {event.state[:8]}"]
         case events.Paused():
-            if event.until is None:
-                return [f"paused while {event.reason}"]
-            return [f"paused until {event.until.replace('T', ' ')}: {event.reason}"]
+            until = "" if event.until is None else event.until.replace("T", " ")
+            return [f"paused until {until}: {event.reason}" if until else f"paused while {event.reason}"]
         case events.WentOn():
             return [f"training again after a pause of {duration(event.seconds)}"]
         case events.Warned():
@@ -218,11 +215,6 @@ def for_shell(path: str) -> str:
         return f"~/{shlex.quote(str(Path(path).relative_to(Path.home())))}"
     except (ValueError, RuntimeError):  # not in the home folder, or there is none
         return shlex.quote(path)
-
-
-def is_json(value: object) -> bool:
-    """JSON has no word for NaN and infinity."""
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def make_reporter(json_lines: bool) -> Reporter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from p2ptrain.monitor.table import number
+from p2ptrain.monitor.table import finite, number
 from p2ptrain.run import Digest, Genesis, RunSpec, short, short_peer
 from p2ptrain.run.method import SHORT_METHODS
 from p2ptrain.run.summary import data_of, model_of
@@ -21,6 +20,8 @@ from p2ptrain.units import age
 
 SHOWN = 40
 """Characters of a model's or dataset's name."""
+_WORDS = ("run", "id", "founder", "method", "model", "data")
+_FIGURES = ("peers", "tokens/s", "loss", "height", "age")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,12 @@ class RunSeen:
         return self.genesis.digest
 
     @property
-    def name(self) -> str:
-        return self.spec.run.name
-
-    @property
     def invite(self) -> Invite:
         """The invite with which anybody joins the run."""
         return Invite(self.run, self.addresses)
 
     def __str__(self) -> str:
-        return f"{self.name} {short(self.run)} founded by {short_peer(self.genesis.author)}"
+        return f"{self.spec.run.name} {short(self.run)} founded by {short_peer(self.genesis.author)}"
 
     @property
     def tokens_per_second(self) -> float:
@@ -78,15 +75,15 @@ class RunSeen:
 
 def in_order(runs: Sequence[RunSeen]) -> list[RunSeen]:
     """Sort runs: those with most peers first, then by name and id."""
-    return sorted(runs, key=lambda seen: (-len(seen.peers), seen.name, seen.run))
+    return sorted(runs, key=lambda seen: (-len(seen.peers), seen.spec.run.name, seen.run))
 
 
 def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
     """A table with one row per run; `now` is in seconds since 1970."""
     table = Table(header_style="bold", expand=False)
-    for column in ("run", "id", "founder", "method", "model", "data"):
+    for column in _WORDS:
         table.add_column(column, overflow="fold")
-    for column in ("peers", "tokens/s", "loss", "height", "age"):
+    for column in _FIGURES:
         table.add_column(column, justify="right")
     for seen in in_order(runs):
         table.add_row(*map(Text, _cells(seen, now)))  # as Text: rich reads a plain string's brackets as markup
@@ -96,7 +93,7 @@ def runs_table(runs: Sequence[RunSeen], now: float) -> Table:
 def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
     last, since = seen.spec.method.last_height, seen.age(now)
     return (
-        seen.name,
+        seen.spec.run.name,
         short(seen.run),
         short_peer(seen.genesis.author),
         SHORT_METHODS[seen.spec.method.name],
@@ -112,19 +109,18 @@ def _cells(seen: RunSeen, now: float) -> tuple[str, ...]:
 
 def runs_lines(runs: Sequence[RunSeen], now: float) -> list[str]:
     """The same as plain lines, for a pipe."""
-    names = ("id", "founder", "method", "model", "data", "peers", "tokens/s", "loss", "height", "age")
     lines = []
     for seen in in_order(runs):
-        name, *cells = _cells(seen, now)
-        lines.append(" ".join([name, *(f"{key}={_word(cell)}" for key, cell in zip(names, cells, strict=True))]))
+        cells = dict(zip((*_WORDS, *_FIGURES), _cells(seen, now), strict=True))
+        name = cells.pop("run")
+        lines.append(" ".join([name, *(f"{column}={_word(cell)}" for column, cell in cells.items())]))
     return lines
 
 
 def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
     """The same as fields of JSON, for programs."""
-    total, loss = seen.tokens_per_second, seen.loss
     return {
-        "name": seen.name,
+        "name": seen.spec.run.name,
         "run": seen.run.hex(),
         "founder": seen.genesis.author,
         "description": seen.spec.run.description,
@@ -133,8 +129,8 @@ def run_fields(seen: RunSeen, now: float) -> dict[str, Any]:
         "data": data_of(seen.spec),
         "custom": seen.spec.is_custom,
         "peers": len(seen.peers),
-        "tokens_per_second": total if math.isfinite(total) else None,
-        "loss": loss if loss is None or math.isfinite(loss) else None,
+        "tokens_per_second": finite(seen.tokens_per_second),
+        "loss": finite(seen.loss),
         "height": seen.height,
         "last_height": seen.spec.method.last_height,
         "age_seconds": seen.age(now),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -29,9 +31,7 @@ def peers_table(
     if more:
         rows = sorted(rows, key=lambda seen: seen.author != me)[:most]
     cells = {column: [cell(seen) for seen in rows] for column, cell in _CELLS.items()}
-    cells["peer"] = [
-        name + (" (you)" if seen.author == me else "") for name, seen in zip(cells["peer"], rows, strict=True)
-    ]
+    cells["peer"] = [short_peer(seen.author) + (" (you)" if seen.author == me else "") for seen in rows]
     columns = [column for column in cells if column not in _RARE or any(cells[column])]
     for column in _LEAST_FIRST:
         if sum(max(map(cell_len, (name, *cells[name]))) + 3 for name in columns) + 1 <= width:
@@ -84,6 +84,11 @@ def limits_text(seen: Presence) -> str:
     """How fast its volunteer lets it send and receive; empty if there is no limit."""
     shown = [f"↑ {rate_text(seen.max_up)}"] if seen.max_up else []
     return " ".join([*shown, f"↓ {rate_text(seen.max_down)}"] if seen.max_down else shown)
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no word for NaN and infinity: None stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(value: float | None) -> str:
