@@ -97,11 +97,9 @@ class Peer:
             identity.close()
             raise
         greeted = peer_of(bootstrap[0])
-        await Rpc(node, door).call(
-            greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, versioned=False, tries=3
-        )
+        await Rpc(node, door).call(greeted, "hello", Hello(), HelloAnswer, timeout=START_SECONDS, tries=3)
         dht = await DHTNode.create(
-            p2p=node.dht_transport,
+            p2p=node.daemon,
             initial_peers=list(bootstrap),
             client_mode=True,
             strict=False,
