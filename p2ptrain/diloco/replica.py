@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from p2ptrain.diloco.chain import KEPT_HISTORY, Commit, Contribution
 from p2ptrain.diloco.fragments import Layout
@@ -22,7 +23,7 @@ from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.method import AnotherModel
 from p2ptrain.run import NO_DIGEST, Digest, Manifest, PeerId, short
 from p2ptrain.run.digest import Buffer
-from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Ledger, Limits, Rollback, RunFolder
+from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Limits, Rollback, RunFolder
 from p2ptrain.swarm import Presence
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,6 @@ log = logging.getLogger(__name__)
 
 class StateGone(LedgerError):
     """A state lies too far back to be computed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSource:
-    """A payload's bytes, read from the ledger when somebody asks for them."""
-
-    ledger: Ledger
-    digest: Digest
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self.ledger.payload_part(self.digest, start, stop)
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class Replica:
         """Keep and serve a contribution's bytes. False if they do not decode: then they count for nothing."""
         digest = contribution.payload
         self._ledger.add_payload(digest, contribution.height, data)
-        self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, digest), CONTRIBUTION)
+        self._hold(digest, data)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
         try:
             decode_payload(bytes(data), fragment, self._spec)
@@ -129,6 +119,10 @@ class Replica:
             )
             return False
         return True
+
+    def _hold(self, digest: Digest, data: Buffer) -> None:
+        """Serve a contribution's bytes from the ledger, so that they do not stay in memory."""
+        self._blobs.hold_source(Manifest.of(data), partial(self._ledger.payload_part, digest), CONTRIBUTION)
 
     def _payload(self, contribution: Contribution) -> bytes:
         data = self._ledger.payload(contribution.payload)
@@ -144,7 +138,7 @@ class Replica:
         for digest in self._ledger.payload_digests():
             data = self._ledger.payload(digest)
             if data is not None:
-                self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, digest), CONTRIBUTION)
+                self._hold(digest, data)
 
     # Starting ------------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class Past:
 
     def at_time(self, when: float) -> dict[Log, int]:
         """What stood by the time that each batch arrived here, in seconds since 1970 by this machine's clock."""
-        there = self._folder.ledger.logs.lengths_at(when)
+        there = self._folder.ledger.logs.lengths(when)
         return {log: min(count, there.get(log, 0)) for log, count in self.book.standing().items() if log in there}
 
 
