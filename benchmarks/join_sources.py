@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import p2ptrain
 from p2ptrain.commands.demo import LOOPBACK
 from p2ptrain.run import CHUNK_BYTES, Manifest, PeerId
 from p2ptrain.state import Blobs, serve
-from p2ptrain.state.blobs import FileSource
+from p2ptrain.state.blobs import read_file
 from p2ptrain.swarm import Identity, NodeConfig, Swarm
 
 FRAGMENTS = 4
@@ -143,7 +144,7 @@ def serve_vectors(folder: Path, key: Path, *bootstrap: str) -> None:
     with Swarm.start(Identity.open(key), config) as swarm:
         blobs = Blobs()
         digests = [
-            blobs.hold_source(Manifest.of(path.read_bytes()), FileSource(path, 0), "benchmark").hex()
+            blobs.hold_source(Manifest.of(path.read_bytes()), partial(read_file, path, 0), "benchmark").hex()
             for path in vector_files(folder)
         ]
         plain = memoryview(b"".join(path.read_bytes() for path in vector_files(folder)))

@@ -15,8 +15,8 @@ from p2ptrain.state import RunFolder
 from p2ptrain.state.contact import FILE as CONTACT_FILE
 from p2ptrain.state.inviting import check_owner
 from p2ptrain.state.members import MembersFile
-from p2ptrain.state.passing import passing_by
-from p2ptrain.swarm import Presence, RpcError, Swarm
+from p2ptrain.state.passing import passing
+from p2ptrain.swarm import Invite, Presence, RpcError, Swarm
 from p2ptrain.swarm.addresses import peer_of
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.identity import read_key
@@ -113,7 +113,7 @@ def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextMan
             "its own peer has not been in the swarm yet",
             f"start the peer: p2ptrain peer {folder.path}",
         )
-    return passing_by(known, lambda identity: _door(folder, owner, identity.peer_id))
+    return passing(Invite(None, known), door_of=lambda identity: _door(folder, owner, identity.peer_id))
 
 
 def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:

@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from p2ptrain.diloco.chain import KEPT_HISTORY, Commit, Contribution
 from p2ptrain.diloco.fragments import Layout
@@ -22,7 +23,7 @@ from p2ptrain.errors import LedgerError, MalformedError, StorageError
 from p2ptrain.method import AnotherModel
 from p2ptrain.run import NO_DIGEST, Digest, Manifest, PeerId, short
 from p2ptrain.run.digest import Buffer
-from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Ledger, Limits, Rollback, RunFolder
+from p2ptrain.state import NO_LIMITS, Blobs, HeadSeen, Limits, Rollback, RunFolder
 from p2ptrain.swarm import Presence
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,6 @@ log = logging.getLogger(__name__)
 
 class StateGone(LedgerError):
     """A state can't be computed here any more, because a snapshot or a payload that it needs is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSource:
-    """A payload's bytes, read from the ledger when another peer asks for them."""
-
-    ledger: Ledger
-    digest: Digest
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self.ledger.payload_part(self.digest, start, stop)
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class Replica:
     def store_payload(self, contribution: Contribution, data: Buffer, state: GlobalState) -> bool:
         """Keep and serve a contribution's bytes. Returns False if they do not decode; then they do not count."""
         self._ledger.add_payload(contribution.payload, contribution.height, data)
-        self._serve(contribution.payload, data)
+        self._hold(contribution.payload, data)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
         try:
             decode_payload(bytes(data), fragment, self._spec)
@@ -124,6 +114,10 @@ class Replica:
             )
             return False
         return True
+
+    def _hold(self, digest: Digest, data: Buffer) -> None:
+        """Serve a contribution's bytes from the ledger, so that they do not stay in memory."""
+        self._blobs.hold_source(Manifest.of(data), partial(self._ledger.payload_part, digest), CONTRIBUTION)
 
     def _payload(self, contribution: Contribution) -> bytes:
         data = self._ledger.payload(contribution.payload)
@@ -139,10 +133,7 @@ class Replica:
         for digest in self._ledger.payload_digests():
             data = self._ledger.payload(digest)
             if data is not None:
-                self._serve(digest, data)
-
-    def _serve(self, payload: Digest, data: Buffer) -> None:
-        self._blobs.hold_source(Manifest.of(data), LedgerSource(self._ledger, payload), CONTRIBUTION)
+                self._hold(digest, data)
 
     # Starting ------------------------------------------------------------------------------------------------------
 

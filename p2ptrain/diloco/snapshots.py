@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Container, Sequence, Set
 
+import numpy as np
+
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector, StateManifest
 from p2ptrain.errors import MalformedError, StorageError
@@ -159,7 +161,7 @@ def load_state(folder: RunFolder, row: SnapshotRow, layout: Layout | None) -> Gl
     """
 
     def vector(digest: Digest) -> HashedVector:
-        values = folder.vectors.load(digest)
+        values = folder.vectors.load(digest, np.float32)
         if values is None:
             raise StorageError("a snapshot is incomplete", f"{folder.vectors.path(digest)} is missing")
         return HashedVector(values)

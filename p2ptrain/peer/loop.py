@@ -19,7 +19,7 @@ from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.pausing import NEVER, Pause, Pauses
 from p2ptrain.run import digest_of
 from p2ptrain.run.digest import DIGEST_BYTES
-from p2ptrain.state import write_whole
+from p2ptrain.state.files import write_whole
 from p2ptrain.state.run import Run
 from p2ptrain.swarm import monotonic
 from p2ptrain.tasks import Task

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
 import msgpack
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from p2ptrain.errors import MalformedError
 from p2ptrain.run.digest import DIGEST_BYTES, Digest, digest_of
@@ -30,14 +30,12 @@ Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(check_printable
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Record(BaseModel):
+class Record(BaseModel, frozen=True, strict=True, extra="forbid"):
     """Base of all records: frozen, strict, without unknown fields.
 
     `kind` names the type and its version, e.g. "commit/1". It is part of the encoding, so the bytes of one type are
     never valid as another type. `decode` refuses more than `max_bytes` before it reads them.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     kind: ClassVar[str]
     max_bytes: ClassVar[int] = MAX_RECORD_BYTES

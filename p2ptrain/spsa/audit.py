@@ -135,7 +135,7 @@ class Past:
 
     def at_time(self, when: float) -> dict[Log, int]:
         """The records that had come by `when`, in seconds since 1970 by this machine's clock, and are not cut now."""
-        there = self._folder.ledger.logs.lengths_at(when)
+        there = self._folder.ledger.logs.lengths(when)
         return {log: min(count, there.get(log, 0)) for log, count in self.book.standing().items() if log in there}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.method import Shelf
 from p2ptrain.run import Digest
@@ -91,7 +93,7 @@ def load_state(folder: RunFolder, row: SnapshotRow) -> MasterState:
     """
 
     def part(digest: Digest) -> Integers:
-        values = folder.vectors.load_integers(digest)
+        values = folder.vectors.load(digest, np.int32)
         if values is None:
             raise StorageError(f"{folder.vectors.path(digest)} is missing")
         return values

@@ -6,29 +6,24 @@ This room knows digests, heights and bytes; the methods know what they mean.
 The names below are loaded when they are first used, so that a bootstrap node does not load numpy.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2ptrain.state.blobs import Blobs
     from p2ptrain.state.database import DamagedError
     from p2ptrain.state.fetch import Fetcher, FetchError, serve
-    from p2ptrain.state.files import write_whole
     from p2ptrain.state.folder import RunFolder
     from p2ptrain.state.ledger import HeadSeen, Ledger, Rollback, SnapshotRow
     from p2ptrain.state.limits import NO_LIMITS, Limits
-    from p2ptrain.state.throttle import Throttle
-    from p2ptrain.state.vectors import Vectors
 
 _NAMES = {
     "blobs": ("Blobs",),
     "database": ("DamagedError",),
     "fetch": ("FetchError", "Fetcher", "serve"),
-    "files": ("write_whole",),
     "folder": ("RunFolder",),
     "ledger": ("HeadSeen", "Ledger", "Rollback", "SnapshotRow"),
     "limits": ("NO_LIMITS", "Limits"),
-    "throttle": ("Throttle",),
-    "vectors": ("Vectors",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -44,16 +39,11 @@ __all__ = [
     "Rollback",
     "RunFolder",
     "SnapshotRow",
-    "Throttle",
-    "Vectors",
     "serve",
-    "write_whole",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

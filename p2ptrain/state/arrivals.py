@@ -16,7 +16,6 @@ from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.state.fetch import Fetcher
 from p2ptrain.state.folder import RunFolder
-from p2ptrain.state.vectors import Numbers
 
 VECTORS_AT_ONCE = 2
 SNAPSHOT = "snapshot"
@@ -25,12 +24,7 @@ SNAPSHOT = "snapshot"
 
 class Arrivals:
     """Fetches vectors of one run into its folder. `on_progress` is called with (bytes here, bytes in all) meanwhile.
-
-    Args:
-        fetcher: gets the vectors from other peers.
-        folder: the run folder.
-        dtype: type of the numbers, 4 bytes each.
-    """
+    The numbers are of type `dtype`, 4 bytes each."""
 
     def __init__(self, fetcher: Fetcher, folder: RunFolder, dtype: type[np.float32] | type[np.int32]) -> None:
         self._fetcher, self._folder, self._dtype = fetcher, folder, dtype
@@ -52,11 +46,10 @@ class Arrivals:
             MalformedError: one has another length.
             StorageError: what arrives can't be written.
         """
-        found: dict[Digest, NDArray[Any]] = {}
         arrived = dict.fromkeys(wanted, 0)
         places = asyncio.Semaphore(VECTORS_AT_ONCE)
 
-        async def fetch_one(digest: Digest, size: int) -> None:
+        async def fetch_one(digest: Digest, size: int) -> NDArray[Any]:
             def progress(count: int, _: int) -> None:
                 arrived[digest] = count
                 self.on_progress(sum(arrived.values()), sum(wanted.values()))
@@ -64,18 +57,16 @@ class Arrivals:
             async with places:
                 values = await asyncio.to_thread(self._on_disk, digest)
                 if values is None:
-                    values = await self._fetch_one(digest, size, holders, progress)
-                else:
-                    progress(values.nbytes, size)
-            found[digest] = values
+                    return await self._fetch_one(digest, size, holders, progress)
+            progress(values.nbytes, size)
+            return values
 
         try:
             async with asyncio.TaskGroup() as group:
-                for digest, size in wanted.items():
-                    group.create_task(fetch_one(digest, size))
+                tasks = {digest: group.create_task(fetch_one(digest, size)) for digest, size in wanted.items()}
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return found
+        return {digest: task.result() for digest, task in tasks.items()}
 
     async def _fetch_one(
         self, digest: Digest, size: int, holders: Sequence[PeerId], progress: Callable[[int, int], None]
@@ -90,11 +81,10 @@ class Arrivals:
         incoming.forget(digest)
         return values
 
-    def _on_disk(self, digest: Digest) -> Numbers | None:
+    def _on_disk(self, digest: Digest) -> NDArray[Any] | None:
         """A vector that is in the folder already, from an earlier start or an older snapshot, else None."""
-        vectors = self._folder.vectors
         with contextlib.suppress(StorageError):
-            return vectors.load(digest) if self._dtype is np.float32 else vectors.load_integers(digest)
+            return self._folder.vectors.load(digest, self._dtype)
         return None
 
     def let_go_of_others(self, needed: set[Digest]) -> None:

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, digest_of
 from p2ptrain.run.digest import Buffer, chunk_digest
 
-
-class Source(Protocol):
-    """Where the bytes of a blob are: in memory, in a file, or in a ledger."""
-
-    def read(self, start: int, stop: int) -> Buffer: ...
+Read = Callable[[int, int], Buffer]
+"""Reads bytes `start` to `stop` (exclusive) of a blob; raises OSError or StorageError if they can't be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemorySource:
-    data: Buffer
-
-    def read(self, start: int, stop: int) -> Buffer:
-        return memoryview(self.data)[start:stop]
-
-
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """The bytes of a file from `offset` on."""
-
-    path: Path
-    offset: int
-
-    def read(self, start: int, stop: int) -> Buffer:
-        with self.path.open("rb") as file:
-            file.seek(self.offset + start)
-            return file.read(stop - start)
+def read_file(path: Path, offset: int, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of what a file holds from `offset` on."""
+    with path.open("rb") as file:
+        file.seek(offset + start)
+        return file.read(stop - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +28,15 @@ class Blob:
     """One blob. The bytes that are sent of it are counted under its purpose."""
 
     manifest: Manifest
-    source: Source
+    read: Read
     purpose: str
 
     def chunk(self, index: int) -> Buffer:
         start = index * CHUNK_BYTES
-        return self.source.read(start, min(start + CHUNK_BYTES, self.manifest.size))
+        return self.read(start, min(start + CHUNK_BYTES, self.manifest.size))
 
     def read_all(self) -> bytes:
-        return bytes(self.source.read(0, self.manifest.size))
+        return bytes(self.read(0, self.manifest.size))
 
 
 class Blobs:
@@ -66,13 +49,13 @@ class Blobs:
 
     def hold(self, data: Buffer, purpose: str, manifest: Manifest | None = None) -> Digest:
         """Hold and serve these bytes, which must not change any more. Returns their digest."""
-        manifest = manifest or Manifest.of(data)
-        return self.hold_source(manifest, MemorySource(data), purpose)
+        view = memoryview(data)
+        return self.hold_source(manifest or Manifest.of(data), lambda start, stop: view[start:stop], purpose)
 
-    def hold_source(self, manifest: Manifest, source: Source, purpose: str) -> Digest:
-        """Hold and serve the bytes of a source. Returns their digest."""
+    def hold_source(self, manifest: Manifest, read: Read, purpose: str) -> Digest:
+        """Hold and serve bytes that are read when somebody asks for them. Returns their digest."""
         digest = manifest.digest
-        self._held[digest] = Blob(manifest, source, purpose)
+        self._held[digest] = Blob(manifest, read, purpose)
         return digest
 
     def release(self, digest: Digest) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from p2ptrain.state.files import write_whole
 
@@ -17,10 +17,8 @@ REMEMBERED_ADDRESSES = 32
 log = logging.getLogger(__name__)
 
 
-class Contact(BaseModel):
+class Contact(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The file. It is not in the ledger: a peer whose ledger is damaged still finds the others and fetches it anew."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     peer: str = ""
     """This peer's id."""
@@ -36,14 +34,12 @@ class Contact(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the file of a run folder. A file that is missing or damaged counts as empty."""
+        path = folder / FILE
         try:
-            return cls.model_validate_json((folder / FILE).read_bytes())
-        except FileNotFoundError:
-            return cls()
+            return cls.model_validate_json(path.read_bytes()) if path.exists() else cls()
         except (OSError, ValidationError) as error:
-            log.warning(
-                "%s can't be read, so others' addresses are not known: %s", folder / FILE, str(error).splitlines()[0]
-            )
+            why = str(error).splitlines()[0]
+            log.warning("%s can't be read, so others' addresses are not known: %s", path, why)
             return cls()
 
     def write(self, folder: Path) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from p2ptrain.errors import StorageError
 from p2ptrain.state.schema import FORMAT, SCHEMA
@@ -60,11 +61,8 @@ class Database:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
         elif found != FORMAT:
             anew = "start or join the run anew, or use the version of p2ptrain that wrote the folder"
-            raise StorageError(
-                f"{self.path} has storage format {found}",
-                f"this version of p2ptrain reads format {FORMAT} only",
-                "update p2ptrain" if found > FORMAT else anew,
-            )
+            what, why = f"{self.path} has storage format", f"this version of p2ptrain reads format {FORMAT} only"
+            raise StorageError(f"{what} {found}", why, "update p2ptrain" if found > FORMAT else anew)
 
     def _check_structure(self) -> None:
         (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()  # `quick_check` would not look at indexes
@@ -97,11 +95,15 @@ class Database:
                 if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
                     self._db.execute("ROLLBACK")
 
+    def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """All rows that a query finds."""
+        with self.read() as db:
+            return db.execute(query, arguments).fetchall()
+
     def value(self, query: str, *arguments: object) -> bytes | None:
         """The first column of the first row; None if there is no row, or it holds something else than bytes."""
-        with self.read() as db:
-            row = db.execute(query, arguments).fetchone()
-        return row[0] if row is not None and isinstance(row[0], bytes) else None
+        rows = self.rows(query, *arguments)
+        return rows[0][0] if rows and isinstance(rows[0][0], bytes) else None
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from p2ptrain.errors import MalformedError
 from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId, Record, short, short_peer
 from p2ptrain.run.digest import Buffer, chunk_digest
 from p2ptrain.run.record import Count, DigestField
-from p2ptrain.state.blobs import Blobs, MemorySource
+from p2ptrain.state.blobs import Blobs
 from p2ptrain.state.incoming import Incoming, write_at
 from p2ptrain.state.throttle import UNLIMITED, Throttle
 from p2ptrain.swarm import Refused, Rpc, RpcError
@@ -115,6 +115,8 @@ class Fetch:
     ) -> None:
         self._rpc, self.digest, self._max_bytes = rpc, digest, max_bytes
         self._throttle, self._incoming = throttle, incoming
+        self._most_at_once = throttle.streams(CHUNKS_PER_CALL, CHUNK_BYTES)
+        """Most chunks to ask for in one call."""
         self._file: BinaryIO | None = None
         self._sources: Callable[[], Iterable[PeerId]] = tuple
         self._progress: Progress | None = None
@@ -133,20 +135,7 @@ class Fetch:
     async def run(
         self, sources: Callable[[], Iterable[PeerId]], patience: float, progress: Progress | None = None
     ) -> memoryview:
-        """Fetch the blob, or the part of it that is still missing after an earlier call.
-
-        Args:
-            sources: returns the peers that may have it, the likeliest first; it is called again and again.
-            patience: seconds without any progress after which to give up.
-            progress: called after each chunk.
-
-        Returns:
-            The blob's bytes.
-
-        Raises:
-            FetchError: there was no progress for `patience` seconds.
-            StorageError: what arrived can't be written to disk.
-        """
+        """Fetch the blob, or the part of it that is still missing after an earlier call, as `Fetcher.fetch` says."""
         self._sources, self._progress = sources, progress
         if self._incoming is not None and (found := await asyncio.to_thread(self._incoming.resume, self.digest)):
             self._expect(*found)
@@ -196,15 +185,15 @@ class Fetch:
             count = self._throttle.streams(SOURCES_AT_ONCE, CHUNK_BYTES) - working
         else:
             count = 0
-        usable = [
-            peer
-            for peer in dict.fromkeys(self._sources())
-            if peer not in self._busy and self._tries[peer] < TRIES_PER_SOURCE and self._reasons.get(peer) != _BAD_CHUNK
-        ]
-        chosen = sorted(usable, key=lambda peer: peer in self._reasons)[: max(0, count)]
+        usable = filter(self._is_usable, dict.fromkeys(self._sources()))
+        chosen = sorted(usable, key=self._reasons.__contains__)[: max(0, count)]
         for peer in chosen:
             self._busy[peer] = _Call(asyncio.get_running_loop().time())
         return chosen
+
+    def _is_usable(self, peer: PeerId) -> bool:
+        has_lied = self._reasons.get(peer) == _BAD_CHUNK
+        return not has_lied and peer not in self._busy and self._tries[peer] < TRIES_PER_SOURCE
 
     async def _pull(self, peer: PeerId) -> None:
         """Fetch from one peer until nothing is missing or it fails."""
@@ -221,11 +210,6 @@ class Fetch:
             log.debug("fetching %s from %s failed: %s", short(self.digest), short_peer(peer), reason)
         finally:
             del self._busy[peer]
-
-    @property
-    def _most_at_once(self) -> int:
-        """Most chunks to ask for in one call."""
-        return self._throttle.streams(CHUNKS_PER_CALL, CHUNK_BYTES)
 
     def _take(self) -> range:
         """The next consecutive missing chunks, to ask one source for. If none is missing, chunks that a silent source
@@ -358,7 +342,7 @@ class Fetcher:
                 self._unfinished.popitem(last=False)
             raise
         assert fetch.manifest is not None
-        self._blobs.hold_source(fetch.manifest, MemorySource(data), purpose)
+        self._blobs.hold(data, purpose, fetch.manifest)
         return data
 
     def release(self, digest: Digest) -> None:

@@ -27,12 +27,9 @@ def write_whole(path: Path, data: Buffer) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(
-            f"can't write {path}",
-            error.strerror or str(error),
-            "free some disk space (or choose another folder with --home) and start the peer again: it resumes from "
-            "what was saved before",
-        ) from None
+        free = "free some disk space (or choose another folder with --home) and start the peer again"
+        next_step = f"{free}: it resumes from what was saved before"
+        raise StorageError(f"can't write {path}", error.strerror or str(error), next_step) from None
 
 
 def tidy_up(folder: Path) -> None:

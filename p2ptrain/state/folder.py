@@ -26,6 +26,8 @@ from p2ptrain.state.incoming import Incoming
 from p2ptrain.state.ledger import Ledger
 from p2ptrain.state.vectors import Vectors
 
+_GIVE_ANOTHER = "give the folder that the peer printed at its start"
+
 log = logging.getLogger(__name__)
 
 
@@ -64,9 +66,8 @@ class RunFolder:
             try:
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a private run has secrets here
             except OSError as error:
-                raise StorageError(
-                    f"can't make the run folder {path}", error.strerror or str(error), "choose another --home"
-                ) from None
+                why = error.strerror or str(error)
+                raise StorageError(f"can't make the run folder {path}", why, "choose another --home") from None
             write_whole(path / "spec.json", spec.canonical())
             write_whole(path / "genesis", genesis.encoded)  # last: a folder with a genesis is complete
         return cls.open(path)
@@ -79,11 +80,7 @@ class RunFolder:
             StorageError: this is not a run folder, or it is damaged, in use, or of another format.
         """
         if not (path / "genesis").is_file() and not (path / "ledger.sqlite").exists():
-            raise StorageError(
-                f"{path} is not a run folder",
-                "it holds no genesis",
-                "give the folder that the peer printed at its start",
-            )
+            raise StorageError(f"{path} is not a run folder", "it holds no genesis", _GIVE_ANOTHER)
         with contextlib.ExitStack() as undo:
             held = _lock(path) if lock else None
             if held is not None:
@@ -129,11 +126,8 @@ def find_folder(given: Path, home: Path) -> Path:
     if len(meant) == 1:
         return meant[0]
     problem = f"{len(meant or found)} run folders go by" if found else "there is no such folder, and no run called"
-    raise StorageError(
-        f"{problem} {name!r}",
-        "\n        ".join(map(str, meant or found)) or f"looked in {home / 'runs'}",
-        "give the folder that the peer printed at its start",
-    )
+    why = "\n        ".join(map(str, meant or found)) or f"looked in {home / 'runs'}"
+    raise StorageError(f"{problem} {name!r}", why, _GIVE_ANOTHER)
 
 
 def _goes_by(folder: Path, text: str) -> bool:
@@ -147,10 +141,8 @@ def _goes_by(folder: Path, text: str) -> bool:
 
 
 def _is_owners(path: Path) -> bool:
-    with contextlib.suppress(OSError, MalformedError):
-        genesis = Genesis.decode((path / "genesis").read_bytes())
-        spec = spec_from_canonical((path / "spec.json").read_bytes())
-        return Contact.read(path).peer in owners_of(genesis, spec)
+    with contextlib.suppress(StorageError):
+        return Contact.read(path).peer in owners_of(*_genesis_and_spec(path))
     return False
 
 
@@ -163,11 +155,9 @@ def _genesis_and_spec(path: Path) -> tuple[Genesis, RunSpec]:
             raise MalformedError("spec.json is not the run's spec", "its digest differs from the genesis")
         return genesis, spec_from_canonical(canonical)
     except (MalformedError, OSError) as error:
-        raise StorageError(
-            f"the run folder {path} is damaged",
-            error.brief if isinstance(error, MalformedError) else str(error),
-            "join the run again with an invite: that mends it",
-        ) from None
+        why = error.brief if isinstance(error, MalformedError) else str(error)
+        next_step = "join the run again with an invite: that mends it"
+        raise StorageError(f"the run folder {path} is damaged", why, next_step) from None
 
 
 def _refuse_another(path: Path, genesis: Genesis) -> None:
@@ -175,11 +165,8 @@ def _refuse_another(path: Path, genesis: Genesis) -> None:
     with contextlib.suppress(MalformedError):
         found = Genesis.decode(_content(path / "genesis") or b"").check_signature()
         if found.digest != genesis.digest:
-            raise StorageError(
-                f"{path} belongs to another run",
-                f"{found.digest.hex()} there, {genesis.digest.hex()} here",
-                "choose another --home",
-            )
+            why = f"{found.digest.hex()} there, {genesis.digest.hex()} here"
+            raise StorageError(f"{path} belongs to another run", why, "choose another --home")
 
 
 def _content(path: Path) -> bytes | None:
@@ -200,12 +187,8 @@ def _open_ledger(path: Path, owned: bool) -> Ledger:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.rename(aside)
-        log.warning(
-            "%s is damaged (%s): it is kept as %s, and its content is fetched from other peers",
-            path,
-            error.why,
-            aside.name,
-        )
+        kept = f"it is kept as {aside.name}, and its content is fetched from other peers"
+        log.warning("%s is damaged (%s): %s", path, error.why, kept)
         return Ledger(path, owned)
 
 
@@ -214,9 +197,8 @@ def _lock(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise StorageError(
-            f"the run folder {path} is in use", "another process on this machine trains in it", "stop that one first"
-        ) from None
+        why = "another process on this machine trains in it"
+        raise StorageError(f"the run folder {path} is in use", why, "stop that one first") from None
     except OSError as error:
         raise StorageError(f"can't use the run folder {path}", str(error), "check its permissions") from None
     return lock

@@ -26,13 +26,10 @@ class Incoming:
         self._folder = folder
 
     def resume(self, digest: Digest) -> tuple[Manifest, memoryview, set[int]] | None:
-        """The part of a blob that is here: its manifest, its bytes, and the indices of the chunks that are right.
-
-        None if nothing of it is here.
-        """
+        """The manifest, the bytes and the indices of the right chunks of a blob; None if nothing of it is here."""
         try:
-            manifest = Manifest.from_bytes(self._manifest(digest).read_bytes(), digest)
-            data = bytearray(self._part(digest).read_bytes())
+            manifest = Manifest.from_bytes(self._path(digest, "manifest").read_bytes(), digest)
+            data = bytearray(self._path(digest, "part").read_bytes())
         except (OSError, MalformedError):
             return None
         view = memoryview(data[: manifest.size].ljust(manifest.size, b"\0"))
@@ -41,41 +38,31 @@ class Incoming:
         return manifest, view, here
 
     def open(self, digest: Digest, manifest: Manifest) -> BinaryIO:
-        """Open the file of a blob, in which each chunk is written at its place.
-
-        Raises:
-            StorageError: it can't be written.
-        """
+        """Open the file of a blob, in which each chunk is written at its place; raises StorageError if it can't."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._manifest(digest), manifest.to_bytes())
-            return os.fdopen(os.open(self._part(digest), os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+            write_whole(self._path(digest, "manifest"), manifest.to_bytes())
+            return os.fdopen(os.open(self._path(digest, "part"), os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         except OSError as error:
             raise self.failed(error) from None
 
     def failed(self, error: OSError) -> StorageError:
         """The error to raise when a write has failed."""
-        return StorageError(
-            f"can't keep what arrives in {self._folder}",
-            error.strerror or str(error),
-            "free some disk space and start the peer again: it goes on where it was",
-        )
+        next_step = "free some disk space and start the peer again: it goes on where it was"
+        return StorageError(f"can't keep what arrives in {self._folder}", error.strerror or str(error), next_step)
 
     def forget(self, digest: Digest) -> None:
         """Delete an unfinished blob: it is kept elsewhere now, or not needed any more."""
-        self._manifest(digest).unlink(missing_ok=True)
-        self._part(digest).unlink(missing_ok=True)
+        self._path(digest, "manifest").unlink(missing_ok=True)
+        self._path(digest, "part").unlink(missing_ok=True)
 
     def forget_all(self) -> None:
         """Delete all unfinished blobs."""
         for path in self._folder.glob("*"):
             path.unlink(missing_ok=True)
 
-    def _manifest(self, digest: Digest) -> Path:
-        return self._folder / f"{digest.hex()}.manifest"
-
-    def _part(self, digest: Digest) -> Path:
-        return self._folder / f"{digest.hex()}.part"
+    def _path(self, digest: Digest, ending: str) -> Path:
+        return self._folder / f"{digest.hex()}.{ending}"
 
 
 def write_at(file: BinaryIO, start: int, data: Buffer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from p2ptrain.errors import AccessError, StorageError
 from p2ptrain.run import PeerId, SigningKey
@@ -28,25 +28,20 @@ DAY = 86_400
 MAX_DAYS = 36_500.0
 
 
-class MadeInvite(BaseModel):
+class MadeInvite(BaseModel, frozen=True, strict=True, extra="forbid"):
     """An invite that was made here."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     key: str
     """The public half of its key in hexadecimal. Certificates and orders name the invite by it."""
     label: str
     peer: str
     made: int
-    """Seconds since 1970."""
     expires: int
-    """Seconds since 1970."""
+    """Seconds since 1970, as `made`."""
 
 
-class MadeInvites(BaseModel):
+class MadeInvites(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The file."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     invites: Annotated[tuple[MadeInvite, ...], Field(strict=False)] = ()
 
@@ -58,25 +53,14 @@ class MadeInvites(BaseModel):
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError) as error:
-            raise StorageError(
-                f"{folder / FILE} can't be read",
-                str(error).splitlines()[0],
-                "move the file away: the list begins anew, and the invites stay valid",
-            ) from None
+            next_step = "move the file away: the list begins anew, and the invites stay valid"
+            raise StorageError(f"{folder / FILE} can't be read", str(error).splitlines()[0], next_step) from None
 
 
 def invite_member(
     folder: RunFolder, owner: SigningKey, addresses: tuple[str, ...], label: str, days: float, peer: PeerId | None
 ) -> Invite:
-    """Make an invite for a private run, and add it to the list.
-
-    Args:
-        folder: of the run.
-        owner: key that signs the invite.
-        addresses: where the link leads to.
-        label: name for the invite in lists.
-        days: how long a membership by this invite lasts.
-        peer: the only peer that may use it; None if everybody who has the link may.
+    """Make an invite for a private run, and add it to the list. `Run.invite` says what the arguments mean.
 
     Raises:
         AccessError: the key is not an owner's.
@@ -97,8 +81,5 @@ def check_owner(folder: RunFolder, key: SigningKey) -> None:
     """Raises AccessError if the key is not an owner's."""
     owners = owners_of(folder.genesis, folder.spec)
     if key.peer_id not in owners:
-        raise AccessError(
-            "only an owner of the run can do that",
-            f"{key.peer_id} is not an owner; owners: {', '.join(sorted(owners))}",
-            "give an owner's key file with --owner-key",
-        )
+        why = f"{key.peer_id} is not an owner; owners: {', '.join(sorted(owners))}"
+        raise AccessError("only an owner of the run can do that", why, "give an owner's key file with --owner-key")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from itertools import starmap
 from pathlib import Path
 from typing import Literal
 
@@ -64,20 +65,11 @@ class HeadSeen:
 
 
 class Ledger:
-    """The ledger in one file.
-
-    Args:
-        path: the file.
-        owned: True for the one process that may create the file and write to it.
-
-    Raises:
-        StorageError: the disk is full, or the file is damaged or of another format. Every method can raise this.
-    """
+    """The ledger in one file. `Database` says what the arguments mean, and what every method can raise."""
 
     def __init__(self, path: Path, owned: bool = True) -> None:
         self.path, self._db = path, Database(path, owned)
         self.was_empty = self._db.made
-        """Whether the file was new or empty."""
         self.logs = Logs(self._db)
 
     def close(self) -> None:
@@ -88,13 +80,9 @@ class Ledger:
     def add_commit(self, digest: Digest, height: int, parent: Digest, record: bytes) -> None:
         """Keep a commit of any branch. Commits are never deleted."""
         with self._db.write() as db:
-            row = (digest, height, parent, record, int(time.time()))
-            db.execute(
-                "INSERT INTO commits (digest, height, parent, record, seen) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (digest) DO UPDATE SET height = excluded.height, parent = excluded.parent, "
-                "record = excluded.record",
-                row,
-            )
+            anew = "height = excluded.height, parent = excluded.parent, record = excluded.record"
+            query = f"INSERT INTO commits VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET {anew}"
+            db.execute(query, (digest, height, parent, record, int(time.time())))
 
     def commit(self, digest: Digest) -> bytes | None:
         """The record of a commit; None if it is not here or damaged."""
@@ -102,28 +90,24 @@ class Ledger:
 
     def commits(self, above: int) -> dict[Digest, bytes]:
         """The records of all commits above this height on all branches, by digest, the lowest height first."""
-        with self._db.read() as db:
-            query = "SELECT digest, record FROM commits WHERE height > ? ORDER BY height"
-            return {Digest(d): record for d, record in db.execute(query, (above,)) if _whole(d, record)}
+        rows = self._db.rows("SELECT digest, record FROM commits WHERE height > ? ORDER BY height", above)
+        return {Digest(digest): record for digest, record in rows if _whole(digest, record)}
 
     def commits_seen(self) -> dict[Digest, int]:
         """When each commit came here, in seconds since 1970 by this machine's clock."""
-        with self._db.read() as db:
-            return {Digest(digest): seen for digest, seen in db.execute("SELECT digest, seen FROM commits")}
+        return dict(self._db.rows("SELECT digest, seen FROM commits"))
 
     def add_rollback(self, rollback: Rollback) -> None:
         """Note that commits were taken back, and that it was now."""
+        row = astuple(replace(rollback, seen=int(time.time())))
         with self._db.write() as db:
-            db.execute(
-                "INSERT INTO rollbacks (seen, old, new, commits, tokens, own_tokens) VALUES (?, ?, ?, ?, ?, ?)",
-                (int(time.time()), rollback.old, rollback.new, rollback.commits, rollback.tokens, rollback.own_tokens),
-            )
+            query = "INSERT INTO rollbacks (old, new, commits, tokens, own_tokens, seen) VALUES (?, ?, ?, ?, ?, ?)"
+            db.execute(query, row)
 
     def rollbacks(self) -> list[Rollback]:
         """All rollbacks, the oldest first."""
-        with self._db.read() as db:
-            query = "SELECT old, new, commits, tokens, own_tokens, seen FROM rollbacks ORDER BY rowid"
-            return [Rollback(Digest(old), Digest(new), *rest) for old, new, *rest in db.execute(query)]
+        query = "SELECT old, new, commits, tokens, own_tokens, seen FROM rollbacks ORDER BY rowid"
+        return list(starmap(Rollback, self._db.rows(query)))
 
     # Contributions' bytes ------------------------------------------------------------------------------------------
 
@@ -148,14 +132,11 @@ class Ledger:
                 return blob.read(stop - start)
 
     def payload_digests(self) -> list[Digest]:
-        with self._db.read() as db:
-            return [Digest(digest) for (digest,) in db.execute("SELECT digest FROM payloads")]
+        return [digest for (digest,) in self._db.rows("SELECT digest FROM payloads")]
 
     def payload_bytes(self, above: int) -> int:
         """Bytes that the contributions for all heights above this one take together."""
-        with self._db.read() as db:
-            query = "SELECT coalesce(sum(length(bytes)), 0) FROM payloads WHERE height > ?"
-            (total,) = db.execute(query, (above,)).fetchone()
+        [(total,)] = self._db.rows("SELECT coalesce(sum(length(bytes)), 0) FROM payloads WHERE height > ?", above)
         return int(total)
 
     def drop_payloads(self, height: int) -> list[Digest]:
@@ -172,9 +153,8 @@ class Ledger:
 
     def snapshots(self) -> list[SnapshotRow]:
         """All snapshots that are not damaged, the newest first."""
-        with self._db.read() as db:
-            rows = db.execute("SELECT state, height, manifest FROM snapshots ORDER BY height DESC").fetchall()
-        return [SnapshotRow(Digest(state), height, data) for state, height, data in rows if _whole(state, data)]
+        rows = starmap(SnapshotRow, self._db.rows("SELECT state, height, manifest FROM snapshots ORDER BY height DESC"))
+        return [row for row in rows if _whole(row.state, row.manifest)]
 
     def drop_snapshots(self, states: Iterable[Digest]) -> None:
         with self._db.write() as db:
@@ -199,9 +179,8 @@ class Ledger:
 
     def heads(self) -> list[HeadSeen]:
         """The last position of each peer, the latest first."""
-        with self._db.read() as db:
-            query = "SELECT peer, height, head, seen FROM heads ORDER BY seen DESC, peer"
-            return [HeadSeen(PeerId(peer), height, head, seen) for peer, height, head, seen in db.execute(query)]
+        query = "SELECT peer, height, head, seen FROM heads ORDER BY seen DESC, peer"
+        return list(starmap(HeadSeen, self._db.rows(query)))
 
     # Damage ----------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ checked the content and the signatures of batches, cuts and marks before; here t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,24 +78,17 @@ class Logs:
                     kept.append(batch)
         return kept
 
-    def lengths(self) -> dict[Log, int]:
-        """The number of records of each log that are here, in the order in which the logs came."""
-        with self._db.read() as db:
-            query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) GROUP BY log ORDER BY log"
-            rows = db.execute(query)
-            return {Log(PeerId(author), session): stop for author, session, stop in rows}
+    def lengths(self, when: float = math.inf) -> dict[Log, int]:
+        """The number of records of each log that are here, in the order in which the logs came. With `when` (seconds
+        since 1970 by this machine's clock), only those that were here then."""
+        query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) WHERE seen <= ? GROUP BY log"
+        rows = self._db.rows(f"{query} ORDER BY log", when)
+        return {Log(author, session): stop for author, session, stop in rows}
 
     def arrivals(self) -> list[tuple[int, int]]:
         """Pairs (seconds since 1970 by this machine's clock, number of records that came then), the oldest first."""
-        with self._db.read() as db:
-            query = "SELECT seen, sum(stop - start) FROM batches GROUP BY seen ORDER BY seen"
-            return [(int(seen), int(records)) for seen, records in db.execute(query)]
-
-    def lengths_at(self, when: float) -> dict[Log, int]:
-        """The number of records of each log that were here at a time, in seconds since 1970 by this machine's clock."""
-        with self._db.read() as db:
-            query = "SELECT author, session, max(stop) FROM batches JOIN logs USING (log) WHERE seen <= ? GROUP BY log"
-            return {Log(PeerId(author), session): stop for author, session, stop in db.execute(query, (when,))}
+        rows = self._db.rows("SELECT seen, sum(stop - start) FROM batches GROUP BY seen ORDER BY seen")
+        return [(int(seen), int(records)) for seen, records in rows]
 
     def batches(self, log: Log, start: int = 0, limit: int = 256) -> list[BatchRow]:
         """The batches of a log that hold records from `start` on, in order, at most `limit` of them."""

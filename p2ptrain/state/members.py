@@ -17,7 +17,7 @@ from pydantic import Field
 from p2ptrain.errors import AccessError, MalformedError
 from p2ptrain.run import Genesis, PeerId, Record, RunSpec
 from p2ptrain.run.access import MOST_CERTIFICATES, MOST_ORDERS, Access, TooManyError, read_paper
-from p2ptrain.run.certificate import KEY_BYTES, Certificate
+from p2ptrain.run.certificate import Certificate, Key
 from p2ptrain.run.record import Count
 from p2ptrain.state.files import write_whole
 from p2ptrain.swarm import Identity, Invite, Swarm
@@ -38,10 +38,7 @@ class Members(Record):
     own: Annotated[bytes, Field(max_length=Certificate.max_bytes)]
     """This peer's own certificate; empty for an owner and the founder."""
     papers: Annotated[tuple[bytes, ...], Field(max_length=MOST_CERTIFICATES + MOST_ORDERS)]
-    secrets: Annotated[
-        tuple[Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)], ...],
-        Field(max_length=MOST_ORDERS + 1),
-    ]
+    secrets: Annotated[tuple[Key, ...], Field(max_length=MOST_ORDERS + 1)]
 
 
 class MembersFile:
@@ -60,9 +57,8 @@ class MembersFile:
             self.access = Access.restore(genesis, spec, papers, self._kept.secrets)
             self.own = Certificate.decode(self._kept.own) if self._kept.own else None
         except (OSError, MalformedError) as error:
-            raise AccessError(
-                f"{self._path} can't be read", str(error), "join the run again with an invite: that mends it"
-            ) from None
+            next_step = "join the run again with an invite: that mends it"
+            raise AccessError(f"{self._path} can't be read", str(error), next_step) from None
 
     @classmethod
     def begin(cls, folder: Path, access: Access, own: Certificate | None) -> Self:

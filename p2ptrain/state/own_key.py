@@ -33,9 +33,8 @@ def invited_identity(home: Path, invite: Invite) -> Path | None:
     try:
         return Identity.find(home / "identities", peer) if peer else None
     except IdentityError as error:
-        raise InviteError(
-            "this invite is for another peer", error.what, "give that peer's key with --identity"
-        ) from None
+        next_step = "give that peer's key with --identity"
+        raise InviteError("this invite is for another peer", error.what, next_step) from None
 
 
 def open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) -> Identity:
@@ -52,16 +51,12 @@ def open_own_key(given: Path | None, contact: Contact, home: Path, ending: str) 
     """
     if given is not None and not given.is_file():
         raise IdentityError(f"there is no key file {given}", "", "leave out --identity: the folder knows its own")
-    noted = Path(contact.identity) if contact.identity else None
-    if noted is not None and not noted.is_file():
-        noted = None  # it was moved, perhaps to `home`
-    path = given or noted or Identity.find(home / "identities", contact.peer or ending)
+    noted = Path(contact.identity)  # it may have been moved, perhaps to `home`
+    path = given or (noted if noted.is_file() else Identity.find(home / "identities", contact.peer or ending))
     key = Identity.open(path)
     if not key.peer_id.endswith(contact.peer or ending):
         key.close()
-        raise IdentityError(
-            f"{path} is not the key of the peer whose folder this is",
-            f"its id is {contact.peer or '…' + ending}",
-            "give that peer's key file with --identity, or join the run with an invite as a new peer",
-        )
+        why = f"its id is {contact.peer or '…' + ending}"
+        next_step = "give that peer's key file with --identity, or join the run with an invite as a new peer"
+        raise IdentityError(f"{path} is not the key of the peer whose folder this is", why, next_step)
     return key

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from p2ptrain.state.members import door_for
@@ -15,33 +14,28 @@ from p2ptrain.swarm.config import NOWHERE
 from p2ptrain.swarm.door import Door
 
 
+@contextlib.contextmanager
 def passing(
-    invite: Invite, listen: tuple[str, ...] = (NOWHERE,), announce: tuple[str, ...] = ()
-) -> contextlib.AbstractContextManager[Swarm]:
+    invite: Invite,
+    listen: tuple[str, ...] = (NOWHERE,),
+    announce: tuple[str, ...] = (),
+    door_of: Callable[[Identity], Door] | None = None,
+) -> Iterator[Swarm]:
     """Be in the swarm of an invite for a moment. Use it in a `with` block, which gives the swarm.
 
     Args:
         invite: leads to the swarm.
         listen: addresses at which to listen; without any, nobody can connect.
         announce: addresses to tell others instead.
+        door_of: makes the door for the identity; if left out, it is the door that the invite leads to.
 
     Raises:
         NetworkError: nobody there answers.
         AccessError: the run is private, and the invite lets nobody in any more.
     """
-    return passing_by(invite.addresses, partial(door_for, invite, passing=True), listen, announce)
-
-
-@contextlib.contextmanager
-def passing_by(
-    addresses: tuple[str, ...],
-    door_of: Callable[[Identity], Door],
-    listen: tuple[str, ...] = (NOWHERE,),
-    announce: tuple[str, ...] = (),
-) -> Iterator[Swarm]:
-    """As `passing`, for the swarm at these addresses. `door_of` makes the door for the identity."""
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity.open(Path(folder) / "passing.key")
-        config = NodeConfig(listen, announce, addresses, passing=True)
-        with Swarm.start(identity, config, door_of(identity)) as swarm:
+        config = NodeConfig(listen, announce, invite.addresses, passing=True)
+        door = door_of(identity) if door_of else door_for(invite, identity, passing=True)
+        with Swarm.start(identity, config, door) as swarm:
             yield swarm

@@ -84,15 +84,14 @@ class Run:
             IdentityError: the identity can't be used.
             NetworkError: this machine can't listen, or nobody answers.
         """
-        home, identity = _home(home), _identity(identity)
+        home, identity = _path(home, "home") or default_home(), _path(identity, "identity")
         spec = spec if isinstance(spec, RunSpec) else load_spec(spec)
         spec = spec.made_private() if private else spec
         config = config or NodeConfig()
         key = open_identity(home, identity, config)
         door = PrivateDoor(key.peer_id, None) if spec.is_private else Door()
         with contextlib.ExitStack() as undo:
-            swarm = Swarm.start(key, config, door)
-            undo.callback(swarm.close)
+            swarm = undo.enter_context(Swarm.start(key, config, door))
             run = cls(swarm, spec, home, None, limits, name)
             undo.pop_all()
         return run
@@ -116,20 +115,17 @@ class Run:
             NetworkError: nobody there answers, or knows the run.
             AccessError: the run is private, and its members do not let this peer in.
         """
-        home, identity = _home(home), _identity(identity)
+        home, identity = _path(home, "home") or default_home(), _path(identity, "identity")
         invite = Invite.parse(invite) if isinstance(invite, str) else invite
         if invite.run is None:
-            raise InviteError(
-                "this invite is a bootstrap node's, not a run's",
-                "it leads to a swarm but names no run in it",
-                "ask for the invite of a run, or start one there: p2ptrain peer RUN --bootstrap INVITE",
-            )
+            what, why = "this invite is a bootstrap node's, not a run's", "it leads to a swarm but names no run in it"
+            next_step = "ask for the invite of a run, or start one there: p2ptrain peer RUN --bootstrap INVITE"
+            raise InviteError(what, why, next_step)
         config = replace(config or NodeConfig(), bootstrap=invite.addresses)
         key = open_identity(home, identity or invited_identity(home, invite), config)
         door = door_for(invite, key)
         with contextlib.ExitStack() as undo:
-            swarm = _start_or_look_in_lan(key, config, invite.run, door)
-            undo.callback(swarm.close)
+            swarm = undo.enter_context(_start_or_look_in_lan(key, config, invite.run, door))
             genesis, spec = swarm.run(fetch_genesis(swarm, invite.run))
             folder = undo.enter_context(RunFolder.create(home, genesis, spec, swarm.peer_id))
             if isinstance(door, PrivateDoor):
@@ -155,7 +151,7 @@ class Run:
             UsageError: `path` or `identity` is no path.
             StorageError: no run folder, damaged or in use.
         """
-        path, identity = path_of(path, "path"), _identity(identity)
+        path, identity = path_of(path, "path"), _path(identity, "identity")
         home = path.resolve().parent.parent.parent
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(RunFolder.open(path))
@@ -164,8 +160,7 @@ class Run:
             config = _at_the_same_port(config or NodeConfig(), contact.port)
             members = MembersFile(folder.path, folder.genesis, folder.spec) if folder.spec.is_private else None
             door = members.door(key.peer_id) if members else Door()
-            swarm = _start_or_go_alone(key, config, _known_addresses(folder, contact), folder.run, door)
-            undo.callback(swarm.close)
+            swarm = undo.enter_context(_start_or_go_alone(key, config, folder, door))
             if members and isinstance(door, PrivateDoor):
                 remember_members(swarm, door, members)
             _note_contact(folder, swarm)
@@ -198,15 +193,8 @@ class Run:
         """
         if self._folder is None:
             software, secret = f"p2ptrain {version()}", secrets.token_bytes(KEY_BYTES)
-            genesis = Genesis.found(
-                self.spec,
-                base,
-                held_out,
-                software,
-                self.swarm.key,
-                founded=round(clock.swarm_time()),
-                seal=commitment(secret) if self.spec.is_private else NO_DIGEST,
-            )
+            founded, seal = round(clock.swarm_time()), commitment(secret) if self.spec.is_private else NO_DIGEST
+            genesis = Genesis.found(self.spec, base, held_out, software, self.swarm.key, founded, seal)
             self._folder = RunFolder.create(self._home, genesis, self.spec, self.swarm.peer_id)
             if isinstance(self.swarm.door, PrivateDoor):
                 access = Access.restore(genesis, self.spec, (), (secret,))
@@ -250,14 +238,9 @@ class Run:
 
     def describe(self, vitals: Vitals) -> Vitals:
         """Add to a trainer's vitals what does not depend on the method: name, device, bytes sent, limits."""
-        return replace(
-            vitals,
-            name=self._name,
-            device=printable(vitals.device),
-            bytes_sent=self.swarm.node.sent.total(),
-            max_up=int(self.limits.up or 0),
-            max_down=int(self.limits.down or 0),
-        )
+        device, sent = printable(vitals.device), self.swarm.node.sent.total()
+        up, down = int(self.limits.up or 0), int(self.limits.down or 0)
+        return replace(vitals, name=self._name, device=device, bytes_sent=sent, max_up=up, max_down=down)
 
     def close(self) -> None:
         self.swarm.close()
@@ -284,47 +267,35 @@ class Run:
             self.blobs.hold(self.spec.canonical(), "record")
 
 
-def _home(given: PathLike | None) -> Path:
-    return default_home() if given is None else path_of(given, "home")
-
-
-def _identity(given: PathLike | None) -> Path | None:
-    return None if given is None else path_of(given, "identity")
+def _path(given: PathLike | None, argument: str) -> Path | None:
+    return None if given is None else path_of(given, argument)
 
 
 def _note_contact(folder: RunFolder, swarm: Swarm) -> None:
     """Note port and addresses, so that after the next start this peer can be reached as before."""
-    own = swarm.addresses()
-    direct = [address for address in own if not is_relayed(address)]
+    known, addresses = folder.contact, swarm.addresses()
+    direct = [address for address in addresses if not is_relayed(address)]
     ports = [address.split("/tcp/")[1].split("/")[0] for address in direct if "/tcp/" in address]
-    known = folder.contact.met(swarm.config.bootstrap)
-    noted = {
-        "peer": swarm.peer_id,
-        "identity": str(swarm.identity.path.resolve()),
-        "port": int(ports[0]) if ports else known.port,
-        "addresses": tuple(own[:MAX_INVITED]),
-    }
-    known.model_copy(update=noted).write(folder.path)
+    port = int(ports[0]) if ports else known.port
+    identity, own = str(swarm.identity.path.resolve()), tuple(addresses[:MAX_INVITED])
+    met = known.met(swarm.config.bootstrap).peers
+    Contact(peer=swarm.peer_id, identity=identity, port=port, addresses=own, peers=met).write(folder.path)
 
 
-def _known_addresses(folder: RunFolder, contact: Contact) -> tuple[str, ...]:
+def _known_addresses(folder: RunFolder) -> tuple[str, ...]:
     """Addresses at which others may be reachable: those noted last time, and those in their presence records."""
-    if not (folder.path / CONTACT_FILE).exists():
-        log.warning(
-            "%s is missing: other peers are looked for where the ledger saw them last", folder.path / CONTACT_FILE
-        )
+    if not (noted := folder.path / CONTACT_FILE).exists():
+        log.warning("%s is missing: other peers are looked for where the ledger saw them last", noted)
     told: list[str] = []
     for seen in folder.ledger.heads():
         with contextlib.suppress(MalformedError):
             told += Presence.decode(seen.head).addresses
-    return tuple(dict.fromkeys((*contact.peers, *told)))[:REMEMBERED_ADDRESSES]
+    return tuple(dict.fromkeys((*folder.contact.peers, *told)))[:REMEMBERED_ADDRESSES]
 
 
 def _at_the_same_port(config: NodeConfig, port: int) -> NodeConfig:
     """Listen at the port of last time where any port would do, if it is free."""
-    same = tuple(
-        f"{address.removesuffix('/0')}/{port}" if address.endswith("/tcp/0") else address for address in config.listen
-    )
+    same = tuple(f"{each[:-1]}{port}" if each.endswith("/tcp/0") else each for each in config.listen)
     try:
         for address in same:
             check_port(address)
@@ -342,23 +313,20 @@ def _start_or_look_in_lan(key: Identity, config: NodeConfig, run: Digest, door: 
             raise
         from p2ptrain.swarm import lan  # not needed by a bootstrap node
 
-        found = lan.find(run)
-        elsewhere = tuple(address for address in found if not address.endswith(key.peer_id))
+        elsewhere = tuple(address for address in lan.find(run) if not address.endswith(key.peer_id))
         if not elsewhere:
             raise
         log.warning("%s; taking those that the local network offers", error.what)
         return Swarm.start(Identity.open(key.path), replace(config, bootstrap=elsewhere), door)
 
 
-def _start_or_go_alone(
-    key: Identity, config: NodeConfig, remembered: tuple[str, ...], run: Digest, door: Door
-) -> Swarm:
+def _start_or_go_alone(key: Identity, config: NodeConfig, folder: RunFolder, door: Door) -> Swarm:
     """Join the peers of last time; if none of them answers, start alone and wait for others."""
-    bootstrap = (*config.bootstrap, *remembered)
+    bootstrap = (*config.bootstrap, *_known_addresses(folder))
     elsewhere = tuple(address for address in bootstrap if not address.endswith(key.peer_id))
     if elsewhere:
         try:
-            return _start_or_look_in_lan(key, replace(config, bootstrap=elsewhere), run, door)
+            return _start_or_look_in_lan(key, replace(config, bootstrap=elsewhere), folder.run, door)
         except NetworkError as error:
             if config.bootstrap:
                 raise
@@ -379,20 +347,15 @@ async def fetch_genesis(swarm: Swarm, run: Digest) -> tuple[Genesis, RunSpec]:
     peers = await swarm.directory.peers(run)
     for peer, presence in peers.items():
         swarm.node.book.learn(peer, presence.addresses)
-    connected = await swarm.node.connected()
-    sources = [*peers, *(peer for peer in connected if peer not in peers)]
+    sources = list(dict.fromkeys((*peers, *await swarm.node.connected())))
     try:
         record = await fetcher.fetch(run, lambda: sources, "record", Genesis.max_bytes, LOOK_FOR_PEERS)
         genesis = Genesis.decode(bytes(record)).check_signature()
         canonical = await fetcher.fetch(genesis.spec, lambda: sources, "record", MAX_SPEC_BYTES, LOOK_FOR_PEERS)
         return genesis, spec_from_canonical(bytes(canonical))
     except FetchError as error:
-        raise NetworkError(
-            f"nobody in this swarm knows the run {short(run)}",
-            str(error),
-            "check that a peer that trains in it is running, or ask for a newer invite",
-        ) from None
+        next_step = "check that a peer that trains in it is running, or ask for a newer invite"
+        raise NetworkError(f"nobody in this swarm knows the run {short(run)}", str(error), next_step) from None
     except MalformedError as error:
-        raise NetworkError(
-            f"the run {short(run)} can't be joined", error.brief, error.next_step or "ask for another invite"
-        ) from None
+        next_step = error.next_step or "ask for another invite"
+        raise NetworkError(f"the run {short(run)} can't be joined", error.brief, next_step) from None

@@ -57,8 +57,7 @@ class Throttle:
             return
         self._unasked -= count
         self._spend(count)
-        wait = self.backlog - BURST_SECONDS
-        if wait > 0:
+        if (wait := self.backlog - BURST_SECONDS) > 0:
             await asyncio.sleep(wait)
 
     def give_back(self, count: int) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Container
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from safetensors.numpy import save
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
-from p2ptrain.state.blobs import FileSource
+from p2ptrain.state.blobs import Read, read_file
 from p2ptrain.state.files import drop_unfinished, write_whole
 
+Number = TypeVar("Number", bound=np.generic)
 Numbers = NDArray[np.float32] | NDArray[np.int32]
 
 _SUFFIX = ".safetensors"
@@ -43,41 +45,34 @@ class Vectors:
         """
         with self._changing:
             with contextlib.suppress(StorageError):  # damaged: written anew
-                if self._read(digest, values.dtype) is not None:
+                if self.load(digest, values.dtype.type) is not None:
                     return
             write_whole(self.path(digest), save({_NAME: values}))
 
-    def load(self, digest: Digest) -> NDArray[np.float32] | None:
-        """Read a vector of float32 and check it; None if it is not there.
+    def load(self, digest: Digest, dtype: type[Number]) -> NDArray[Number] | None:
+        """Read a vector of float32 or int32 and check it; None if it is not there.
 
         Raises:
             StorageError: the file is damaged, or holds other numbers.
         """
-        return self._read(digest, np.dtype(np.float32))
-
-    def load_integers(self, digest: Digest) -> NDArray[np.int32] | None:
-        """As `load`, for a vector of int32."""
-        return self._read(digest, np.dtype(np.int32))
-
-    def _read(self, digest: Digest, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         path = self.path(digest)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                values: NDArray[Any] = file.get_tensor(_NAME)
+                values: NDArray[Number] = file.get_tensor(_NAME)
         except (SafetensorError, OSError) as error:
             raise self._damaged(path, str(error)) from None
         if values.dtype != dtype or Manifest.of(values.data.cast("B")).digest != digest:
             raise self._damaged(path, "its content does not match its digest")
         return values
 
-    def source(self, digest: Digest) -> FileSource:
-        """The part of a vector's file that holds its numbers, to serve them from disk; raises OSError."""
+    def source(self, digest: Digest) -> Read:
+        """What reads the numbers in a vector's file, to serve them from disk; raises OSError."""
         path = self.path(digest)
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")  # safetensors: u64 header length, header, numbers
-        return FileSource(path, 8 + header)
+        return partial(read_file, path, 8 + header)
 
     def size(self, digest: Digest) -> int:
         """Bytes of a vector's file; 0 if it is not there."""

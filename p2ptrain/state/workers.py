@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import torch
 
-Arguments = ParamSpec("Arguments")
+Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 
@@ -20,17 +21,13 @@ class Workers:
         self._computing = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-compute", initializer=_prepare_arithmetic)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "p2ptrain-write")
 
-    async def compute(
-        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
-    ) -> Result:
+    async def compute(self, work: Callable[Args, Result], *args: Args.args, **named: Args.kwargs) -> Result:
         """Run work for which others wait (outer steps, digests, the ledger), and return its result."""
-        return await _on(self._computing, lambda: function(*arguments, **named))
+        return await asyncio.get_running_loop().run_in_executor(self._computing, partial(work, *args, **named))
 
-    async def write(
-        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
-    ) -> Result:
+    async def write(self, work: Callable[Args, Result], *args: Args.args, **named: Args.kwargs) -> Result:
         """Run work for which nobody waits (snapshots), and return its result."""
-        return await _on(self._writer, lambda: function(*arguments, **named))
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(work, *args, **named))
 
     def end(self, last: Callable[[], None]) -> None:
         """Finish the work that is due, then run `last`, and end both threads. Any thread may call this."""
@@ -39,10 +36,6 @@ class Workers:
         finally:
             self._computing.shutdown()
             self._writer.shutdown()
-
-
-async def _on(thread: concurrent.futures.Executor, work: Callable[[], Result]) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 def _prepare_arithmetic() -> None:

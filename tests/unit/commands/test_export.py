@@ -184,7 +184,7 @@ def test_an_export_of_a_part_or_of_another_task_agrees_with_its_provenance(
     made, out = Trained(tmp_path, spec), tmp_path / "out"
     made.folder.close()
     export_run(made.folder.path, out, None)
-    scope = "; checked: adapters.safetensors" if part == "adapters" else ""
+    scope = "; only adapters.safetensors was checked" if part == "adapters" else ""
     told = check_export(out)[1]
     assert told.good
     assert told.found.partition(", not")[0] == f"height 3, state {made.state.digest.hex()}{scope}"

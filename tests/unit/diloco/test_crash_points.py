@@ -15,7 +15,7 @@ from p2ptrain.diloco.audit import audit
 from p2ptrain.diloco.chain import Chain
 from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.run import NO_DIGEST, Digest
-from p2ptrain.state import Vectors
+from p2ptrain.state.vectors import Vectors
 from tests.unit.diloco.crashes import Machine
 from tests.unit.diloco.lives import FRAGMENTS, Deed, Fetch, Grow, Rival, Story, a_story, booleans, deeds
 from tests.unit.diloco.peers import BASE, DEPTH, Peer, open_peer, same_bits

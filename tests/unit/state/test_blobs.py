@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,15 @@ from hypothesis import strategies as st
 from p2ptrain.run import CHUNK_BYTES, Manifest, digest_of
 from p2ptrain.run.digest import chunk_digest
 from p2ptrain.state import Blobs
-from p2ptrain.state.blobs import FileSource, MemorySource
+from p2ptrain.state.blobs import Read, read_file
 from tests.unit.state.samples import bytes_of, empty, flip_a_bit, overwrite, truncate
 
 HEADER = b"a header of another length"
 
 
-def in_file(path: Path, data: bytes) -> FileSource:
+def in_file(path: Path, data: bytes) -> Read:
     path.write_bytes(HEADER + data)
-    return FileSource(path, len(HEADER))
+    return partial(read_file, path, len(HEADER))
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
@@ -28,9 +29,11 @@ def in_file(path: Path, data: bytes) -> FileSource:
 def test_chunks_are_those_of_the_manifest(where: str, size: int, tmp_path: Path) -> None:
     data = bytes_of(size)
     manifest = Manifest.of(data)
-    source = in_file(tmp_path / "blob", data) if where == "file" else MemorySource(data)
     blobs = Blobs()
-    digest = blobs.hold_source(manifest, source, "test")
+    if where == "file":
+        digest = blobs.hold_source(manifest, in_file(tmp_path / "blob", data), "test")
+    else:
+        digest = blobs.hold(data, "test")
     blob = blobs.get(digest)
     assert blob is not None
     chunks = [blob.chunk(index) for index in range(len(manifest.chunks))]
@@ -40,7 +43,10 @@ def test_chunks_are_those_of_the_manifest(where: str, size: int, tmp_path: Path)
 
 @given(data=st.binary(max_size=300), start=st.integers(0, 300), length=st.integers(0, 300))
 def test_any_part_of_memory_is_a_slice(data: bytes, start: int, length: int) -> None:
-    assert bytes(MemorySource(bytearray(data)).read(start, start + length)) == data[start : start + length]
+    blobs = Blobs()
+    blob = blobs.get(blobs.hold(bytearray(data), "test"))
+    assert blob is not None
+    assert bytes(blob.read(start, start + length)) == data[start : start + length]
 
 
 def test_what_is_held_is_named_by_its_digest_until_it_is_released() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from p2ptrain.run import CHUNK_BYTES, Digest, Manifest, PeerId, digest_of
 from p2ptrain.run.digest import DIGEST_BYTES, Buffer, chunk_count
 from p2ptrain.state import Blobs, Fetcher, FetchError
 from p2ptrain.state import fetch as module
-from p2ptrain.state.blobs import FileSource
+from p2ptrain.state.blobs import read_file
 from p2ptrain.state.fetch import MAX_BLOB_BYTES, BlobRequest, Fetch
 from p2ptrain.swarm.rpc import MAX_FRAME_BYTES
 from tests.unit.state import wire as faults
@@ -331,7 +332,7 @@ def test_what_is_damaged_here_is_fetched_from_others(tmp_path: Path) -> None:
         wire, mine, path = Wire(), Blobs(), tmp_path / "blob"
         await wire.add(ALICE, BLOB)
         path.write_bytes(BLOB)
-        mine.hold_source(Manifest.of(BLOB), FileSource(path, 0), "test")
+        mine.hold_source(Manifest.of(BLOB), partial(read_file, path, 0), "test")
         flip_a_bit(path)
         assert await Fetcher(wire.port(ME), mine).fetch(DIGEST, lambda: [ALICE], "test") == BLOB
         assert mine.read(DIGEST) == BLOB
@@ -344,7 +345,7 @@ def test_what_is_damaged_here_is_not_handed_out(tmp_path: Path) -> None:
         wire, path = Wire(), tmp_path / "blob"
         blobs = await wire.add(ALICE)
         path.write_bytes(BLOB)
-        blobs.hold_source(Manifest.of(BLOB), FileSource(path, 0), "test")
+        blobs.hold_source(Manifest.of(BLOB), partial(read_file, path, 0), "test")
         flip_a_bit(path)
         with pytest.raises(FetchError, match="refused"):
             await Fetcher(wire.port(ME), Blobs()).fetch(DIGEST, lambda: [ALICE], "test", patience=PATIENCE)

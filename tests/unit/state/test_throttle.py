@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2ptrain.run import CHUNK_BYTES, digest_of
-from p2ptrain.state import Blobs, Throttle, serve
+from p2ptrain.state import Blobs, serve
 from p2ptrain.state import fetch as fetching
 from p2ptrain.state.fetch import Fetch
-from p2ptrain.state.throttle import BURST_SECONDS, CHUNK_SECONDS, UNDERWAY_BYTES, count_the_rest
+from p2ptrain.state.throttle import BURST_SECONDS, CHUNK_SECONDS, UNDERWAY_BYTES, Throttle, count_the_rest
 from p2ptrain.swarm.wire import Carried
 from p2ptrain.swarm.wire import Wire as RealWire
 from tests.unit.state.samples import PEERS, bytes_of, run_in_no_time

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, digest_of
-from p2ptrain.state import Vectors, write_whole
+from p2ptrain.state.files import write_whole
+from p2ptrain.state.vectors import Vectors
 from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
 
 Vector = NDArray[np.float32]
@@ -36,7 +37,7 @@ def vectors(tmp_path: Path) -> Vectors:
 
 def file_of(vectors: Vectors, values: Vector = SOME) -> Path:
     vectors.save(name_of(values), values)
-    return vectors.source(name_of(values)).path
+    return vectors.path(name_of(values))
 
 
 # Round trips -------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_any_bits_come_back(vectors: Vectors, values: NDArray[np.uint32]) -> Non
     digest = name_of(floats)
     vectors.save(digest, floats)
     assert digest in vectors
-    loaded = vectors.load(digest)
+    loaded = vectors.load(digest, np.float32)
     assert loaded is not None
     assert loaded.dtype == np.float32
     assert loaded.tobytes() == floats.tobytes()
@@ -58,7 +59,7 @@ def test_any_bits_come_back(vectors: Vectors, values: NDArray[np.uint32]) -> Non
 
 def test_a_vector_that_is_not_there_is_none(vectors: Vectors) -> None:
     assert name_of(SOME) not in vectors
-    assert vectors.load(name_of(SOME)) is None
+    assert vectors.load(name_of(SOME), np.float32) is None
 
 
 def test_a_file_is_plain_safetensors_named_by_its_digest(vectors: Vectors) -> None:
@@ -71,8 +72,8 @@ def test_a_file_is_plain_safetensors_named_by_its_digest(vectors: Vectors) -> No
 def test_the_source_holds_the_numbers_alone(vectors: Vectors) -> None:
     file_of(vectors)
     source = vectors.source(name_of(SOME))
-    assert source.read(0, SOME.nbytes) == SOME.tobytes()
-    assert source.read(12, 20) == SOME.tobytes()[12:20]
+    assert source(0, SOME.nbytes) == SOME.tobytes()
+    assert source(12, 20) == SOME.tobytes()[12:20]
 
 
 def test_a_vector_that_is_there_is_not_written_again(vectors: Vectors) -> None:
@@ -105,7 +106,7 @@ def test_damage_is_noticed_and_the_file_named(vectors: Vectors, harm: Callable[[
     path = file_of(vectors)
     harm(path)
     with pytest.raises(StorageError) as told:
-        vectors.load(name_of(SOME))
+        vectors.load(name_of(SOME), np.float32)
     assert told.value.what == f"{path} is damaged"
     assert told.value.why
     assert "delete that file" in told.value.next_step
@@ -115,7 +116,7 @@ def test_damage_is_noticed_and_the_file_named(vectors: Vectors, harm: Callable[[
 def test_saving_a_vector_whose_file_is_damaged_writes_it_anew(vectors: Vectors, harm: Callable[[Path], None]) -> None:
     harm(file_of(vectors))
     vectors.save(name_of(SOME), SOME)
-    loaded = vectors.load(name_of(SOME))
+    loaded = vectors.load(name_of(SOME), np.float32)
     assert loaded is not None
     assert loaded.tobytes() == SOME.tobytes()
 
