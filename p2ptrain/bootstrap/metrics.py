@@ -157,11 +157,8 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """The host and the port of a text HOST:PORT; an IPv6 host stands in brackets.
-
-    Raises:
-        UsageError: the text is malformed.
-    """
+    """The host and the port of a text HOST:PORT; an IPv6 host stands in brackets. Raises UsageError if the text is
+    malformed."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or not port.isdecimal() or int(port) >= 2**16 or (":" in host) != text.startswith("["):

@@ -28,16 +28,12 @@ class Child:
     ) -> None:
         self.name = name
         self.error_file = home / f"{name}.err"
+        command = [sys.executable, "-m", "p2ptrain", *arguments, "--json"]
         own = {name: value for name, value in os.environ.items() if not name.startswith("P2PTRAIN_")}
         environment = {**own, "P2PTRAIN_HOME": str(home)}  # only one peer can use the user's identity or port
         with self.error_file.open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "p2ptrain", *arguments, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             )
         self._lines = lines
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -78,20 +74,17 @@ class Children:
         self._children[name] = Child(name, arguments, self._home, self._lines)
 
     def lines(self, timeout: float) -> Iterator[tuple[str, Line]]:
-        """Pairs (name, line) of all processes, as the lines arrive.
-
-        Raises:
-            P2PTrainError: a process failed, or none printed a line for `timeout` seconds.
-        """
+        """Pairs (name, line) of all processes, as the lines arrive. Raises P2PTrainError if a process failed, or none
+        printed a line for `timeout` seconds."""
         while True:
             try:
                 name, line = self._lines.get(timeout=timeout)
             except queue.Empty:
-                raise P2PTrainError(
-                    "the processes went silent",
+                why, step = (
                     f"none of them printed a line for {timeout:.0f} s",
                     f"read their errors in {self._home}/*.err",
-                ) from None
+                )
+                raise P2PTrainError("the processes went silent", why, step) from None
             if name not in self._children:
                 continue  # the process was stopped
             if line["event"] == "ended" and line["code"] not in (0, -signal.SIGTERM):

@@ -23,17 +23,11 @@ class Cut:
 
     @classmethod
     def make(cls, folder: RunFolder, key: SigningKey, peer: str, member: PeerId | None, keep: int | None) -> Cut:
-        """Sign an order that takes back all records of a peer but its first ones.
+        """Sign an order, with an owner's key, that takes back all records of a peer but its first `keep` ones. See
+        `p2ptrain.commands.revoke.revoke` for `peer`, `keep` and the errors.
 
         Args:
-            key: an owner's.
-            peer: a peer id, or the ending of one that has records in the folder.
             member: the peer's id if it is known already, as in a private run.
-            keep: how many records stay, in the order in which they came to this folder; None: all that are here.
-
-        Raises:
-            StorageError: no peer or several peers with records match `peer`, or the order would name too many logs.
-            LedgerError: a log in the folder is damaged.
         """
         past = Past(folder)
         author = member or _author(past, peer)
@@ -41,9 +35,9 @@ class Cut:
         in_all = sum(logs.values())
         left, kept = in_all if keep is None else keep, []
         for log, count in logs.items():
-            stays = min(left, count)
+            if stays := min(left, count):
+                kept.append((log.session, stays))
             left -= stays
-            kept += [(log.session, stays)] if stays else []
         if len(kept) > MOST_KEPT:
             raise StorageError(
                 f"can't keep the records of {short_peer(author)} in {len(kept):,} logs",
@@ -52,8 +46,8 @@ class Cut:
             )
         order = Revocation(author=key.peer_id, run=folder.run, revoked=author, kept=tuple(kept)).signed(key)
         stay = sum(count for _, count in kept)
-        gone = f"{in_all - stay:,} of its records are taken back, {stay:,} stay"
-        return cls(order, f"{short_peer(author)} is revoked: {gone}")
+        words = f"is revoked: {in_all - stay:,} of its records are taken back, {stay:,} stay"
+        return cls(order, f"{short_peer(author)} {words}")
 
     def tell(self, swarm: Swarm) -> int:
         """Give the order to the run's peers; returns how many took it. Raises NetworkError if none did."""

@@ -125,9 +125,8 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
     console = Console(stderr=json_lines)
     threads = str(max(1, (os.cpu_count() or 1) // peers))
     began = time.monotonic()
-    console.print(
-        f"{spec.run.name}: {peers} peers on {os.cpu_count()} cores, {threads} thread(s) each", highlight=False
-    )
+    setting = f"{peers} peers on {os.cpu_count()} cores, {threads} thread(s) each"
+    console.print(f"{spec.run.name}: {setting}", highlight=False)
     with Children(folder) as children:
         console.print(f"measuring each peer's speed alone, {ALONE_SECONDS:.0f} s", highlight=False)
         alone = measure_alone(children, run, peers, threads, ALONE_SECONDS)
@@ -144,19 +143,15 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
         if isinstance(spec.task, LanguageModelling):
             _show_sample(console, exported)
     if bar is not None and not found.loss < bar.loss:  # also if the loss is NaN
-        raise TrainingError(
-            "the model did not learn enough",
-            f"its held-out loss is {found.loss:.3f}, not below {bar.loss:.3f} ({bar.text})",
-            "report this run",
-        )
+        why = f"its held-out loss is {found.loss:.3f}, not below {bar.loss:.3f} ({bar.text})"
+        raise TrainingError("the model did not learn enough", why, "report this run")
 
 
 def _empty(folder: Path) -> None:
     marker = folder / ".p2ptrain-demo"
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
-        raise StorageError(
-            f"{folder} holds something else", "the demo empties its folder first", "choose another folder with --folder"
-        )
+        why = "the demo empties its folder first"
+        raise StorageError(f"{folder} holds something else", why, "choose another folder with --folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     marker.touch()
@@ -243,20 +238,12 @@ class _Board:
             self._console.print("   ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        rows = [
-            (
-                name,
-                short_peer(row.get("peer", "")),
-                str(row.get("height", "")),
-                row.get("state", "")[:8],
-                str(row.get("steps", "")),
-                number(row.get("loss")),
-                row.get("held_out", ""),
-                f"{row.get('tokens_per_second', 0):,.0f}",
-                size(row.get("bytes_sent", 0)),
-            )
-            for name, row in sorted(self._rows.items())
-        ]
+        rows = []
+        for name, row in sorted(self._rows.items()):
+            place = (short_peer(row.get("peer", "")), str(row.get("height", "")), row.get("state", "")[:8])
+            progress = (str(row.get("steps", "")), number(row.get("loss")), row.get("held_out", ""))
+            rates = (f"{row.get('tokens_per_second', 0):,.0f}", size(row.get("bytes_sent", 0)))
+            rows.append((name, *place, *progress, *rates))
         return table_of(("", "peer", "height", "state", "steps", "loss", "held-out", "tokens/s", "sent"), rows)
 
 
@@ -269,10 +256,8 @@ def _check_agreement(ends: Mapping[str, Line]) -> None:
 
 def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
     """How well an exported model does on many held-out sequences."""
-    thorough = spec.model_copy(
-        update={"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
-    )
-    task = open_task(thorough, LocalOptions(device="cpu"))
+    sections = {"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
+    task = open_task(spec.model_copy(update=sections), LocalOptions(device="cpu"))
     task.load_data(0)
     return task.evaluate({})  # with its own weights
 

@@ -42,11 +42,8 @@ def check_is_free(out: Path) -> None:
 
 
 def write(folder: RunFolder, task: Task, out: Path, state: PastState) -> str:
-    """Write a state and its provenance to the folder `out`; returns one line that says what was written.
-
-    Raises:
-        StorageError: `out` can't be written.
-    """
+    """Write a state and its provenance to the folder `out`; returns one line that says what was written. Raises
+    StorageError if `out` can't be written."""
     try:
         task.export(state.parameters, out)
         Provenance.of(folder, state).write(out)

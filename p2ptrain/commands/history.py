@@ -14,11 +14,8 @@ from p2ptrain.state import RunFolder
 
 
 def history(run_dir: Path, json_lines: bool) -> None:
-    """Print contributions, what was taken back, and the last known heights of other peers.
-
-    Raises:
-        StorageError: `run_dir` is no run folder.
-    """
+    """Print contributions, what was taken back, and the last known heights of other peers. Raises StorageError if
+    `run_dir` is no run folder."""
     with RunFolder.open(run_dir, lock=False) as folder:
         found = method_of(folder.spec).history(folder)
     if json_lines:

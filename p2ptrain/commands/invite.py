@@ -84,19 +84,16 @@ def _peer_id(text: str) -> PeerId:
     try:
         return check_peer_id(text)
     except ValueError as error:
-        raise UsageError(
-            f"{text!r} can't be invited", str(error), "give a peer id; `p2ptrain keygen FILE` prints one"
-        ) from None
+        step = "give a peer id; `p2ptrain keygen FILE` prints one"
+        raise UsageError(f"{text!r} can't be invited", str(error), step) from None
 
 
 def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
-    """Close an invite. Peers that have used it stay members, and no other peer can use it.
+    """Close an invite, and say in one line what was done. Peers that have used it stay members, and no other peer can
+    use it.
 
     Args:
         label: the label of the invite, or the first characters of its key.
-
-    Returns:
-        One line that says what was done.
 
     Raises:
         StorageError: no invite or several invites in the folder's list match `label`.
@@ -119,14 +116,11 @@ def close_invite(run_dir: Path, label: str, key_file: Path | None) -> str:
 
 
 def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
-    """Make a membership last longer. The member does not have to be online.
+    """Make a membership last `days` from now on, and say in one line what was done. The member does not have to be
+    online.
 
     Args:
         peer: a peer id, the ending of one, or the label of the member's invite.
-        days: how long the membership lasts from now on.
-
-    Returns:
-        One line that says what was done.
 
     Raises:
         StorageError: no member or several members match `peer`.
@@ -144,11 +138,8 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
                 "leave it as it is",
             )
         if member.refusal.startswith(REVOKED):
-            raise AccessError(
-                f"{short_peer(member.peer)} was revoked and can't be renewed",
-                member.refusal,
-                "invite it under another id: p2ptrain invite RUN_DIR",
-            )
+            what = f"{short_peer(member.peer)} was revoked and can't be renewed"
+            raise AccessError(what, member.refusal, "invite it under another id: p2ptrain invite RUN_DIR")
         until = int(time.time() + min(days, MAX_DAYS) * DAY)
         certificate = certify(key, folder.run, member.label, until, member.peer)
         with visit(folder, key) as swarm:
@@ -159,29 +150,18 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
 
 
 def show_invites(run_dir: Path, json_lines: bool) -> None:
-    """Print the invites that were made in a folder: whether each is open, and which peers used it.
-
-    Raises:
-        StorageError: `run_dir` is no run folder, or its list of invites is damaged.
-        AccessError: the run is public.
-    """
+    """Print the invites that were made in a folder: whether each is open, and which peers used it. Raises AccessError
+    if the run is public, and StorageError if `run_dir` is no run folder or its list of invites is damaged."""
     with RunFolder.open(run_dir, lock=False) as folder:
         access = members_of(folder)
         made = MadeInvites.read(folder.path).invites
-    found = [(invite, *_fate(invite, access)) for invite in made]
-    facts = ({**invite.model_dump(), "state": state, "peers": peers} for invite, state, peers in found)
-    rows = [
-        (
-            invite.key[:8],
-            invite.label,
-            short_peer(invite.peer) if invite.peer else "anyone",
-            day(invite.made),
-            day(invite.expires),
-            state,
-            " ".join(map(short_peer, peers)),
-        )
-        for invite, state, peers in found
-    ]
+    facts, rows = [], []
+    for invite in made:
+        state, peers = _fate(invite, access)
+        facts.append({**invite.model_dump(), "state": state, "peers": peers})
+        meant = short_peer(invite.peer) if invite.peer else "anyone"
+        times = (day(invite.made), day(invite.expires))
+        rows.append((invite.key[:8], invite.label, meant, *times, state, " ".join(map(short_peer, peers))))
     columns = ("key", "label", "for", "made", "until", "state", "members")
     table = table_of(columns, rows) if rows else None
     print_list(json_lines, facts, table, lines_of(columns, rows), "no invites were made here")

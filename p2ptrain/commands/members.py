@@ -14,12 +14,8 @@ from p2ptrain.state import RunFolder
 
 
 def show_members(run_dir: Path, json_lines: bool) -> None:
-    """Print the members of a private run, past ones too, as far as this folder knows. It needs no network.
-
-    Raises:
-        StorageError: `run_dir` is no run folder.
-        AccessError: the run is public.
-    """
+    """Print the members of a private run, past ones too, as far as this folder knows. It needs no network. Raises
+    StorageError if `run_dir` is no run folder, and AccessError if the run is public."""
     with RunFolder.open(run_dir, lock=False) as folder:
         members = members_of(folder).members(time.time())
     columns, rows = ("peer", "role", "invite", "invited by", "until", "state"), list(map(_cells, members))
@@ -27,11 +23,12 @@ def show_members(run_dir: Path, json_lines: bool) -> None:
 
 
 def _cells(member: Member) -> tuple[str, ...]:
+    until = "–" if member.expires is None else day(member.expires)
     return (
         short_peer(member.peer),
         member.role,
         member.label,
         short_peer(member.invited_by),
-        "–" if member.expires is None else day(member.expires),
+        until,
         member.refusal or "in",
     )

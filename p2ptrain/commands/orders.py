@@ -19,12 +19,10 @@ from p2ptrain.swarm.private_door import PrivateDoor
 def shut_out(
     swarm: Swarm, key: SigningKey, peers: tuple[PeerId, ...], *invites: bytes, companions: bool = False
 ) -> tuple[Order, int]:
-    """Sign an order and give it to all members that are online.
-
-    The order shuts the peers out, and closes the invites that they used.
+    """Sign an order with an owner's key and give it to all members that are online. It shuts the peers out, and closes
+    the invites that they used.
 
     Args:
-        key: an owner's.
         invites: more invites that the order closes.
         companions: also shut out every other peer that used these invites. One person can make many peers with one
             link.
@@ -38,19 +36,13 @@ def shut_out(
     """
     door = swarm.door
     assert isinstance(door, PrivateDoor)
-
-    async def learn(peer: PeerId) -> None:
-        await door.papers.pull(peer)
-
+    access, papers = door.access, door.papers
     with contextlib.suppress(NetworkError):  # members may know of newcomers that used these invites
-        tell_everyone(swarm, door.access.run, learn, but=peers)
-    secret, others = secrets.token_bytes(KEY_BYTES), companions_of(door.access, peers) if companions else frozenset()
-    order = make_order(door.access, key, peers, invites, secret, others)
-
-    async def give(peer: PeerId) -> None:
-        await door.papers.give(peer, order, secret)
-
-    return order, tell_everyone(swarm, door.access.run, give, but={*peers, *others})
+        tell_everyone(swarm, access.run, papers.pull, but=peers)
+    secret, others = secrets.token_bytes(KEY_BYTES), companions_of(access, peers) if companions else frozenset()
+    order = make_order(access, key, peers, invites, secret, others)
+    told = tell_everyone(swarm, access.run, lambda peer: papers.give(peer, order, secret), but={*peers, *others})
+    return order, told
 
 
 def companions_of(access: Access, peers: tuple[PeerId, ...]) -> frozenset[PeerId]:
@@ -71,14 +63,10 @@ def make_order(
     secret: bytes,
     companions: frozenset[PeerId] = frozenset(),
 ) -> Order:
-    """The order that `shut_out` gives. It commits to `secret`, from which the gossip's next key is made.
+    """The order that `shut_out` gives. It commits to `secret`, from which the gossip's next key is made. It names as
+    many companions as it has room for; closing their invites shuts out the rest.
 
-    Args:
-        companions: the order names as many of them as it has room for. Closing their invites shuts out the rest.
-
-    Raises:
-        StorageError: too many members used the same invites.
-    """
+    Raises StorageError if too many members used the same invites."""
     closed = {*invites, *(invite for peer in peers for invite in access.invites_of(peer))}
     kept = _members_by(access, closed) - {*peers, *companions}
     if len(kept) > MOST_KEPT:

@@ -96,10 +96,7 @@ class Provenance(BaseModel):
 
 def check_export(out: Path) -> list[Check]:
     """Check that a founder signed the run that an export names, and that the weights are those of the state it names.
-
-    Raises:
-        StorageError: the folder is no export, or its model can't be loaded.
-    """
+    Raises StorageError if the folder is no export, or its model can't be loaded."""
     prepare_torch(None)
     told = Provenance.read(out)
     return [_check_run(told), _check_weights(told, out)]

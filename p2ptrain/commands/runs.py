@@ -92,11 +92,8 @@ def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) ->
 
 
 def find_invite(name: str, invites: Sequence[str], nodes: Path | None, reporter: Reporter) -> Invite:
-    """An invite to the run of this name, for a peer that joins. Tells the reporter which run it is.
-
-    Raises:
-        P2PTrainError: as in `swarms_to_look_in`, `find_run` and `check_joinable`.
-    """
+    """An invite to the run of this name, for a peer that joins. Tells the reporter which run it is. Raises
+    what `swarms_to_look_in`, `find_run` and `check_joinable` raise."""
 
     def tell(text: str) -> None:
         reporter.emit(events.Warned(text))
@@ -158,11 +155,8 @@ def check_joinable(seen: RunSeen) -> None:
 
 
 def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genesis, spec: False) -> list[RunSeen]:
-    """The runs that are announced in these swarms, with their peers; if `is_meant` holds for some, only those.
-
-    Raises:
-        NetworkError: nobody answers in any of the swarms.
-    """
+    """The runs that are announced in these swarms, with their peers; if `is_meant` holds for some, only those. Raises
+    NetworkError if nobody answers in any of the swarms."""
     found: dict[Digest, RunSeen] = {}
     failures: list[NetworkError] = []
     for addresses in swarms:

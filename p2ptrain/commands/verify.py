@@ -62,8 +62,4 @@ def _tell(target: Path, checks: Iterable[Check], json_lines: bool, next_step: st
             print(f"{'ok' if check.good else 'WRONG':<7}{check.subject:<10} {check.found}", flush=True)
         bad += [] if check.good else [check.subject]
     if bad:
-        raise LedgerError(
-            f"{target} did not pass all checks",
-            f"wrong: {', '.join(dict.fromkeys(bad))}",
-            next_step,
-        )
+        raise LedgerError(f"{target} did not pass all checks", f"wrong: {', '.join(dict.fromkeys(bad))}", next_step)

@@ -58,11 +58,8 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
 
 
 def members_of(folder: RunFolder) -> Access:
-    """The members of a private run, as its run folder lists them.
-
-    Raises:
-        AccessError: the run is public, or the file is damaged.
-    """
+    """The members of a private run, as its run folder lists them. Raises AccessError if the run is public, or the file
+    is damaged."""
     if not folder.spec.is_private:
         raise AccessError(
             "a public run has no list of members",
@@ -73,11 +70,8 @@ def members_of(folder: RunFolder) -> Access:
 
 
 def find_member(access: Access, text: str) -> Member:
-    """The member that `text` stands for: a peer id, the ending of one, or the label of the member's invite.
-
-    Raises:
-        StorageError: no member or several members match.
-    """
+    """The member that `text` stands for: a peer id, the ending of one, or the label of the member's invite. Raises
+    StorageError if no member or several members match."""
     members = access.members(time.time())
     found = [each for each in members if text and (each.peer.endswith(text) or each.label == text)]
     if len(found) != 1:
@@ -100,10 +94,7 @@ def peers_within(folder: RunFolder) -> tuple[str, ...]:
 
 def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextManager[Swarm]:
     """Be in the run's swarm for a moment, see `passing`; `owner` is the key that lets the visitor into a private run.
-
-    Raises:
-        NetworkError: the folder knows no address, or no peer answers.
-    """
+    Raises NetworkError if the folder knows no address, or no peer answers."""
     contact = folder.contact
     here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
     known = tuple(dict.fromkeys((*here, *contact.addresses, *peers_within(folder))))
@@ -124,11 +115,8 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
 
 
 def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
-    """Call `tell` for each peer of the run that is online and not in `but`; returns how many took it in time.
-
-    Raises:
-        NetworkError: no peer took it.
-    """
+    """Call `tell` for each peer of the run that is online and not in `but`; returns how many took it in time. Raises
+    NetworkError if no peer took it."""
     return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
 
 

@@ -67,11 +67,7 @@ class Prober:
 
 
 def choose_batch_size(task: Task, spec: RunSpec, memory: Memory) -> int:
-    """Find the batch size, set it in the task, and return it.
-
-    Raises:
-        MemoryLimitError: not even one row fits.
-    """
+    """Find the batch size, set it in the task, and return it. Raises MemoryLimitError if not even one row fits."""
     found = find_batch_size(Prober(task, spec, memory).measure)
     if not found:
         raise MemoryLimitError(

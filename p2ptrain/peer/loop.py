@@ -73,11 +73,8 @@ class Loop:
         return self._trainer
 
     def connect(self) -> None:
-        """Found the run, join it or resume it.
-
-        Raises:
-            P2PTrainError: for example no peer answers, the model is another one, or the disk is full.
-        """
+        """Found the run, join it or resume it. Raises P2PTrainError for example if no peer answers, the model is
+        another one, or the disk is full."""
         self._trainer = self._method.trainer(self._run, self._task, self._hear, self._look_up)
         self._tell_news()
 

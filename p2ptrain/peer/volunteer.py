@@ -74,11 +74,8 @@ def _rate(text: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volunteer:
-    """What one volunteer decides about this machine. Sizes are in bytes, rates in bytes per second.
-
-    Raises:
-        UsageError: two decisions contradict each other, or an address can't be announced.
-    """
+    """What one volunteer decides about this machine. Sizes are in bytes, rates in bytes per second. Raises UsageError
+    if two decisions contradict each other, or an address can't be announced."""
 
     home: Annotated[Path | None, Option("FOLDER", "Folder for identities and runs.", "the system's data folder")] = None
     identity: Annotated[Path | None, Option("FILE", "Key file of this peer.", "the first one that is not in use")] = (
