@@ -14,7 +14,7 @@ from p2ptrain.doctor.check import DoctorOptions, checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
-from p2ptrain.run import Digest, PeerId, RunSpec
+from p2ptrain.run import Digest, PeerId
 from p2ptrain.run.needs import needs_of
 from p2ptrain.run.summary import contents
 from p2ptrain.state.files import nearest
@@ -88,12 +88,8 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
     if listens:
         yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, options))
     else:
-        yield Finding(
-            "reachable",
-            "warning",
-            "not tested: this machine can't listen at the address, see above",
-            "--listen ANOTHER_PORT",
-        )
+        text = "not tested: this machine can't listen at the address, see above"
+        yield Finding("reachable", "warning", text, "--listen ANOTHER_PORT")
     down: float | None = None
 
     def line() -> Finding:
@@ -173,7 +169,7 @@ async def _ask(
                 await swarm.node.connect(peer, presences[peer].addresses)
             answer = await ask_to_dial_back(swarm.rpc, peer, ports)
         except RpcError as error:
-            refusals.append("it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error))
+            refusals.append(_why(error))
         except NetworkError as error:
             refusals.append(error.why)
         else:
@@ -193,12 +189,13 @@ async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | No
         down = await measure_down(swarm.rpc, nearest.peer)
         up = await measure_up(swarm.rpc, nearest.peer, nearest.round_trip)
     except RpcError as error:
-        return down, up, "it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error)
+        return down, up, _why(error)
     return down, up, ""
 
 
 def _why(error: RpcError) -> str:
-    return error.detail or error.reason
+    old = error.reason == "unknown method"
+    return "it runs an older version of p2ptrain" if old else error.detail or error.reason
 
 
 # The run -------------------------------------------------------------------------------------------------------------
@@ -214,9 +211,9 @@ def _run(
     """
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
     if spec.is_custom:
-        return Finding(
-            "run", "ok", f"{spec.run.name}: sizes are unknown, because its founder's own program makes model and data"
-        )
+        text = f"{spec.run.name}: sizes are unknown, because its founder's own program makes model and data"
+        return Finding("run", "ok", text)
+    from p2ptrain.tasks.documents import own_files
     from p2ptrain.tasks.model import count_parameters
 
     parameters, trained = count_parameters(spec)
@@ -231,7 +228,7 @@ def _run(
             free_memory=free_memory()[0],
             free_device=free_device,
             free_disk=shutil.disk_usage(nearest(options.home_or_default)).free,
-            own_files=_reads_own_files(spec),
+            own_files=bool(own_files(spec)),
             down=down,
         )
     )
@@ -246,9 +243,3 @@ def _free_on_gpu(name: str) -> float | None:
 
     device = open_device(LocalOptions(device=name))
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
-
-
-def _reads_own_files(spec: RunSpec) -> bool:
-    from p2ptrain.tasks.documents import own_files
-
-    return bool(own_files(spec))
