@@ -28,10 +28,7 @@ def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]
         SpecError: 'gpu-busy', and this peer's device is no NVIDIA GPU.
         DataError: 'gpu-busy', and the GPU's driver gives no answer.
     """
-    opened: dict[str, Probe] = {}
-    for cause in causes:
-        opened[cause] = GpuProbe(device) if cause == "gpu-busy" else CpuProbe()
-    return opened
+    return {cause: GpuProbe(device) if cause == "gpu-busy" else CpuProbe() for cause in causes}
 
 
 class GpuProbe:
@@ -39,19 +36,17 @@ class GpuProbe:
 
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda" or torch.version.cuda is None:
-            raise SpecError(
-                "--pause-when gpu-busy: this peer does not train on an NVIDIA GPU",
-                f"its device is {device.type}",
+            what, step = (
+                "this peer does not train on an NVIDIA GPU",
                 "leave the option out, or use --pause-when cpu-busy",
             )
+            raise SpecError(f"--pause-when gpu-busy: {what}", f"its device is {device.type}", step)
         try:
             import pynvml
         except ModuleNotFoundError:
-            raise DataError(
-                "--pause-when gpu-busy needs NVIDIA's management library",
-                "the package nvidia-ml-py is not installed",
-                'pip install "p2ptrain[gpu]"',
-            ) from None
+            what = "--pause-when gpu-busy needs NVIDIA's management library"
+            why, step = "the package nvidia-ml-py is not installed", 'pip install "p2ptrain[gpu]"'
+            raise DataError(what, why, step) from None
         self._nvml: Any = pynvml
         try:
             pynvml.nvmlInit()

@@ -55,11 +55,7 @@ def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) 
 
 
 class Memory:
-    """The memory that this process and its p2pd use, compared with the limit.
-
-    Args:
-        limit: bytes of main memory, and the same number of a GPU's memory; None: no limit.
-    """
+    """The memory that this process and its p2pd use, compared with the limit; see `check_before_loading`."""
 
     def __init__(self, limit: int | None, device: torch.device) -> None:
         self.limit, self._device = limit, device

@@ -41,11 +41,7 @@ class Settled:
         """When it began to look different from the answer; None if it does not."""
 
     def look(self, busy: bool, now: float) -> bool:
-        """Take in what a probe says now, and return the answer.
-
-        Args:
-            now: monotonic seconds.
-        """
+        """Take in what a probe says at `now`, in monotonic seconds, and return the answer."""
         if busy == self.busy:
             self._turned = None
         else:
