@@ -22,12 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]:
-    """Make a probe for each cause, 'gpu-busy' or 'cpu-busy'.
-
-    Raises:
-        SpecError: 'gpu-busy', and this peer's device is no NVIDIA GPU.
-        DataError: 'gpu-busy', and the GPU's driver gives no answer.
-    """
+    """Make a probe for each cause, 'gpu-busy' or 'cpu-busy'. For 'gpu-busy', raises SpecError if this peer's device is
+    no NVIDIA GPU, and DataError if the GPU's driver gives no answer."""
     return {cause: GpuProbe(device) if cause == "gpu-busy" else CpuProbe() for cause in causes}
 
 
