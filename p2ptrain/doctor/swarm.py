@@ -98,10 +98,9 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
         return verdicts.bandwidth(down, up, refusal)
 
     yield checked("bandwidth", line)
-    if invite.run is None:
+    if (run := invite.run) is None:
         yield Finding("run", "ok", "none: the invite comes from a bootstrap node and names no run")
     else:
-        run = invite.run
         yield checked("run", lambda: _run(swarm, run, presences, options, down))
 
 
@@ -109,9 +108,8 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
 
 
 async def _greet_all(swarm: Swarm, invited: set[PeerId]) -> list[Greeted]:
-    there = invited & await swarm.node.connected()
-    met = await asyncio.gather(*(_greet(swarm, peer) for peer in there))
-    return sorted((each for each in met if each is not None), key=lambda each: each.round_trip)
+    met = await asyncio.gather(*(_greet(swarm, peer) for peer in invited & await swarm.node.connected()))
+    return sorted(filter(None, met), key=lambda each: each.round_trip)
 
 
 async def _greet(swarm: Swarm, peer: PeerId) -> Greeted | None:
@@ -132,9 +130,8 @@ def _reached(greeted: Sequence[Greeted], invited: int) -> Finding:
         f"{len(greeted)} of {invited} peers of the invite answer; the nearest runs {nearest.answer.software}, "
         f"protocol {nearest.answer.newest_protocol}, {1000 * nearest.round_trip:.0f} ms away"
     )
-    if len(greeted) < invited:
-        return Finding("swarm", "warning", text, "ask for a newer invite")
-    return Finding("swarm", "ok", text)
+    some_silent = len(greeted) < invited
+    return Finding("swarm", "warning", text, "ask for a newer invite") if some_silent else Finding("swarm", "ok", text)
 
 
 def _reachability(
@@ -181,10 +178,9 @@ async def _ask(
 
 async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | None, float | None, str]:
     """(bytes per second from the nearest peer of the invite, bytes per second to it, why they were not measured)."""
-    down = up = None
     if not greeted:
-        return down, up, "no peer of the invite answers"
-    nearest = greeted[0]
+        return None, None, "no peer of the invite answers"
+    nearest, down, up = greeted[0], None, None
     try:
         down = await measure_down(swarm.rpc, nearest.peer)
         up = await measure_up(swarm.rpc, nearest.peer, nearest.round_trip)

@@ -231,9 +231,8 @@ def reachability(
         seen, port = told[0].ip, listening[0]
         text = f"no: {counted(len(told), 'peer')} dialled {seen} and could not connect; training works, but others"
         forward = f"forward TCP port {port} to this machine, then --listen /ip4/0.0.0.0/tcp/{port}"
-        return Finding(
-            name, "warning", f"{text} reach you only through relays", f"{forward} {_announce_option(seen, port)}"
-        )
+        step = f"{forward} {_announce_option(seen, port)}"
+        return Finding(name, "warning", f"{text} reach you only through relays", step)
     seen, port = reached[0].ip, reached[0].ports[0]
     place = f"[{seen}]:{port}" if ":" in seen else f"{seen}:{port}"
     text = f"{len(reached)} of {len(told)} peers reached {place}{_scope(seen)}"

@@ -82,7 +82,8 @@ def gpu_use(samples: Iterable[tuple[int, int]], own: int) -> str:
     for process, share in samples:
         if process != own and 0 <= share <= 100:
             most[process] = max(most.get(process, 0), share)
-    return f"others use the GPU ({min(100, sum(most.values()))}%)" if sum(most.values()) >= GPU_SHARE else ""
+    in_all = sum(most.values())
+    return f"others use the GPU ({min(100, in_all)}%)" if in_all >= GPU_SHARE else ""
 
 
 class CpuProbe:
