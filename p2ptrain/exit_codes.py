@@ -269,30 +269,26 @@ def find(code: int) -> ExitCode | None:
 
 def as_text(each: ExitCode) -> str:
     """One exit code, for a terminal."""
-    lines = [f"{each.code}: {each.title}", "", each.meaning]
-    for heading, points in (("Usual causes:", each.causes), ("What to do:", each.next_steps)):
-        lines += ["", heading, *(f"- {point}" for point in points)]
-    return "\n".join(lines)
+    return "\n\n".join([f"{each.code}: {each.title}", each.meaning, *_lists(each, "\n")])
+
+
+def _lists(each: ExitCode, gap: str) -> list[str]:
+    """The causes and the next steps, each below its heading and the gap."""
+    lists = (("Usual causes:", each.causes), ("What to do:", each.next_steps))
+    return [heading + gap + "\n".join(f"- {point}" for point in points) for heading, points in lists]
 
 
 def as_markdown() -> str:
     """The whole page docs/exit-codes.md."""
+    rows = (f"| {each.code} | [{each.title}](#{_anchor(each)}) |" for each in EXIT_CODES)
     parts = [
         "# Exit codes",
         "An expected failure prints three short lines: what happened, why, and what to do next. It ends with one of\n"
         "these codes. Nothing that was saved is lost. `p2ptrain explain CODE` prints the same in a terminal.",
-        "\n".join(
-            [
-                "| code | meaning |",
-                "|---|---|",
-                *(f"| {each.code} | [{each.title}](#{_anchor(each)}) |" for each in EXIT_CODES),
-            ]
-        ),
+        "\n".join(["| code | meaning |", "|---|---|", *rows]),
     ]
     for each in EXIT_CODES:
-        parts += [f"## {_heading(each)}", each.meaning]
-        for heading, points in (("Usual causes:", each.causes), ("What to do:", each.next_steps)):
-            parts.append("\n".join([heading, "", *(f"- {point}" for point in points)]))
+        parts += [f"## {_heading(each)}", each.meaning, *_lists(each, "\n\n")]
     return "\n\n".join(parts) + "\n"
 
 

@@ -27,20 +27,14 @@ HANDED_ON = {
 
 
 def spare_torch() -> None:
-    """Let this process import hivemind's node and DHT without torch, and nothing else of hivemind.
-
-    If the process has imported hivemind already, nothing changes.
-
-    Raises:
-        P2PTrainError: hivemind is not installed.
-    """
+    """Let this process import hivemind's node and DHT without torch, and nothing else of hivemind. If the process has
+    imported hivemind already, nothing changes. Raises P2PTrainError if hivemind is not installed."""
     if "hivemind" in sys.modules:
         return
     found = importlib.util.find_spec("hivemind")
     if found is None or found.origin is None:
-        raise P2PTrainError(
-            "hivemind is not installed", "", "install p2ptrain with its dependencies: pip install p2ptrain"
-        )
+        step = "install p2ptrain with its dependencies: pip install p2ptrain"
+        raise P2PTrainError("hivemind is not installed", "", step)
     root = Path(found.origin).parent
     for name in PACKAGES:
         package = ModuleType(name, "An empty package with the same modules; see p2ptrain/lean.py.")

@@ -29,6 +29,7 @@ from p2ptrain.swarm import Swarm, monotonic, version
 
 CLIENT_SECONDS = 5.0
 DAEMON_SECONDS = 2.0
+PLAIN = "text/plain; charset=utf-8"
 FROM_DAEMON = ("libp2p_rcmgr_connections", "libp2p_swarm_connections_", "libp2p_autonat_reach")
 """The beginnings of the names of those figures of p2pd that help an operator, out of hundreds."""
 
@@ -45,6 +46,7 @@ class NodeCollector:
 
     def collect(self) -> Iterator[Metric]:
         look, now = self.look(), monotonic()
+        tunnels = self._relay.tunnels if self._relay else 0
         yield InfoMetricFamily("p2ptrain", "Who this is", {"version": version(), "peer": self._peer})
         for name, about, value in (
             ("healthy", "1 if /healthz says ok", float(not look.verdict(now))),
@@ -52,11 +54,7 @@ class NodeCollector:
             ("peers_connected", "Peers with a connection to this node", len(look.peers)),
             ("dht_neighbours", "Nodes of the DHT that this one knows", look.neighbours),
             ("dht_records", "Records of peers and runs that this node keeps for the DHT", look.records),
-            (
-                "relay_tunnels",
-                "Tunnels between others that lead through this node",
-                self._relay.tunnels if self._relay else 0,
-            ),
+            ("relay_tunnels", "Tunnels between others that lead through this node", tunnels),
             ("dht_answer_seconds", "How long the DHT took to look something up, the last time", look.answer_seconds),
         ):
             yield GaugeMetricFamily(f"p2ptrain_{name}", about, value)
@@ -92,10 +90,7 @@ class MetricsServer:
     """Serves the two pages over HTTP. Use it in a `with` block."""
 
     def __init__(self, address: tuple[str, int], node: NodeCollector) -> None:
-        """
-        Raises:
-            NetworkError: this machine can't listen at the address.
-        """
+        """Raises NetworkError if this machine can't listen at the address."""
         registry = CollectorRegistry()
         registry.register(node)
         ProcessCollector(registry=registry)
@@ -107,11 +102,11 @@ class MetricsServer:
             def do_GET(self) -> None:
                 if self.path == "/healthz":
                     problem = node.look().verdict(monotonic())
-                    self._answer(503 if problem else 200, "text/plain; charset=utf-8", f"{problem or 'ok'}\n".encode())
+                    self._answer(503 if problem else 200, PLAIN, f"{problem or 'ok'}\n".encode())
                 elif self.path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 else:
-                    self._answer(404, "text/plain; charset=utf-8", b"the pages are /healthz and /metrics\n")
+                    self._answer(404, PLAIN, b"the pages are /healthz and /metrics\n")
 
             def _answer(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
@@ -126,9 +121,8 @@ class MetricsServer:
         try:
             self._server = _Server(address, Handler)
         except OSError as error:
-            raise NetworkError(
-                f"can't serve metrics at {address[0]}:{address[1]}", error.strerror or str(error), "choose another port"
-            ) from None
+            what = f"can't serve metrics at {address[0]}:{address[1]}"
+            raise NetworkError(what, error.strerror or str(error), "choose another port") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="p2ptrain-metrics", daemon=True)
 
     @property
@@ -162,11 +156,8 @@ def parse_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or not port.isdecimal() or int(port) >= 2**16 or (":" in host) != text.startswith("["):
-        raise UsageError(
-            f"can't serve metrics at {text!r}",
-            "it is not HOST:PORT",
-            "write it like --metrics 127.0.0.1:9090 or [::1]:9090",
-        )
+        step = "write it like --metrics 127.0.0.1:9090 or [::1]:9090"
+        raise UsageError(f"can't serve metrics at {text!r}", "it is not HOST:PORT", step)
     return host, int(port)
 
 

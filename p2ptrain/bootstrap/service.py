@@ -227,9 +227,8 @@ def _folder(home: Path, peer: PeerId) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StorageError(
-            f"can't make {folder}", error.strerror or str(error), "choose another folder with --home"
-        ) from None
+        why = error.strerror or str(error)
+        raise StorageError(f"can't make {folder}", why, "choose another folder with --home") from None
     return folder
 
 
@@ -242,9 +241,8 @@ def _log_to(path: Path | None, json_lines: bool) -> None:
         else:
             handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     except OSError as error:
-        raise StorageError(
-            f"can't write the log {path}", error.strerror or str(error), "choose another file with --log"
-        ) from None
+        why = error.strerror or str(error)
+        raise StorageError(f"can't write the log {path}", why, "choose another file with --log") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)

@@ -48,10 +48,9 @@ class Program(TyperGroup):
         width = max(map(len, self.commands))
         for title, commands in GROUPS.items():
             named = [(each.__name__, self.commands[each.__name__]) for each in commands]
+            room = formatter.width - width - 6
             with formatter.section(title):
-                formatter.write_dl(
-                    [(f"{name:<{width}}", each.get_short_help_str(formatter.width - width - 6)) for name, each in named]
-                )
+                formatter.write_dl([(f"{name:<{width}}", each.get_short_help_str(room)) for name, each in named])
 
 
 app = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -92,12 +91,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("", "p2ptrain"):
             raise
-        end_with(
-            P2PTrainError(
-                f"this command needs the package {package}",
-                "it is not installed: a bootstrap node needs fewer",
-                "install all that p2ptrain needs: pip install p2ptrain",
-            )
-        )
+        what, why = f"this command needs the package {package}", "it is not installed: a bootstrap node needs fewer"
+        end_with(P2PTrainError(what, why, "install all that p2ptrain needs: pip install p2ptrain"))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from p2ptrain.cli import options as o
+from p2ptrain.lean import spare_torch
 from p2ptrain.peer import Volunteer
 
 
@@ -16,13 +17,11 @@ def bootstrap(
     volunteer: Volunteer,
     metrics: Annotated[
         str | None,
-        o.option(
-            "--metrics", "HOST:PORT", "Where to serve /metrics (Prometheus) and /healthz.", envvar="P2PTRAIN_METRICS"
-        ),
+        o.option("--metrics", "HOST:PORT", "Where to serve /metrics (Prometheus) and /healthz.", env=True),
     ] = None,
     log: Annotated[
         Path | None,
-        o.option("--log", "FILE", "Log file; a new one begins every 10 MB.", "standard output", envvar="P2PTRAIN_LOG"),
+        o.option("--log", "FILE", "Log file; a new one begins every 10 MB.", "standard output", env=True),
     ] = None,
     json_lines: o.Json = False,
 ) -> None:
@@ -30,8 +29,6 @@ def bootstrap(
 
     It relays traffic for peers behind NAT, and it trains nothing.
     """
-    from p2ptrain.lean import spare_torch
-
     spare_torch()  # before anything imports hivemind
     from p2ptrain.bootstrap import BootstrapOptions, run_bootstrap
     from p2ptrain.state.home import default_home

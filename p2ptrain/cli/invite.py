@@ -7,19 +7,17 @@ from typing import Annotated
 
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
+from p2ptrain.lean import spare_torch
 from p2ptrain.text import check_name
+
+LABEL = o.parser(check_name)
 
 
 def invite(
     run_dir: o.RunDir,
     label: Annotated[
         str,
-        o.option(
-            "--label",
-            "NAME",
-            "Name shown in `members` for a peer that comes by this invite.",
-            parser=o.parser(check_name),
-        ),
+        o.option("--label", "NAME", "Name shown in `members` for a peer that comes by this invite.", parser=LABEL),
     ] = "",
     days: Annotated[
         float | None, o.option("--days", "DAYS", "Length of the membership in days.", "90", min=0.01, max=36_500)
@@ -44,11 +42,8 @@ def invite(
     Any peer can invite into a public run. In a private run only an owner can, and can also list, close and renew
     invites.
     """
-    asked = [
-        option
-        for option, given in (("--list", list_all), ("--revoke", revoke is not None), ("--renew", renew is not None))
-        if given
-    ]
+    tasks = {"--list": list_all, "--revoke": revoke is not None, "--renew": renew is not None}
+    asked = [option for option, given in tasks.items() if given]
     meant_for_a_new_link = {
         "--label": bool(label),
         "--peer": peer is not None,
@@ -58,19 +53,13 @@ def invite(
     }
     idle = [option for option, given in meant_for_a_new_link.items() if given]
     if len(asked) > 1:
-        raise UsageError(
-            f"{' and '.join(asked)} contradict each other",
-            "each is a task of its own",
-            "give one of --list, --revoke and --renew",
-        )
+        what = f"{' and '.join(asked)} contradict each other"
+        raise UsageError(what, "each is a task of its own", "give one of --list, --revoke and --renew")
     if asked and idle:
         raise UsageError(f"{idle[0]} means nothing with {asked[0]}", "", f"leave out {idle[0]}")
     if qr and json_lines:
-        raise UsageError(
-            "--qr and --json contradict each other", "a QR code is for people", "give --qr or --json, not both"
-        )
-    from p2ptrain.lean import spare_torch
-
+        what = "--qr and --json contradict each other"
+        raise UsageError(what, "a QR code is for people", "give --qr or --json, not both")
     spare_torch()  # before anything imports hivemind
     from p2ptrain.commands import invite as inviting
     from p2ptrain.state.inviting import MEMBER_DAYS

@@ -28,14 +28,10 @@ def join(
     parsed = None if is_name(invite) else Invite.parse(invite)
     config, limits, reporter = volunteer.network(), volunteer.limits, make_reporter(json_lines)
 
+    home, identity, name = volunteer.home, volunteer.identity, volunteer.name
+
     def begin() -> Run:
-        return Run.join(
-            parsed or find_invite(invite, bootstrap or (), nodes, reporter),
-            config=config,
-            home=volunteer.home,
-            identity=volunteer.identity,
-            limits=limits,
-            name=volunteer.name,
-        )
+        found = parsed or find_invite(invite, bootstrap or (), nodes, reporter)
+        return Run.join(found, config=config, home=home, identity=identity, limits=limits, name=name)
 
     run_peer(begin, volunteer, reporter, o.typed_options(context))

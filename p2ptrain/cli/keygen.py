@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from p2ptrain.cli import options as o
+from p2ptrain.lean import spare_torch
 
 
 def keygen(file: Annotated[Path, o.argument("FILE", "New file for the key; it must not exist yet.")]) -> None:
@@ -14,7 +15,6 @@ def keygen(file: Annotated[Path, o.argument("FILE", "New file for the key; it mu
     It can be the key of a peer, or of an owner who keeps it away from the machines that train.
     """
     from p2ptrain.errors import IdentityError
-    from p2ptrain.lean import spare_torch
 
     spare_torch()  # before anything imports hivemind
     from p2ptrain.swarm import Identity

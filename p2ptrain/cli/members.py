@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2ptrain.cli import options as o
+from p2ptrain.lean import spare_torch
 
 
 def members(run_dir: o.RunDir, json_lines: o.Json = False) -> None:
@@ -10,8 +11,6 @@ def members(run_dir: o.RunDir, json_lines: o.Json = False) -> None:
 
     Shows whose invite each member used, and when the membership ends.
     """
-    from p2ptrain.lean import spare_torch
-
     spare_torch()  # before anything imports hivemind
     from p2ptrain.commands.members import show_members
 

@@ -18,14 +18,18 @@ BEFORE_THERE_IS_A_FOLDER = ("home", "bootstrap", "nodes", "private")
 """Options that mean nothing to a run that is resumed."""
 
 
-def option(flag: str, value: str | None, help: str, otherwise: str | None = None, **more: Any) -> Any:
+def option(
+    flag: str, value: str | None, help: str, otherwise: str | None = None, env: bool = False, **more: Any
+) -> Any:
     """An option for typer.
 
     Args:
         value: what stands for the value in the help; None for a switch.
         otherwise: the default in words, where the default itself does not say it.
+        env: it can also be set as an environment variable.
     """
-    return typer.Option(flag, metavar=value, help=help, show_default=otherwise or True, **more)
+    variable = "P2PTRAIN_" + flag.removeprefix("--").replace("-", "_").upper() if env else None
+    return typer.Option(flag, metavar=value, help=help, show_default=otherwise or True, envvar=variable, **more)
 
 
 def argument(value: str, help: str, otherwise: str | None = None) -> Any:
@@ -45,28 +49,16 @@ Swarms = Annotated[
         "INVITE",
         "Invite whose swarm to search for runs; repeatable.",
         "the listed bootstrap nodes",
-        envvar="P2PTRAIN_BOOTSTRAP",
+        True,
     ),
 ]
 Nodes = Annotated[
     Path | None,
-    option(
-        "--nodes",
-        "FILE",
-        "List of bootstrap nodes to ask for runs.",
-        "the list that came with p2ptrain",
-        envvar="P2PTRAIN_NODES",
-    ),
+    option("--nodes", "FILE", "List of bootstrap nodes to ask for runs.", "the list that came with p2ptrain", env=True),
 ]
 OwnerKey = Annotated[
     Path | None,
-    option(
-        "--owner-key",
-        "FILE",
-        "Key file of an owner of the run.",
-        "the key of the folder's own peer",
-        envvar="P2PTRAIN_OWNER_KEY",
-    ),
+    option("--owner-key", "FILE", "Key file of an owner of the run.", "the key of the folder's own peer", env=True),
 ]
 Json = Annotated[bool, option("--json", None, "Print one JSON object per line, for programs.")]
 
@@ -110,14 +102,8 @@ def takes_volunteer(*names: str) -> Callable[[Callable[..., None]], Callable[...
 def _typer_option(field: inspect.Parameter) -> inspect.Parameter:
     """A field of `Volunteer` as typer takes it."""
     kind, told = get_args(field.annotation)
-    info = option(
-        f"--{field.name.replace('_', '-')}",
-        told.value,
-        told.help,
-        told.otherwise,
-        envvar=f"P2PTRAIN_{field.name.upper()}",
-        parser=parser(told.parse) if told.parse else None,
-    )
+    flag, parse = f"--{field.name.replace('_', '-')}", parser(told.parse) if told.parse else None
+    info = option(flag, told.value, told.help, told.otherwise, env=True, parser=parse)
     if get_origin(kind) is tuple:  # typer knows what can be repeated as a list
         kind, field = list[get_args(kind)[0]], field.replace(default=list(field.default))  # type: ignore[misc]
     return field.replace(annotation=Annotated[Any if told.parse else kind, info])

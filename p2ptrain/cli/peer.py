@@ -17,13 +17,7 @@ def peer(
     run: Annotated[str, o.argument("RUN", "Recipe or TOML file of a new run, or the folder of a run to resume.")],
     bootstrap: Annotated[
         str | None,
-        o.option(
-            "--bootstrap",
-            "INVITE",
-            "Invite of the swarm to start the run in.",
-            "a new swarm",
-            envvar="P2PTRAIN_BOOTSTRAP",
-        ),
+        o.option("--bootstrap", "INVITE", "Invite of the swarm to start the run in.", "a new swarm", env=True),
     ] = None,
     private: Annotated[
         bool, o.option("--private", None, "Start a private run: only people whom you invite can join.")
@@ -51,13 +45,11 @@ def peer(
             "leave out --private, or start a new run with it",
         )
     config, limits = volunteer.network(o.swarm_of(bootstrap)), volunteer.limits
-    identity, name = volunteer.identity, volunteer.name
+    home, identity, name = volunteer.home, volunteer.identity, volunteer.name
 
     def begin() -> Run:
         if resumes:
             return Run.resume(run, config=config, identity=identity, limits=limits, name=name)
-        return Run.found(
-            run, config=config, home=volunteer.home, identity=identity, limits=limits, name=name, private=private
-        )
+        return Run.found(run, config=config, home=home, identity=identity, limits=limits, name=name, private=private)
 
     run_peer(begin, volunteer, make_reporter(json_lines), o.typed_options(context))

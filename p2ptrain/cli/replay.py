@@ -9,19 +9,18 @@ from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 from p2ptrain.peer import Volunteer
 
+TO = (
+    "Apply only so many first records of this peer (the ending of its id), and none of peers that are not named; "
+    "repeatable."
+)
+
 
 @o.takes_volunteer("model")
 def replay(
     run_dir: o.RunDir,
     to: Annotated[
         list[str] | None,
-        o.option(
-            "--to",
-            "PEER:RECORDS",
-            "Apply only so many first records of this peer (the ending of its id), and none of peers that are not "
-            "named; repeatable.",
-            "all records",
-        ),
+        o.option("--to", "PEER:RECORDS", TO, "all records"),
     ] = None,
     at: Annotated[
         str | None, o.option("--at", "TIME", "Apply what had arrived here by this local time, e.g. 2026-11-21T18:30.")
@@ -37,7 +36,6 @@ def replay(
     from p2ptrain.commands.replay import replay as run
 
     if to and at:
-        raise UsageError(
-            "--to and --at contradict each other", "each names a state of its own", "give only one of them"
-        )
+        what = "--to and --at contradict each other"
+        raise UsageError(what, "each names a state of its own", "give only one of them")
     run(o.run_folder(run_dir), tuple(to or ()), at, out, volunteer.model)

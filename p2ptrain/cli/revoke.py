@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from p2ptrain.cli import options as o
+from p2ptrain.lean import spare_torch
 
 
 def revoke(
@@ -26,8 +27,6 @@ def revoke(
     In a private run the peer is no member any more. In a one-byte run, private or public, its later records do not
     count, and with --keep every peer takes earlier ones back. Only an owner can revoke.
     """
-    from p2ptrain.lean import spare_torch
-
     spare_torch()  # before anything imports hivemind
     from p2ptrain.commands.revoke import revoke as run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2ptrain.cli import options as o
+from p2ptrain.lean import spare_torch
 
 
 def status(
@@ -12,15 +13,13 @@ def status(
 
     Asks the swarm's directory, and takes no part in the run.
     """
-    from p2ptrain.lean import spare_torch
-
     spare_torch()  # before anything imports hivemind
     from p2ptrain.commands.runs import find_run, is_name, swarms_to_look_in, warn
     from p2ptrain.commands.status import show_status
     from p2ptrain.swarm import Invite
 
     if is_name(invite):
-        seen = find_run(invite, swarms_to_look_in(bootstrap or (), nodes, warn), warn)
-        show_status(seen.invite, json_lines)
+        asked = find_run(invite, swarms_to_look_in(bootstrap or (), nodes, warn), warn).invite
     else:
-        show_status(Invite.parse(invite), json_lines)
+        asked = Invite.parse(invite)
+    show_status(asked, json_lines)

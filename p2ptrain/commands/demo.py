@@ -101,11 +101,7 @@ class Outcome:
 
 
 def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
-    """Train a run with `peers` peers in `folder` and print a summary.
-
-    Args:
-        run: a recipe or a TOML file.
-        json_lines: print the summary as one JSON object.
+    """Train a run, a recipe or a TOML file, with `peers` peers in `folder`, and print a summary.
 
     Raises:
         UsageError: the run needs more peers to begin.

@@ -20,7 +20,8 @@ def shut_out(
     swarm: Swarm, key: SigningKey, peers: tuple[PeerId, ...], *invites: bytes, companions: bool = False
 ) -> tuple[Order, int]:
     """Sign an order with an owner's key and give it to all members that are online. It shuts the peers out, and closes
-    the invites that they used.
+    the invites that they used. Raises NetworkError if no member took it, and StorageError if too many members used the
+    same invites.
 
     Args:
         invites: more invites that the order closes.
@@ -29,10 +30,6 @@ def shut_out(
 
     Returns:
         The order, and how many members took it.
-
-    Raises:
-        NetworkError: no member took it.
-        StorageError: too many members used the same invites.
     """
     door = swarm.door
     assert isinstance(door, PrivateDoor)

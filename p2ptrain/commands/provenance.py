@@ -89,9 +89,8 @@ class Provenance(BaseModel):
         try:
             return cls.model_validate_json((out / FILE).read_bytes())
         except (OSError, ValidationError) as error:
-            raise StorageError(
-                f"{out / FILE} can't be read", str(error).splitlines()[0], "give a folder that `p2ptrain export` wrote"
-            ) from None
+            step = "give a folder that `p2ptrain export` wrote"
+            raise StorageError(f"{out / FILE} can't be read", str(error).splitlines()[0], step) from None
 
 
 def check_export(out: Path) -> list[Check]:
@@ -123,6 +122,5 @@ def _check_weights(told: Provenance, out: Path) -> Check:
     except MalformedError as error:
         return Check("weights", False, str(error))
     except (OSError, ValueError, RuntimeError) as error:
-        raise StorageError(
-            f"the model in {out} can't be loaded", str(error).splitlines()[0], "export the run again"
-        ) from None
+        why = str(error).splitlines()[0]
+        raise StorageError(f"the model in {out} can't be loaded", why, "export the run again") from None

@@ -61,11 +61,8 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
     for text in to:
         author, _, count = text.rpartition(":")
         if not author or not count.isdecimal():
-            raise UsageError(
-                f"--to {text} is not PEER:RECORDS",
-                "PEER is the ending of a peer id, and RECORDS is a number of its records",
-                "write it like --to abc123:5000",
-            )
+            why = "PEER is the ending of a peer id, and RECORDS is a number of its records"
+            raise UsageError(f"--to {text} is not PEER:RECORDS", why, "write it like --to abc123:5000")
         logs = [log for log in past.in_order(standing) if log.author.endswith(author)]
         if len({log.author for log in logs}) != 1:
             known = ", ".join(f"{share.peer[-6:]} ({share.standing:,})" for share in past.shares())
@@ -79,11 +76,8 @@ def _position_of(past: Past, to: tuple[str, ...]) -> dict[Log, int]:
             position[log] = min(left, standing[log])
             left -= position[log]
         if left:
-            raise StorageError(
-                f"--to {text} asks for too many records",
-                f"only {int(count) - left:,} records of that peer count",
-                "give a smaller number",
-            )
+            why = f"only {int(count) - left:,} records of that peer count"
+            raise StorageError(f"--to {text} asks for too many records", why, "give a smaller number")
     return {log: kept for log, kept in position.items() if kept}
 
 
@@ -91,8 +85,5 @@ def _seconds(at: str) -> float:
     try:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
-        raise UsageError(
-            f"--at {at} is not a date and time",
-            "it must be in the format ISO 8601; the time zone is this machine's",
-            "write it like 2026-11-21T18:30",
-        ) from None
+        why = "it must be in the format ISO 8601; the time zone is this machine's"
+        raise UsageError(f"--at {at} is not a date and time", why, "write it like 2026-11-21T18:30") from None

@@ -15,7 +15,7 @@ from p2ptrain.units import counted
 
 
 def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file: Path | None) -> str:
-    """Sign the orders and give them to the run's peers, which pass them on.
+    """Sign the orders, give them to the run's peers, which pass them on, and say in one line what was done.
 
     Args:
         peer: a peer id, or the ending of one that this folder knows, or in a private run the label of an invite.
@@ -23,9 +23,6 @@ def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file:
             None: all that are here.
         everyone: in a private run, also shut out every other peer that used the same invite.
         key_file: an owner's key; None: the key of the folder's own peer.
-
-    Returns:
-        One line that says what was done.
 
     Raises:
         UsageError: `keep` for a run without records, or `everyone` for a public run.
@@ -62,26 +59,16 @@ def _check_options(spec: RunSpec, keep: int | None, everyone: bool) -> None:
             "start a private run: p2ptrain peer RUN --private",
         )
     if keep is not None and not spec.method.keeps_records:
-        raise UsageError(
-            "this run has no records to keep",
-            "--keep is for one-byte runs only; nothing is taken back in this run",
-            "leave out --keep",
-        )
+        why = "--keep is for one-byte runs only; nothing is taken back in this run"
+        raise UsageError("this run has no records to keep", why, "leave out --keep")
     if everyone and not spec.is_private:
-        raise UsageError(
-            "--everyone means nothing for a public run",
-            "a public run does not know which invite a peer used",
-            "leave out --everyone",
-        )
+        why = "a public run does not know which invite a peer used"
+        raise UsageError("--everyone means nothing for a public run", why, "leave out --everyone")
 
 
 def member_to_shut_out(access: Access, text: str) -> PeerId:
-    """The member that a peer id, the ending of one, or the label of an invite stands for.
-
-    Raises:
-        StorageError: no member or several members match.
-        AccessError: the member is an owner.
-    """
+    """The member that a peer id, the ending of one, or the label of an invite stands for. Raises StorageError if no
+    member or several members match, and AccessError if the member is an owner."""
     member = find_member(access, text)
     if member.role == "owner":
         raise AccessError(
@@ -94,7 +81,5 @@ def member_to_shut_out(access: Access, text: str) -> PeerId:
 
 def words_on_others(order: Order) -> list[str]:
     """What an order does to other members that used the same invite; empty if there are none."""
-    words = {"also revoked": len(order.peers) - 1, "not revoked": len(order.kept)}
-    return [
-        f"{what}: {counted(count, 'other member')} that used the same invite" for what, count in words.items() if count
-    ]
+    counts = (("also revoked", len(order.peers) - 1), ("not revoked", len(order.kept)))
+    return [f"{what}: {counted(count, 'other member')} that used the same invite" for what, count in counts if count]

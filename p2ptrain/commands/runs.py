@@ -40,14 +40,8 @@ Meant = Callable[[Genesis, RunSpec], bool]
 
 
 def show_runs(swarms: Sequence[Addresses], json_lines: bool) -> None:
-    """Print the runs in these swarms that have peers, as a table, plain lines or JSON lines.
-
-    Args:
-        swarms: the addresses of each swarm.
-
-    Raises:
-        NetworkError: nobody answers in any of the swarms.
-    """
+    """Print the runs in these swarms that have peers, as a table, plain lines or JSON lines. Raises NetworkError if
+    nobody answers in any of the swarms."""
     runs, now = [seen for seen in look(swarms, warn) if seen.peers], clock.swarm_time()
     facts = (run_fields(seen, now) for seen in in_order(runs))
     print_list(json_lines, facts, runs_table(runs, now) if runs else None, runs_lines(runs, now), "no runs")
@@ -64,15 +58,12 @@ def is_name(text: str) -> bool:
 
 
 def swarms_to_look_in(invites: Sequence[str], nodes: Path | None, tell: Tell) -> list[Addresses]:
-    """The addresses of the swarms to search for runs.
+    """The addresses of the swarms to search for runs. Raises InviteError if an invite is damaged, or the list can't be
+    read, and NetworkError if the list has no entry that can be used.
 
     Args:
         invites: each leads to a swarm; if there are none, the listed bootstrap nodes lead to one.
         nodes: the file that lists them; None: the list that came with p2ptrain.
-
-    Raises:
-        InviteError: an invite is damaged, or the list can't be read.
-        NetworkError: the list has no entry that can be used.
     """
     if invites:
         return [Invite.parse(invite).swarm() for invite in invites]
@@ -134,9 +125,8 @@ def find_run(name: str, swarms: Sequence[Addresses], tell: Tell) -> RunSeen:
         why = _listed(f"{seen} is announced, but none of its peers is online" for seen in meant)
     else:
         why = _listed(["these runs have peers:", *others]) if others else "no run there has peers"
-    raise NetworkError(
-        f"found no run called {name!r}", why, "list the runs with `p2ptrain runs`, or ask somebody for an invite"
-    )
+    step = "list the runs with `p2ptrain runs`, or ask somebody for an invite"
+    raise NetworkError(f"found no run called {name!r}", why, step)
 
 
 def _listed(lines: Iterable[str]) -> str:
@@ -185,11 +175,10 @@ async def _look(swarm: Swarm, addresses: Addresses, is_meant: Meant) -> tuple[li
         async with asyncio.timeout(LOOK_SECONDS):
             announced = await swarm.directory.runs()
     except TimeoutError:
-        raise NetworkError(
-            "the swarm did not list its runs", f"no answer came in {LOOK_SECONDS:.0f} s", "try again"
-        ) from None
-    candidates = list(_readable(announced))
-    candidates = [each for each in candidates if is_meant(*each)] or candidates
+        why = f"no answer came in {LOOK_SECONDS:.0f} s"
+        raise NetworkError("the swarm did not list its runs", why, "try again") from None
+    readable = list(_readable(announced))
+    candidates = [each for each in readable if is_meant(*each)] or readable
     places = asyncio.Semaphore(AT_ONCE)
 
     async def see(genesis: Genesis, spec: RunSpec) -> RunSeen:

@@ -19,11 +19,8 @@ WARM_UP_STEPS = 3
 
 def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, seconds: float, json_lines: bool) -> None:
     """Train for `seconds` and print inner steps and tokens per second; with `json_lines` also a line every second.
-
-    Raises:
-        DataError, SpecError: the model or the data can't be loaded here.
-        MemoryLimitError: not even a batch of one row fits.
-    """
+    Raises DataError or SpecError if the model or the data can't be loaded here, and MemoryLimitError if not even a
+    batch of one row fits."""
     stopping = Stopping()
     prepare_torch(threads)
     task = open_task(spec, local)

@@ -24,11 +24,8 @@ def show_status(invite: Invite, json_lines: bool) -> None:
         AccessError: the run is private, and the invite does not let anybody in any more.
     """
     if invite.run is None:
-        raise InviteError(
-            "this invite is a bootstrap node's, not a run's",
-            "it leads to a swarm but names no run in it",
-            "use the invite that a peer of the run printed",
-        )
+        what, why = "this invite is a bootstrap node's, not a run's", "it leads to a swarm but names no run in it"
+        raise InviteError(what, why, "use the invite that a peer of the run printed")
     with passing(invite) as swarm:
         presences = list(swarm.run(swarm.directory.peers(invite.run), LOOK_SECONDS).values())
     facts = (seen.model_dump(exclude={"signature"}) for seen in presences)

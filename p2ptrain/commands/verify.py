@@ -33,12 +33,8 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
     if run_dir is not None:
         raise UsageError(f"--run means nothing for {target}", "this folder is not an export", "leave out --run")
     with RunFolder.open(target, lock=False) as folder:
-        _tell(
-            target,
-            method_of(folder.spec).audit(folder, base),
-            json_lines,
-            f"start the peer, which fetches what is missing or damaged: p2ptrain peer {target}",
-        )
+        step = f"start the peer, which fetches what is missing or damaged: p2ptrain peer {target}"
+        _tell(target, method_of(folder.spec).audit(folder, base), json_lines, step)
 
 
 def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
@@ -47,10 +43,10 @@ def _check_export(target: Path, run_dir: Path | None) -> Iterator[Check]:
         return
     told = Provenance.read(target)
     with RunFolder.open(run_dir, lock=False) as folder:
-        if folder.run.hex() != told.run:
+        if folder.run.hex() == told.run:
+            yield method_of(folder.spec).check_against(folder, told.claim)
+        else:
             yield Check("ledger", False, f"{run_dir} belongs to another run, {folder.run.hex()[:8]}")
-            return
-        yield method_of(folder.spec).check_against(folder, told.claim)
 
 
 def _tell(target: Path, checks: Iterable[Check], json_lines: bool, next_step: str) -> None:

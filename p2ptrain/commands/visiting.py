@@ -117,29 +117,26 @@ def _door(folder: RunFolder, owner: SigningKey, me: PeerId) -> Door:
 def tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId] = ()) -> int:
     """Call `tell` for each peer of the run that is online and not in `but`; returns how many took it in time. Raises
     NetworkError if no peer took it."""
-    return swarm.run(_tell_everyone(swarm, run, tell, but), CALL_SECONDS)
+
+    async def tell_one(peer: PeerId, presence: Presence) -> None:
+        await swarm.node.connect(peer, presence.addresses)
+        await tell(peer)
+
+    async def tell_all() -> list[BaseException | None]:
+        peers = await swarm.directory.peers(run)
+        questions = {peer: tell_one(peer, seen) for peer, seen in peers.items() if peer not in but}
+        return list((await ask_all(questions, TELL_SECONDS)).values())
+
+    answers = swarm.run(tell_all(), CALL_SECONDS)
+    if None not in answers:
+        why = "; ".join(map(str, answers[:3])) or "no peer is online"
+        raise NetworkError("no peer of the run has taken the order", why, "start a peer of the run and try again")
+    for answer in answers:
+        if answer is not None and not isinstance(answer, NetworkError | RpcError | TimeoutError):
+            raise answer
+    return answers.count(None)
 
 
 def told_words(count: int) -> str:
     """The end of a line that says what was done."""
     return f"{counted(count, 'peer')} {'was told and passes' if count == 1 else 'were told and pass'} it on"
-
-
-async def _tell_everyone(swarm: Swarm, run: Digest, tell: Tell, but: Collection[PeerId]) -> int:
-    async def tell_one(peer: PeerId, presence: Presence) -> None:
-        await swarm.node.connect(peer, presence.addresses)
-        await tell(peer)
-
-    peers = await swarm.directory.peers(run)
-    questions = {peer: tell_one(peer, seen) for peer, seen in peers.items() if peer not in but}
-    answers = list((await ask_all(questions, TELL_SECONDS)).values())
-    if None not in answers:
-        raise NetworkError(
-            "no peer of the run has taken the order",
-            "; ".join(map(str, answers[:3])) or "no peer is online",
-            "start a peer of the run and try again",
-        )
-    for answer in answers:
-        if answer is not None and not isinstance(answer, NetworkError | RpcError | TimeoutError):
-            raise answer
-    return answers.count(None)

@@ -48,12 +48,8 @@ def free_memory() -> tuple[float, float]:
     with contextlib.suppress(OSError, ValueError):  # without a limit the file says "max", which is no number
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())
-        cache = next(
-            int(line.split()[1])
-            for line in (CGROUP / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
-        )
-        available, total = min(available, limit - used + cache), min(total, limit)
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        available, total = min(available, limit - used + int(stat["inactive_file"])), min(total, limit)
     return available, total
 
 

@@ -14,7 +14,7 @@ from p2ptrain.doctor.check import DoctorOptions, checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
-from p2ptrain.run import Digest, PeerId, RunSpec
+from p2ptrain.run import Digest, PeerId
 from p2ptrain.run.needs import needs_of
 from p2ptrain.run.summary import contents
 from p2ptrain.state.files import nearest
@@ -88,12 +88,8 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
     if listens:
         yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, options))
     else:
-        yield Finding(
-            "reachable",
-            "warning",
-            "not tested: this machine can't listen at the address, see above",
-            "--listen ANOTHER_PORT",
-        )
+        text = "not tested: this machine can't listen at the address, see above"
+        yield Finding("reachable", "warning", text, "--listen ANOTHER_PORT")
     down: float | None = None
 
     def line() -> Finding:
@@ -102,10 +98,9 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
         return verdicts.bandwidth(down, up, refusal)
 
     yield checked("bandwidth", line)
-    if invite.run is None:
+    if (run := invite.run) is None:
         yield Finding("run", "ok", "none: the invite comes from a bootstrap node and names no run")
     else:
-        run = invite.run
         yield checked("run", lambda: _run(swarm, run, presences, options, down))
 
 
@@ -113,9 +108,8 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
 
 
 async def _greet_all(swarm: Swarm, invited: set[PeerId]) -> list[Greeted]:
-    there = invited & await swarm.node.connected()
-    met = await asyncio.gather(*(_greet(swarm, peer) for peer in there))
-    return sorted((each for each in met if each is not None), key=lambda each: each.round_trip)
+    met = await asyncio.gather(*(_greet(swarm, peer) for peer in invited & await swarm.node.connected()))
+    return sorted(filter(None, met), key=lambda each: each.round_trip)
 
 
 async def _greet(swarm: Swarm, peer: PeerId) -> Greeted | None:
@@ -136,9 +130,8 @@ def _reached(greeted: Sequence[Greeted], invited: int) -> Finding:
         f"{len(greeted)} of {invited} peers of the invite answer; the nearest runs {nearest.answer.software}, "
         f"protocol {nearest.answer.newest_protocol}, {1000 * nearest.round_trip:.0f} ms away"
     )
-    if len(greeted) < invited:
-        return Finding("swarm", "warning", text, "ask for a newer invite")
-    return Finding("swarm", "ok", text)
+    some_silent = len(greeted) < invited
+    return Finding("swarm", "warning", text, "ask for a newer invite") if some_silent else Finding("swarm", "ok", text)
 
 
 def _reachability(
@@ -173,7 +166,7 @@ async def _ask(
                 await swarm.node.connect(peer, presences[peer].addresses)
             answer = await ask_to_dial_back(swarm.rpc, peer, ports)
         except RpcError as error:
-            refusals.append("it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error))
+            refusals.append(_why(error))
         except NetworkError as error:
             refusals.append(error.why)
         else:
@@ -185,20 +178,20 @@ async def _ask(
 
 async def _measure(swarm: Swarm, greeted: Sequence[Greeted]) -> tuple[float | None, float | None, str]:
     """(bytes per second from the nearest peer of the invite, bytes per second to it, why they were not measured)."""
-    down = up = None
     if not greeted:
-        return down, up, "no peer of the invite answers"
-    nearest = greeted[0]
+        return None, None, "no peer of the invite answers"
+    nearest, down, up = greeted[0], None, None
     try:
         down = await measure_down(swarm.rpc, nearest.peer)
         up = await measure_up(swarm.rpc, nearest.peer, nearest.round_trip)
     except RpcError as error:
-        return down, up, "it runs an older version of p2ptrain" if error.reason == "unknown method" else _why(error)
+        return down, up, _why(error)
     return down, up, ""
 
 
 def _why(error: RpcError) -> str:
-    return error.detail or error.reason
+    old = error.reason == "unknown method"
+    return "it runs an older version of p2ptrain" if old else error.detail or error.reason
 
 
 # The run -------------------------------------------------------------------------------------------------------------
@@ -214,9 +207,9 @@ def _run(
     """
     _, spec = swarm.run(fetch_genesis(swarm, run), CALL_SECONDS)
     if spec.is_custom:
-        return Finding(
-            "run", "ok", f"{spec.run.name}: sizes are unknown, because its founder's own program makes model and data"
-        )
+        text = f"{spec.run.name}: sizes are unknown, because its founder's own program makes model and data"
+        return Finding("run", "ok", text)
+    from p2ptrain.tasks.documents import own_files
     from p2ptrain.tasks.model import count_parameters
 
     parameters, trained = count_parameters(spec)
@@ -231,7 +224,7 @@ def _run(
             free_memory=free_memory()[0],
             free_device=free_device,
             free_disk=shutil.disk_usage(nearest(options.home_or_default)).free,
-            own_files=_reads_own_files(spec),
+            own_files=bool(own_files(spec)),
             down=down,
         )
     )
@@ -246,9 +239,3 @@ def _free_on_gpu(name: str) -> float | None:
 
     device = open_device(LocalOptions(device=name))
     return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
-
-
-def _reads_own_files(spec: RunSpec) -> bool:
-    from p2ptrain.tasks.documents import own_files
-
-    return bool(own_files(spec))

@@ -88,11 +88,10 @@ def open_files(soft: int, hard: int) -> Finding:
         return Finding("open files", "ok", "no limit" if soft < 0 else f"{soft} allowed")
     verdict: Verdict = "problem" if soft < LEAST_FILES else "warning"
     text = f"{soft} allowed; a peer in a large swarm needs {GOOD_FILES}"
+    step = f"ulimit -n {4 * GOOD_FILES}"
     if 0 <= hard < GOOD_FILES:
-        return Finding(
-            "open files", verdict, f"{text}; the system's limit is {hard}", "raise nofile in /etc/security/limits.conf"
-        )
-    return Finding("open files", verdict, text, f"ulimit -n {4 * GOOD_FILES}")
+        text, step = f"{text}; the system's limit is {hard}", "raise nofile in /etc/security/limits.conf"
+    return Finding("open files", verdict, text, step)
 
 
 def disk(folder: str, free: float, total: float, sync_seconds: float | None, failure: str = "") -> Finding:
@@ -110,9 +109,8 @@ def disk(folder: str, free: float, total: float, sync_seconds: float | None, fai
         verdict: Verdict = "problem" if free < LEAST_DISK else "warning"
         return Finding("disk", verdict, f"{text}: enough for small models at most", "free some, or --home OTHER_DISK")
     if sync_seconds > SLOW_SYNC:
-        return Finding(
-            "disk", "warning", f"{text}; syncing one file takes {sync_seconds:.1f} s", "--home FOLDER_ON_A_LOCAL_DISK"
-        )
+        text += f"; syncing one file takes {sync_seconds:.1f} s"
+        return Finding("disk", "warning", text, "--home FOLDER_ON_A_LOCAL_DISK")
     return Finding("disk", "ok", text)
 
 
@@ -138,30 +136,14 @@ def identity(keys: Sequence[KeyFacts], given: str | None) -> Finding:
         if key.failure:
             return Finding("identity", "problem", f"{key.path}: {key.failure}", "--identity ANOTHER_FILE")
         if key.in_use and given is not None:
-            return Finding(
-                "identity",
-                "problem",
-                f"{key.path} is in use by another process",
-                "stop that process, or leave out --identity",
-            )
+            text = f"{key.path} is in use by another process"
+            return Finding("identity", "problem", text, "stop that process, or leave out --identity")
     for key in keys:
         if key.mode & 0o077:
-            return Finding(
-                "identity",
-                "warning",
-                f"{key.path} can be read by others (mode {key.mode:03o})",
-                f"chmod 400 {key.path}",
-            )
-    free = [key for key in keys if not key.in_use]
-    if free:
-        return Finding("identity", "ok", free[0].path)
-    return Finding(
-        "identity",
-        "ok",
-        "all keys are in use; the peer makes another one when it starts"
-        if keys
-        else "the peer makes a key when it starts",
-    )
+            text = f"{key.path} can be read by others (mode {key.mode:03o})"
+            return Finding("identity", "warning", text, f"chmod 400 {key.path}")
+    none_free = "all keys are in use; the peer makes another one" if keys else "the peer makes a key"
+    return Finding("identity", "ok", next((key.path for key in keys if not key.in_use), f"{none_free} when it starts"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +172,8 @@ def device(facts: DeviceFacts) -> Finding:
     if facts.failure:
         return Finding("device", "problem", f"{text}: {facts.failure}", "p2ptrain doctor --device cpu")
     if facts.kind == "cpu" and facts.gpu_without_torch:
-        return Finding(
-            "device",
-            "warning",
-            f"{text}; there is an NVIDIA GPU, but this installation of torch can't use it",
-            "pip install --force-reinstall torch",
-        )
+        text += "; there is an NVIDIA GPU, but this installation of torch can't use it"
+        return Finding("device", "warning", text, "pip install --force-reinstall torch")
     return Finding("device", "ok", text)
 
 
@@ -243,45 +221,30 @@ def reachability(
     """
     name = "reachable"
     if not listening:
-        return Finding(
-            name,
-            "warning",
-            "not tested: other peers dial only TCP port 443 and ports from 1024 upwards",
-            "--listen /ip4/0.0.0.0/tcp/31337",
-        )
+        text = "not tested: other peers dial only TCP port 443 and ports from 1024 upwards"
+        return Finding(name, "warning", text, "--listen /ip4/0.0.0.0/tcp/31337")
     if not told:
         why = f" ({refusals[0]})" if refusals else ""
         return Finding(name, "warning", f"not tested: no peer dialled back{why}", "wait a minute and try again")
     reached = [each for each in told if each.ports]
     if not reached:
         seen, port = told[0].ip, listening[0]
-        return Finding(
-            name,
-            "warning",
-            f"no: {counted(len(told), 'peer')} dialled {seen} and could not connect; training works, but others reach "
-            "you only through relays",
-            f"forward TCP port {port} to this machine, then "
-            f"--listen /ip4/0.0.0.0/tcp/{port} --announce /{_family(seen)}/{seen}/tcp/{port}",
-        )
-    seen = reached[0].ip
-    text = f"{len(reached)} of {len(told)} peers reached {_with_port(seen, reached[0].ports[0])}{_scope(seen)}"
+        text = f"no: {counted(len(told), 'peer')} dialled {seen} and could not connect; training works, but others"
+        forward = f"forward TCP port {port} to this machine, then --listen /ip4/0.0.0.0/tcp/{port}"
+        step = f"{forward} {_announce_option(seen, port)}"
+        return Finding(name, "warning", f"{text} reach you only through relays", step)
+    seen, port = reached[0].ip, reached[0].ports[0]
+    place = f"[{seen}]:{port}" if ":" in seen else f"{seen}:{port}"
+    text = f"{len(reached)} of {len(told)} peers reached {place}{_scope(seen)}"
     wrong = [ip for ip in announced if ip not in {each.ip for each in told}]
     if wrong:
-        return Finding(
-            name,
-            "warning",
-            f"{text}; no peer sees the announced address {wrong[0]}",
-            f"--announce /{_family(seen)}/{seen}/tcp/{reached[0].ports[0]}",
-        )
+        text += f"; no peer sees the announced address {wrong[0]}"
+        return Finding(name, "warning", text, _announce_option(seen, port))
     return Finding(name, "ok", text)
 
 
-def _family(ip: str) -> str:
-    return f"ip{ipaddress.ip_address(ip).version}"
-
-
-def _with_port(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+def _announce_option(ip: str, port: int) -> str:
+    return f"--announce /ip{ipaddress.ip_address(ip).version}/{ip}/tcp/{port}"
 
 
 def _scope(ip: str) -> str:
@@ -307,12 +270,8 @@ def bandwidth(down: float | None, up: float | None, refusal: str = "") -> Findin
     if slowest >= GOOD_LINE:
         return Finding("bandwidth", "ok", ", ".join(parts))
     verdict: Verdict = "problem" if slowest < LEAST_LINE else "warning"
-    return Finding(
-        "bandwidth",
-        verdict,
-        f"{', '.join(parts)}: contributions will arrive late",
-        "stop other programs that use the line",
-    )
+    text = f"{', '.join(parts)}: contributions will arrive late"
+    return Finding("bandwidth", verdict, text, "stop other programs that use the line")
 
 
 # A run ---------------------------------------------------------------------------------------------------------------

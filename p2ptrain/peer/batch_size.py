@@ -36,8 +36,7 @@ class Prober:
 
         In main memory a batch is not even tried if twice the memory of the batch before is not free.
         """
-        on_host = self._task.device.type != "cuda"
-        if on_host and 2 * self._grown + self._reserve > self._memory.room():
+        if self._task.device.type != "cuda" and 2 * self._grown + self._reserve > self._memory.room():
             return None
         before = self._memory.used()
         self._memory.forget_peak()

@@ -22,16 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def open_probes(causes: Iterable[str], device: torch.device) -> dict[str, Probe]:
-    """Make a probe for each cause, 'gpu-busy' or 'cpu-busy'.
-
-    Raises:
-        SpecError: 'gpu-busy', and this peer's device is no NVIDIA GPU.
-        DataError: 'gpu-busy', and the GPU's driver gives no answer.
-    """
-    opened: dict[str, Probe] = {}
-    for cause in causes:
-        opened[cause] = GpuProbe(device) if cause == "gpu-busy" else CpuProbe()
-    return opened
+    """Make a probe for each cause, 'gpu-busy' or 'cpu-busy'. For 'gpu-busy', raises SpecError if this peer's device is
+    no NVIDIA GPU, and DataError if the GPU's driver gives no answer."""
+    return {cause: GpuProbe(device) if cause == "gpu-busy" else CpuProbe() for cause in causes}
 
 
 class GpuProbe:
@@ -39,19 +32,17 @@ class GpuProbe:
 
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda" or torch.version.cuda is None:
-            raise SpecError(
-                "--pause-when gpu-busy: this peer does not train on an NVIDIA GPU",
-                f"its device is {device.type}",
+            what, step = (
+                "this peer does not train on an NVIDIA GPU",
                 "leave the option out, or use --pause-when cpu-busy",
             )
+            raise SpecError(f"--pause-when gpu-busy: {what}", f"its device is {device.type}", step)
         try:
             import pynvml
         except ModuleNotFoundError:
-            raise DataError(
-                "--pause-when gpu-busy needs NVIDIA's management library",
-                "the package nvidia-ml-py is not installed",
-                'pip install "p2ptrain[gpu]"',
-            ) from None
+            what = "--pause-when gpu-busy needs NVIDIA's management library"
+            why, step = "the package nvidia-ml-py is not installed", 'pip install "p2ptrain[gpu]"'
+            raise DataError(what, why, step) from None
         self._nvml: Any = pynvml
         try:
             pynvml.nvmlInit()
@@ -91,7 +82,8 @@ def gpu_use(samples: Iterable[tuple[int, int]], own: int) -> str:
     for process, share in samples:
         if process != own and 0 <= share <= 100:
             most[process] = max(most.get(process, 0), share)
-    return f"others use the GPU ({min(100, sum(most.values()))}%)" if sum(most.values()) >= GPU_SHARE else ""
+    in_all = sum(most.values())
+    return f"others use the GPU ({min(100, in_all)}%)" if in_all >= GPU_SHARE else ""
 
 
 class CpuProbe:

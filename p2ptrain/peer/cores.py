@@ -6,6 +6,7 @@ slow as soon as one thread has none. So a peer takes fewer threads while another
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -35,10 +36,8 @@ class OthersShare:
         self._before = self._times()
 
     def __call__(self) -> float:
-        now = self._times()
-        total, idle, own = (new - old for new, old in zip(now, self._before, strict=True))
-        self._before = now
-        return others_share(total, idle, own)
+        before, self._before = self._before, self._times()
+        return others_share(*(new - old for new, old in zip(self._before, before, strict=True)))
 
     def _times(self) -> tuple[float, float, float]:
         """(total, idle, this peer's) seconds of all cores together."""
@@ -47,11 +46,9 @@ class OthersShare:
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
         own = 0.0
         for process in (self._own, *self._own.children()):
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 used = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            own += used.user + used.system
+                own += used.user + used.system
         return sum(times) - guests, idle, own
 
 

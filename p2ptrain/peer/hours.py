@@ -20,19 +20,14 @@ class Hours:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read FROM-TO, or several such ranges with commas between them.
-
-        Raises:
-            ValueError: the text is no such range; the message says what is wrong.
-        """
+        """Read FROM-TO, or several such ranges with commas between them. Raises a ValueError that says what is
+        wrong."""
         return cls(tuple(_range(part.strip()) for part in text.split(",")))
 
     def allow(self, now: datetime) -> bool:
         """Whether the peer may train at this local time."""
         minute = now.hour * 60 + now.minute
-        return any(
-            start <= minute < stop if start < stop else minute >= start or minute < stop for start, stop in self.ranges
-        )
+        return any((minute - start) % DAY < ((stop - start) % DAY or DAY) for start, stop in self.ranges)
 
     def next_start(self, now: datetime) -> datetime:
         """The next local time at which the peer may train. Call it only while the peer may not train."""
@@ -44,9 +39,8 @@ class Hours:
 def _range(text: str) -> tuple[int, int]:
     found = _RANGE.fullmatch(text)
     if found is None:
-        raise ValueError(
-            f"{text!r} is no range of hours: write FROM-TO, e.g. 22-07, with commas between several ranges"
-        )
+        step = "write FROM-TO, e.g. 22-07, with commas between several ranges"
+        raise ValueError(f"{text!r} is no range of hours: {step}")
     start, stop = (_minute(*found.group(at, at + 1)) for at in (1, 3))
     if start == stop:
         raise ValueError(f"{text!r} is empty: it ends when it begins; to train all day, leave the hours out")

@@ -166,20 +166,10 @@ class Loop:
         if now - self._reported < PROGRESS_SECONDS:
             return
         self._reported = now
-        optimizer = self.trainer.optimizer
-        vitals = optimizer.vitals
-        self._reporter.emit(
-            events.Progress(
-                vitals.steps,
-                round(self.seconds, 3),
-                optimizer.height,
-                vitals.loss,
-                self.trainer.learning_rate,
-                vitals.tokens_per_second,
-                len(optimizer.exchange.peers),
-                self._run.swarm.node.sent.total(),
-            )
-        )
+        optimizer, rate = self.trainer.optimizer, self.trainer.learning_rate
+        vitals, others, sent = optimizer.vitals, len(optimizer.exchange.peers), self._run.swarm.node.sent.total()
+        progress = (vitals.steps, round(self.seconds, 3), optimizer.height, vitals.loss, rate)
+        self._reporter.emit(events.Progress(*progress, vitals.tokens_per_second, others, sent))
 
     # Memory and cores ------------------------------------------------------------------------------------------------
 
@@ -209,9 +199,8 @@ class Loop:
             self._reporter.emit(events.Warned(f"{told}: caches are emptied{self._halve()}"))
             self._memory.forget_peak()  # memory that was freed does not count
         elif state == "full":
-            self._short_of_memory = MemoryLimitError(
-                told, "emptying caches did not help", "start the peer again with a higher --max-memory; it resumes"
-            )
+            step = "start the peer again with a higher --max-memory; it resumes"
+            self._short_of_memory = MemoryLimitError(told, "emptying caches did not help", step)
 
     def _halve(self) -> str:
         """Halve the batch size and return the words for it; empty if a batch has one row already."""
@@ -235,9 +224,8 @@ class Loop:
         if halved := self._halve():
             self._reporter.emit(events.Warned(f"out of memory{halved} ({reason})"))
         else:
-            self._short_of_memory = MemoryLimitError(
-                "out of memory with a batch of one row", reason, "close other programs and start the peer again"
-            )
+            what, then = "out of memory with a batch of one row", "close other programs and start the peer again"
+            self._short_of_memory = MemoryLimitError(what, reason, then)
         return False
 
     # Pausing ---------------------------------------------------------------------------------------------------------
@@ -271,9 +259,7 @@ class Loop:
     def save(self) -> None:
         """Write the checkpoint to the run folder: what only this peer knows, its place in the data, random states.
 
-        Raises:
-            StorageError: the disk is full; the last checkpoint stays as it is.
-        """
+        Raises StorageError if the disk is full; the last checkpoint stays as it is."""
         began = monotonic()
         state = {
             "method": self.trainer.state_dict(),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -22,8 +20,6 @@ from p2ptrain.tasks.model import count_parameters
 
 TIGHT, FULL = 0.90, 0.97
 """Shares of the limit. From the first on, the peer makes room; from the second on, it stops."""
-
-log = logging.getLogger(__name__)
 
 
 def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) -> None:
@@ -55,11 +51,7 @@ def check_before_loading(spec: RunSpec, local: LocalOptions, limit: int | None) 
 
 
 class Memory:
-    """The memory that this process and its p2pd use, compared with the limit.
-
-    Args:
-        limit: bytes of main memory, and the same number of a GPU's memory; None: no limit.
-    """
+    """The memory that this process and its p2pd use, compared with the limit; see `check_before_loading`."""
 
     def __init__(self, limit: int | None, device: torch.device) -> None:
         self.limit, self._device = limit, device
@@ -107,7 +99,7 @@ def _peak() -> int:
     """Peak of this process's resident memory in bytes, as the kernel counts it; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
-    lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 

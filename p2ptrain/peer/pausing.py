@@ -41,11 +41,7 @@ class Settled:
         """When it began to look different from the answer; None if it does not."""
 
     def look(self, busy: bool, now: float) -> bool:
-        """Take in what a probe says now, and return the answer.
-
-        Args:
-            now: monotonic seconds.
-        """
+        """Take in what a probe says at `now`, in monotonic seconds, and return the answer."""
         if busy == self.busy:
             self._turned = None
         else:
@@ -71,8 +67,7 @@ class Pauses:
         time_of_day: Callable[[], datetime] = datetime.now,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._hours, self._probes = hours, dict(probes or {})
-        self._time_of_day, self._clock = time_of_day, clock
+        self._hours, self._probes, self._time_of_day, self._clock = hours, dict(probes or {}), time_of_day, clock
         self._settled = {name: Settled() for name in self._probes}
         self._said = dict.fromkeys(self._probes, "")
         self._looked: float | None = None

@@ -81,9 +81,11 @@ def run_peer(
         stack.callback(reporter.close)
         reporter.emit(events.Preparing("founding the run" if run.founding else "joining the others"))
         loop.connect()
-        _introduce(run, task, loop.trainer.optimizer, reporter)
+        optimizer = loop.trainer.optimizer
+        _introduce(run, task, optimizer, reporter)
         loop.begin()
-        reporter.emit(_training(loop.trainer.optimizer))
+        head, others = optimizer.head, len(optimizer.exchange.peers)
+        reporter.emit(events.Training(head.height, head.commit.hex(), head.state.hex(), others))
         try:
             loop.train()
             loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
@@ -119,7 +121,7 @@ def prepare_torch(threads: int | None) -> None:
 
 
 def _introduce(run: Run, task: Task, optimizer: SharedOptimizer, reporter: Reporter) -> None:
-    device = optimizer.vitals.device
+    device, exchange = optimizer.vitals.device, optimizer.exchange
     log.info("p2ptrain %s, run %s, peer %s on %s", version(), short(run.id), run.swarm.peer_id, device)
     reporter.emit(
         events.Started(
@@ -135,15 +137,14 @@ def _introduce(run: Run, task: Task, optimizer: SharedOptimizer, reporter: Repor
             founded=run.founding,
         )
     )
-    if task.held_out_digest != run.folder.genesis.held_out:
-        reporter.emit(
-            events.Warned(
-                f"the held-out text of this peer ({short(task.held_out_digest)}) differs from the founder's "
-                f"({short(run.folder.genesis.held_out)}), for example because the Python version differs; so the "
-                "held-out losses of this peer can't be compared with those of others"
-            )
+    own, founders = task.held_out_digest, run.folder.genesis.held_out
+    if own != founders:
+        text = (
+            f"the held-out text of this peer ({short(own)}) differs from the founder's ({short(founders)}), for "
+            "example because the Python version differs; so the held-out losses of this peer can't be compared with "
+            "those of others"
         )
-    exchange = optimizer.exchange
+        reporter.emit(events.Warned(text))
     reporter.watch(run.swarm.peer_id, lambda: [exchange.own_presence, *exchange.peers.values()])
 
 
@@ -156,11 +157,6 @@ def _invite_command(run: Run) -> str:
         if find_folder(Path(run.spec.run.name), default_home()) == run.folder.path:
             named = Path(run.spec.run.name)
     return f"p2ptrain invite {shlex.quote(str(named))}"
-
-
-def _training(optimizer: SharedOptimizer) -> events.Training:
-    head = optimizer.head
-    return events.Training(head.height, head.commit.hex(), head.state.hex(), len(optimizer.exchange.peers))
 
 
 def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, again: Sequence[str]) -> None:
@@ -185,29 +181,26 @@ def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, again: Sequence[str])
 
 def accounts(run: Run) -> dict[str, int]:
     """Bytes sent, by purpose: each purpose of a blob, "gossip", and "calls" for all other calls."""
-    node = run.swarm.node.sent
-    blobs = dict(run.blobs.sent)
-    calls = sum(count for method, count in node.items() if method not in ("gossip", "blob"))
-    calls += node["blob"] - sum(blobs.values())  # requests for blobs, and refusals
+    node, blobs = run.swarm.node.sent, dict(run.blobs.sent)
+    calls = node.total() - node["gossip"] - sum(blobs.values())  # requests for blobs, and refusals, are calls, too
     return {**blobs, "gossip": node["gossip"], "calls": calls}
 
 
 @contextlib.contextmanager
 def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
     """While the block lasts, write this process's log to the run folder and hand its warnings to `warn`."""
-    file = _LogFile(run)
-    shown = _Shown(warn)
+    handlers = (_LogFile(run), _Shown(warn))
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for handler in (file, shown):
+    for handler in handlers:
         logger.addHandler(handler)
     try:
         yield
     finally:
-        for handler in (file, shown):
+        for handler in handlers:
             logger.removeHandler(handler)
-        file.close()
+            handler.close()
 
 
 class _LogFile(logging.handlers.MemoryHandler):

@@ -29,9 +29,7 @@ class Stopping:
         self._heard, heard = os.pipe()
         os.set_blocking(heard, False)
         signal.set_wakeup_fd(heard)
-        os.register_at_fork(
-            after_in_child=lambda: signal.set_wakeup_fd(-1)
-        )  # a child's signals do not concern this process
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are its own
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: None)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()

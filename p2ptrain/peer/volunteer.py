@@ -72,6 +72,10 @@ def _rate(text: str) -> float:
     return bytes_per_second(text)
 
 
+def _rate_option(doing: str) -> Option:
+    return Option("RATE", f"Limit for {doing}, e.g. 5Mbit or 600kB a second.", "no limit", _rate)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volunteer:
     """What one volunteer decides about this machine. Sizes are in bytes, rates in bytes per second. Raises UsageError
@@ -114,12 +118,8 @@ class Volunteer:
         int | None,
         Option("GB", "Limit for the run's snapshots and contributions on disk.", "no limit", _gigabytes(0.001)),
     ] = None
-    max_up: Annotated[
-        float | None, Option("RATE", "Limit for sending, e.g. 5Mbit or 600kB a second.", "no limit", _rate)
-    ] = None
-    max_down: Annotated[
-        float | None, Option("RATE", "Limit for receiving, e.g. 5Mbit or 600kB a second.", "no limit", _rate)
-    ] = None
+    max_up: Annotated[float | None, _rate_option("sending")] = None
+    max_down: Annotated[float | None, _rate_option("receiving")] = None
     max_memory: Annotated[
         int | None, Option("GB", "Limit for main memory, and for the GPU's.", "all there is", _gigabytes(0.1))
     ] = None
@@ -137,23 +137,14 @@ class Volunteer:
     def __post_init__(self) -> None:
         for address in self.announce:
             if address.endswith(("/tcp/0", "/udp/0")):
-                raise UsageError(
-                    f"can't announce {address}",
-                    "nobody can connect to port 0",
-                    "give the same port with --listen and --announce",
-                )
+                step = "give the same port with --listen and --announce"
+                raise UsageError(f"can't announce {address}", "nobody can connect to port 0", step)
         if self.no_listen and (self.listen or self.announce):
-            raise UsageError(
-                "--no-listen contradicts --listen and --announce",
-                "a peer that does not listen has no address of its own",
-                "leave out --no-listen, or leave out the others",
-            )
+            what, why = "--no-listen contradicts --listen and --announce", "a peer that does not listen has no address"
+            raise UsageError(what, f"{why} of its own", "leave out --no-listen, or leave out the others")
         if self.archive and self.max_disk is not None:
-            raise UsageError(
-                "--archive and --max-disk contradict each other",
-                "an archive keeps every contribution and grows as long as the run goes on",
-                "give only one of them",
-            )
+            why = "an archive keeps every contribution and grows as long as the run goes on"
+            raise UsageError("--archive and --max-disk contradict each other", why, "give only one of them")
 
     @property
     def local(self) -> LocalOptions:
