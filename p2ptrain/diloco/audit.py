@@ -70,28 +70,18 @@ def shares(commits: Sequence[Commit], spec: RunSpec) -> list[Share]:
             by_author[part.author].append(part)
     tokens = {author: sum(min(part.tokens, cap) for part in parts) for author, parts in by_author.items()}
     total = sum(tokens.values())
-    found = [
-        Share(
-            author,
-            len(parts),
-            tokens[author] // fragments,
-            tokens[author] / total,
-            sum(part.steps for part in parts) // fragments,
-            sum(part.size for part in parts),
-        )
-        for author, parts in by_author.items()
-    ]
+    found = []
+    for author, parts in by_author.items():
+        counted, steps = tokens[author], sum(part.steps for part in parts) // fragments
+        sent = sum(part.size for part in parts)
+        found.append(Share(author, len(parts), counted // fragments, counted / total, steps, sent))
     return sorted(found, key=lambda share: (-share.tokens, share.peer))
 
 
 def audit(folder: RunFolder, base: int | None = None) -> Iterator[Check]:
-    """Check a folder, one subject after another. Genesis and spec were checked when the folder was opened.
+    """Check a folder, one subject after another. See `Method.audit`.
 
-    Args:
-        base: height of the snapshot to replay from; the oldest one on the head's branch if None.
-
-    Raises:
-        StorageError: there is no snapshot of that height.
+    Genesis and spec were checked when the folder was opened.
     """
     branch = branch_of(folder, folder.ledger.head)
     yield Check("genesis", True, f"signed by its founder {folder.genesis.author}, and this is its spec")
@@ -136,15 +126,13 @@ def _check_payloads(folder: RunFolder) -> Check:
 def _replay(
     folder: RunFolder, branch: Sequence[Commit], snapshots: dict[Digest, GlobalState], base: int | None
 ) -> Check:
-    starts = [state for state in _on_branch(snapshots, branch) if base in (None, state.height)]
+    below = {NO_DIGEST, *(commit.digest for commit in branch)}
+    starts = [state for state in snapshots.values() if state.commit in below and base in (None, state.height)]
     if not starts:
         if base is not None:
             heights = ", ".join(str(state.height) for state in snapshots.values())
-            raise StorageError(
-                f"there is no whole snapshot of height {base}",
-                f"the whole snapshots have these heights: {heights or 'none'}",
-                "choose one of these heights",
-            )
+            why = f"the whole snapshots have these heights: {heights or 'none'}"
+            raise StorageError(f"there is no whole snapshot of height {base}", why, "choose one of these heights")
         return Check("replay", False, "no whole snapshot lies below the head")
     start = min(starts, key=lambda found: found.height)
     if start.height == 0 and start.digest != folder.genesis.base:
@@ -153,9 +141,8 @@ def _replay(
         state = _replayed(folder, start, branch, snapshots)
     except LedgerError as error:
         return Check("replay", False, error.brief)
-    return Check(
-        "replay", True, f"from height {start.height} to the head: height {state.height}, state {state.digest.hex()}"
-    )
+    reached = f"height {state.height}, state {state.digest.hex()}"
+    return Check("replay", True, f"from height {start.height} to the head: {reached}")
 
 
 def _replayed(
@@ -192,8 +179,3 @@ def check_against(folder: RunFolder, commit: Digest, state: Digest) -> Check:
     good = reached.digest == state
     found_there = f"{folder.path} has state {short(reached.digest)} at height {reached.height}"
     return Check("ledger", good, found_there if good else f"{found_there}, not {short(state)}")
-
-
-def _on_branch(snapshots: Mapping[Digest, GlobalState], branch: Sequence[Commit]) -> list[GlobalState]:
-    below = {NO_DIGEST, *(commit.digest for commit in branch)}
-    return [state for commit, state in snapshots.items() if commit in below]

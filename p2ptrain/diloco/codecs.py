@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -126,12 +127,12 @@ def _e3m0_codes(ratio: torch.Tensor) -> torch.Tensor:
     return halves[:, 0::2] | (halves[:, 1::2] << 4)
 
 
-def _encode_e3m0(vector: torch.Tensor) -> bytes:
-    return _encode_blocks(vector, 1, _e3m0_codes)
+def _int8_codes(ratio: torch.Tensor) -> torch.Tensor:
+    return ratio.round().clamp(-127, 127).to(torch.int8).view(torch.uint8)
 
 
-def _encode_int8(vector: torch.Tensor) -> bytes:
-    return _encode_blocks(vector, 127, lambda ratio: ratio.round().clamp(-127, 127).to(torch.int8).view(torch.uint8))
+_encode_e3m0 = partial(_encode_blocks, largest_code=1, codes_of=_e3m0_codes)
+_encode_int8 = partial(_encode_blocks, largest_code=127, codes_of=_int8_codes)
 
 
 _E3M0_VALUES = np.array([0.0] + [2.0 ** (c - 7) for c in range(1, 8)], dtype=np.float32)
@@ -198,14 +199,10 @@ def _decode_fp32(data: bytes, elements: int) -> Vector:
     return _finite(np.frombuffer(data, dtype="<f4", count=elements).astype(np.float32))
 
 
-CODECS: dict[str, Codec] = {
-    codec.name: codec
-    for codec in (
-        Codec("e3m0", False, lambda n: 2 * _blocks(n) + -(-n // 2), _encode_e3m0, _decode_e3m0, _decode_e3m0_in_torch),
-        Codec("int8", False, lambda n: 2 * _blocks(n) + n, _encode_int8, _decode_int8, _decode_int8_in_torch),
-        Codec(
-            "bf16", False, lambda n: 2 * n, _encode_bf16, _decode_bf16, lambda raw, _: raw.view(torch.bfloat16).float()
-        ),
-        Codec("fp32", True, lambda n: 4 * n, _bytes_of, _decode_fp32, lambda raw, _: raw.view(torch.float32)),
-    )
-}
+_ALL = [
+    Codec("e3m0", False, lambda n: 2 * _blocks(n) + -(-n // 2), _encode_e3m0, _decode_e3m0, _decode_e3m0_in_torch),
+    Codec("int8", False, lambda n: 2 * _blocks(n) + n, _encode_int8, _decode_int8, _decode_int8_in_torch),
+    Codec("bf16", False, lambda n: 2 * n, _encode_bf16, _decode_bf16, lambda raw, _: raw.view(torch.bfloat16).float()),
+    Codec("fp32", True, lambda n: 4 * n, _bytes_of, _decode_fp32, lambda raw, _: raw.view(torch.float32)),
+]
+CODECS = {codec.name: codec for codec in _ALL}

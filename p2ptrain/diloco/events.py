@@ -90,20 +90,9 @@ class Resumed:
     """This peer was suspended for a while, so it can't conclude anything from not having heard the others."""
 
 
-Event = (
-    PeersChanged
-    | Offered
-    | Stored
-    | FetchFailed
-    | Holding
-    | Committed
-    | Applied
-    | ApplyFailed
-    | HeadSeen
-    | Tick
-    | Resumed
-)
-
+Heard = PeersChanged | Offered | Holding | Committed | HeadSeen
+Done = Stored | FetchFailed | Applied | ApplyFailed
+Event = Heard | Done | Tick | Resumed
 
 # Actions
 

@@ -21,11 +21,7 @@ from p2ptrain.swarm import Vitals
 
 
 class Exchange(SharedExchange[View]):
-    """See `method.Exchange`.
-
-    Args:
-        tell: called on the network thread with a name and facts of what has happened.
-    """
+    """See `method.Exchange`."""
 
     _shell: Shell
 
@@ -49,16 +45,9 @@ class Exchange(SharedExchange[View]):
 
     def contribute(self, height: int, base: Digest, data: bytes, tokens: int, steps: int) -> Digest:
         """Offer an encoded pseudo-gradient to the round of `height`. Returns its digest and does not wait."""
-        payload = digest_of(data)
+        payload, size, author, run = digest_of(data), len(data), self._swarm.peer_id, self._run.id
         offer = Contribution(
-            author=self._swarm.peer_id,
-            run=self._run.id,
-            height=height,
-            base=base,
-            payload=payload,
-            size=len(data),
-            tokens=tokens,
-            steps=steps,
+            author=author, run=run, height=height, base=base, payload=payload, size=size, tokens=tokens, steps=steps
         ).signed(self._swarm.key)
         self._hand_over(lambda: self._shell.offer(offer, data))
         return payload

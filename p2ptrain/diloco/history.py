@@ -42,16 +42,10 @@ def _over_time(commits: Sequence[Commit], seen: Mapping[Digest, int], spec: RunS
     for start in range(0, len(commits), length):
         part = commits[start : start + length]
         found = shares(part, spec)
-        rows.append(
-            (
-                f"{part[0].height}–{part[-1].height}",
-                moment(seen[part[0].digest]),
-                str(len(found)),
-                f"{sum(s.tokens for s in found):,}",
-                f"{sum(s.steps for s in found):,}",
-                size(sum(s.bytes for s in found)),
-            )
-        )
+        tokens, steps = sum(s.tokens for s in found), sum(s.steps for s in found)
+        when = f"{part[0].height}–{part[-1].height}", moment(seen[part[0].digest])
+        sent = size(sum(s.bytes for s in found))
+        rows.append((*when, str(len(found)), f"{tokens:,}", f"{steps:,}", sent))
     return Table(("heights", "first seen", "contributors", "tokens", "steps", "payloads"), tuple(rows))
 
 
@@ -64,18 +58,11 @@ def _contributors(commits: Sequence[Commit], spec: RunSpec) -> Table:
 
 
 def _rollbacks(rollbacks: Sequence[Rollback]) -> Table:
-    rows = tuple(
-        (
-            moment(past.seen),
-            str(past.commits),
-            short(past.old),
-            short(past.new),
-            f"{past.tokens:,}",
-            f"{past.own_tokens:,}",
-        )
-        for past in rollbacks
-    )
-    return Table(("rolled back", "commits", "from", "to", "tokens lost", "of them this peer's"), rows)
+    rows = []
+    for past in rollbacks:
+        lost = f"{past.tokens:,}", f"{past.own_tokens:,}"
+        rows.append((moment(past.seen), str(past.commits), short(past.old), short(past.new), *lost))
+    return Table(("rolled back", "commits", "from", "to", "tokens lost", "of them this peer's"), tuple(rows))
 
 
 def _commit_facts(commit: Commit, seen: Mapping[Digest, int], event: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ weights that the peer merged last. So work that is in θ already is not counted 
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 
@@ -29,5 +29,3 @@ def merge(
             return theta + (local - reference)
         case "overwrite":
             return theta
-        case _:
-            assert_never(rule)

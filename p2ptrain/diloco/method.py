@@ -41,11 +41,8 @@ def _alone(spec: RunSpec, task: Task) -> Callable[[int], None]:
 def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> PastState:
     head = folder.ledger.head
     if head == NO_DIGEST:
-        raise StorageError(
-            f"{folder.path} holds no state yet",
-            "the peer stopped before its first snapshot",
-            "start the peer again",
-        )
+        why = "the peer stopped before its first snapshot"
+        raise StorageError(f"{folder.path} holds no state yet", why, "start the peer again")
     shapes = {name: parameter.shape for name, parameter in shared_parameters(model).items()}
     layout = Layout.of(shapes, folder.spec.diloco.fragments, digest_of_frozen(model))
     try:
@@ -67,11 +64,7 @@ def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> 
 
 
 def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> Check:
-    manifest = StateManifest.decode(claim.manifest)
-    problem = _problem(claim, manifest, tensors)
-    if not problem and frozen not in (None, manifest.frozen):
-        problem = "the weights that are not trained differ from the run's"
-    if problem:
+    if problem := _problem(claim, StateManifest.decode(claim.manifest), tensors, frozen):
         return Check("weights", False, problem)
     unchecked = ""
     if spec.model.lora is not None:
@@ -92,7 +85,7 @@ def _commit_at(folder: RunFolder, head: Digest, height: int | None) -> Digest:
     return by_height[height]
 
 
-def _problem(claim: Claim, manifest: StateManifest, tensors: Mapping[str, torch.Tensor]) -> str:
+def _problem(claim: Claim, manifest: StateManifest, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> str:
     """What is wrong with exported weights; empty if nothing is."""
     if digest_of(manifest.encoded) != claim.state or manifest.height != claim.height:
         return "the manifest belongs to another state"
@@ -103,7 +96,7 @@ def _problem(claim: Claim, manifest: StateManifest, tensors: Mapping[str, torch.
         values = np.ascontiguousarray(layout.gather(tensors, index).numpy())
         if HashedVector(values).digest != theta:
             return f"the weights of fragment {index} differ from those of height {claim.height}"
-    return ""
+    return "" if frozen in (None, manifest.frozen) else "the weights that are not trained differ from the run's"
 
 
 def _traffic(spec: RunSpec, trained: int | None) -> Traffic:

@@ -77,10 +77,8 @@ class StreamingDiLoCo:
         self._device = next(iter(self._tensors.values())).device
         shapes, frozen = {name: p.shape for name, p in self._tensors.items()}, digest_of_frozen(model)
         self._layout = Layout.of(shapes, self._method.fragments, frozen)
-        fragments = range(self._method.fragments)
-        base = GlobalState.initial(
-            self._layout.digest, [self._layout.gather(self._tensors, f).cpu().numpy() for f in fragments], frozen
-        )
+        thetas = [self._layout.gather(self._tensors, f).cpu().numpy() for f in range(self._method.fragments)]
+        base = GlobalState.initial(self._layout.digest, thetas, frozen)
         run.establish(base.digest, held_out)
         vitals = Vitals("joining", device=device_name(self._device), held_out=held_out)
         self._view: View
@@ -134,15 +132,11 @@ class StreamingDiLoCo:
         self._since_contribution += 1
         self._lanes.count(tokens)
         self._exchange.count_step(tokens, loss, self._rate.after(tokens, monotonic()))
-        if self._method.overlap == "free":
-            self._adopt(self._exchange.view)
-            if self._is_due():
-                self._contribute()
-        else:
-            self._merge_when_due(self._method.overlap)
-            if self._is_due():
-                self._contribute()
-                self._merge_when_due(self._method.overlap)
+        self._merge_what_is_due()
+        if self._is_due():
+            self._contribute()
+            if self._method.overlap != "free":
+                self._merge_what_is_due()
 
     # Pausing -------------------------------------------------------------------------------------------------------
 
@@ -192,18 +186,9 @@ class StreamingDiLoCo:
             raise self._not_finite("the weights hold numbers that are not finite") from None
         base = self._view.base_for(height, self._method.fragments)
         payload = self._exchange.contribute(height, base, data, lane.tokens, lane.steps)
-        self._lanes.contributed(
-            Pending(
-                height,
-                base,
-                payload,
-                None if self._codec.lossless else self._codec.lost(delta, data),
-                local if self._method.merge == "carry" else None,
-                lane.tokens,
-                lane.steps,
-                self.vitals.steps,
-            )
-        )
+        lost = None if self._codec.lossless else self._codec.lost(delta, data)
+        kept = local if self._method.merge == "carry" else None
+        self._lanes.contributed(Pending(height, base, payload, lost, kept, lane.tokens, lane.steps, self.vitals.steps))
         self._since_contribution = 0
 
     def _offer_again(self) -> None:
@@ -217,8 +202,13 @@ class StreamingDiLoCo:
 
     # Merging -------------------------------------------------------------------------------------------------------
 
-    def _merge_when_due(self, overlap: int) -> None:
-        """With overlap = n, merge each round's commit exactly n steps after the contribution to it."""
+    def _merge_what_is_due(self) -> None:
+        """With overlap = n, merge each round's commit exactly n steps after the contribution to it; otherwise, merge
+        all commits that have arrived."""
+        overlap = self._method.overlap
+        if overlap == "free":
+            self._adopt(self._exchange.view)
+            return
         for height, pending in sorted(self._lanes.pending.items()):
             if self.vitals.steps - pending.at_step >= overlap:
                 self._exchange.wait_or_stop(lambda view, height=height: view.head.height >= height)  # type: ignore[misc]
@@ -332,14 +322,9 @@ class StreamingDiLoCo:
         for index in unchanged:
             self._layout.scatter(self._layout.gather(saved["tensors"], index), self._tensors, index)
         self._offer_again()
-        log.info(
-            "loaded a state of height %d (%s) at height %d: %d of %d fragments as they were left",
-            saved["height"],
-            short(saved["commit"]),
-            self._view.head.height,
-            len(unchanged),
-            self._method.fragments,
-        )
+        text = "loaded a state of height %d (%s) at height %d: %d of %d fragments as they were left"
+        here, fragments = self._view.head.height, self._method.fragments
+        log.info(text, saved["height"], short(saved["commit"]), here, len(unchanged), fragments)
 
     def finish(self, timeout: float) -> bool:
         """After the last step: merge what has arrived, and stay until everyone is at this peer's head, at most

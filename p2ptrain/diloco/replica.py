@@ -106,12 +106,8 @@ class Replica:
         try:
             decode_payload(bytes(data), fragment, self._spec)
         except MalformedError as error:
-            log.warning(
-                "the contribution of %s for height %d is unusable: %s",
-                contribution.author,
-                contribution.height,
-                error.what,
-            )
+            author, height = contribution.author, contribution.height
+            log.warning("the contribution of %s for height %d is unusable: %s", author, height, error.what)
             return False
         return True
 
@@ -122,10 +118,8 @@ class Replica:
     def _payload(self, contribution: Contribution) -> bytes:
         data = self._ledger.payload(contribution.payload)
         if data is None:
-            raise StateGone(
-                "a state can't be computed",
-                f"the bytes of a contribution for height {contribution.height} are gone or damaged",
-            )
+            why = f"the bytes of a contribution for height {contribution.height} are gone or damaged"
+            raise StateGone("a state can't be computed", why)
         return data
 
     def serve_payloads(self) -> None:
@@ -195,11 +189,8 @@ class Replica:
         commits = [Commit.decode(record) for record in self._ledger.commits(state.height - KEPT_HISTORY).values()]
         history = _branch_below(state, commits)
         if len(history) < min(state.height, len(state.fragments)):
-            log.warning(
-                "a snapshot of height %d can't be used: %s holds too few of the commits below it",
-                state.height,
-                self._ledger.path,
-            )
+            text = "a snapshot of height %d can't be used: %s holds too few of the commits below it"
+            log.warning(text, state.height, self._ledger.path)
             return None
         return StartingPoint(state, tuple(history), tuple(c for c in commits if c.height > state.height))
 
@@ -220,15 +211,9 @@ class Replica:
         self._ledger.add_rollback(noted)
         self.taken_back += noted.commits
         if noted.commits:
-            log.info(
-                "%d commits were taken back: branch %s is heavier than %s, which stays in the ledger. %d tokens do not "
-                "count any more; this peer trained on %d of them",
-                noted.commits,
-                short(new),
-                short(old),
-                noted.tokens,
-                noted.own_tokens,
-            )
+            text = "%d commits were taken back: branch %s is heavier than %s, which stays in the ledger. %d tokens "
+            text += "do not count any more; this peer trained on %d of them"
+            log.info(text, noted.commits, short(new), short(old), noted.tokens, noted.own_tokens)
         return noted
 
     def note_heads(self, peers: Iterable[Presence]) -> None:

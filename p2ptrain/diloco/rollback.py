@@ -14,20 +14,14 @@ Find = Callable[[Digest], Commit | None]
 def rollback(old: Digest, new: Digest, find: Find, me: PeerId, cap: int) -> Rollback:
     """Compare the branches of two heads down to their common commit, or down to the first one that `find` lacks.
 
-    Args:
-        me: this peer, whose lost tokens are also counted on their own.
-        cap: most tokens that one contribution counts for.
-
-    Returns:
-        The number of commits that only the old branch has, and the tokens of contributions that only the old branch
-        lists.
+    Counts the commits that only the old branch has, and the tokens of contributions that only the old branch lists,
+    at most `cap` for one contribution. The lost tokens of this peer, `me`, are also counted on their own.
     """
     taken_back, instead = branches_of(old, new, find)
     kept = {_work(part) for commit in instead for part in commit.contributions}
     lost = [part for commit in taken_back for part in commit.contributions if _work(part) not in kept]
-    return Rollback(
-        old, new, len(taken_back), _tokens(lost, cap), _tokens((gone for gone in lost if gone.author == me), cap)
-    )
+    own = [part for part in lost if part.author == me]
+    return Rollback(old, new, len(taken_back), _tokens(lost, cap), _tokens(own, cap))
 
 
 def branches_of(left: Digest, right: Digest, find: Find) -> tuple[list[Commit], list[Commit]]:

@@ -88,20 +88,13 @@ def quorum(trainers: int) -> int:
 
 def leader(parent: Digest, attempt: int, candidates: Iterable[PeerId]) -> PeerId | None:
     """The candidate with the lowest BLAKE3(parent ‖ attempt ‖ peer id)."""
-    return min(
-        candidates,
-        key=lambda peer: blake3(parent + attempt.to_bytes(4, "little") + peer.encode()).digest(),
-        default=None,
-    )
+    place = parent + attempt.to_bytes(4, "little")
+    return min(candidates, key=lambda peer: blake3(place + peer.encode()).digest(), default=None)
 
 
 class Rounds:
-    """One peer's view of the rounds in preparation and of the chain below them.
-
-    Args:
-        me: this peer.
-        now: local monotonic time in seconds, as in every call.
-    """
+    """The rounds in preparation and the chain below them, as the peer `me` sees them. `now` is local monotonic time in
+    seconds in every call."""
 
     def __init__(self, me: PeerId, chain: Chain, rules: Rules, now: float) -> None:
         self.me, self.chain, self.rules = me, chain, rules
@@ -203,9 +196,7 @@ class Rounds:
             self._round.extended_since = now
             if self._round.closable_since is not None:
                 self._pace.commit_arrived(now - self._round.closable_since)
-        if verdict is Verdict.ORPHAN:
-            return self._ask_for(commit.parent, source, now)
-        return []
+        return self._ask_for(commit.parent, source, now) if verdict is Verdict.ORPHAN else []
 
     def _applied(self, head: Head, now: float) -> list[events.Action]:
         self._applying.discard(head.commit)
@@ -264,11 +255,11 @@ class Rounds:
         if both are equal, the lighter one. A peer that is still joining is on neither side.
         """
         actions: list[events.Action] = []
-        for peer, seen in self._heads.items():
-            if seen.head.commit not in self.chain and self._is_elsewhere(seen, now):
-                actions += self._ask_for(seen.head.commit, peer, now)
-        elsewhere = [seen.head for seen in self._heads.values() if self._is_elsewhere(seen, now)]
-        elsewhere = [head for head in elsewhere if not self._is_on_the_way_to(head)]
+        others = {peer: seen.head for peer, seen in self._heads.items() if self._is_elsewhere(seen, now)}
+        for peer, head in others.items():
+            if head.commit not in self.chain:
+                actions += self._ask_for(head.commit, peer, now)
+        elsewhere = [head for head in others.values() if not self._is_on_the_way_to(head)]
         together = 1 + len(self._heads) - len(elsewhere)
         best = max((head.rank for head in elsewhere), default=self.head.rank)
         if (len(elsewhere), best) <= (together, self.head.rank):
@@ -342,9 +333,8 @@ class Rounds:
     def _listable(self, now: float) -> list[Contribution]:
         lonely = not (self._trainers - {self.me}) or now - self._round.since > LONELY_AFTER
         others = self._live - {self.me}
-        usable = [
-            part for part in self._offers_for(self.head.height + 1).values() if self._payloads.is_usable(part.payload)
-        ]
+        offers = self._offers_for(self.head.height + 1).values()
+        usable = [part for part in offers if self._payloads.is_usable(part.payload)]
         return [part for part in usable if lonely or self.holders(part.payload) & others]
 
     def _offers_for(self, height: int) -> dict[PeerId, Contribution]:
@@ -380,9 +370,8 @@ class Rounds:
         if self.rules.patient or self.me not in self._trainers:
             return []
         for height, offers in self._open_offers():
-            if self.me in offers or height in self._hurried:
-                continue
-            if len(offers) >= quorum(len(self._trainers)):
+            waited_for = self.me not in offers and height not in self._hurried
+            if waited_for and len(offers) >= quorum(len(self._trainers)):
                 self._hurried.add(height)
                 return [events.Hurry(height)]
         return []

@@ -50,12 +50,7 @@ class Shell:
     """
 
     def __init__(
-        self,
-        run: Run,
-        layout: Layout,
-        report: Callable[[], Vitals],
-        show: Callable[[View], None],
-        tell: Tell,
+        self, run: Run, layout: Layout, report: Callable[[], Vitals], show: Callable[[View], None], tell: Tell
     ) -> None:
         self._run, self._layout, self._report = run, layout, report
         self._show_view, self._tell = show, tell
@@ -157,7 +152,7 @@ class Shell:
             self._take_offer(origin, Contribution.decode(data))
         elif kind == Commit.kind:
             commit = Commit.decode(data)
-            if commit.run == self._run.id and self._has_begun and commit.digest not in self._rounds.chain:
+            if commit.run == self._run.id and self._begun and commit.digest not in self._begun.chain:
                 self._feed(events.Committed(check_commit(commit, self.membership), origin))
         elif kind == HoldingNews.kind:
             self._feed(events.Holding(origin, HoldingNews.decode(data).payloads))
@@ -180,7 +175,7 @@ class Shell:
             raise MalformedError("a contribution is by another peer or for another run")
         if offer.size != CODECS[self._spec.diloco.codec].encoded_bytes(elements):
             raise MalformedError("a contribution has the wrong size")
-        if self._has_begun and not self._rounds.knows(offer):
+        if self._begun and not self._begun.knows(offer):
             self._feed(events.Offered(offer.check_signature()))
 
     # What this peer says ---------------------------------------------------------------------------------------------
@@ -198,9 +193,9 @@ class Shell:
         )
 
     def _news(self) -> bytes:
-        if not self._has_begun:
+        if not self._begun:
             return b""
-        offers, payloads = self._rounds.open_news()
+        offers, payloads = self._begun.open_news()
         return News(offers=offers[:32], payloads=payloads[:256]).encoded
 
     async def beat(self) -> None:
@@ -225,10 +220,6 @@ class Shell:
         await self.membership.publish(offer)
 
     @property
-    def _has_begun(self) -> bool:
-        return self._begun is not None
-
-    @property
     def _rounds(self) -> Rounds:
         assert self._begun is not None, "there is a state to start from"
         return self._begun
@@ -236,8 +227,8 @@ class Shell:
     # Carrying out ----------------------------------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        if self._has_begun and not self._background.stopping:
-            for action in self._rounds.handle(event, monotonic()):
+        if self._begun and not self._background.stopping:
+            for action in self._begun.handle(event, monotonic()):
                 self._perform(action)
 
     def _feed_asked(self, rounds: Rounds, event: events.Event) -> None:
@@ -311,8 +302,7 @@ class Shell:
             self.spawn(self._workers.write(self._replica.snapshots.save, state))
             self.spawn(self._workers.write(self._note_peers))
         self._gathering.give_up_stale(self._rounds)
-        commit = self._view.commits[head.height]
-        self._tell("commit", {"commit": commit, "head": head, "rolled_back": rolled_back})
+        self._tell("commit", {"commit": self._view.commits[head.height], "head": head, "rolled_back": rolled_back})
 
     async def _tell_rollback(self, old: Digest, new: Digest) -> None:
         cost = await self._workers.compute(self._replica.note_rollback, old, new, self._swarm.peer_id)
@@ -369,7 +359,7 @@ class Shell:
         return 2 * sum(ahead) <= len(training)
 
     def _find_commit(self, digest: Digest) -> bytes | None:
-        commit = self._rounds.chain.commit(digest) if self._has_begun else None
+        commit = self._begun.chain.commit(digest) if self._begun else None
         return commit.encoded if commit else self._run.folder.ledger.commit(digest)
 
     def save_and_end(self) -> None:
@@ -377,6 +367,6 @@ class Shell:
         self._workers.end(self._save)
 
     def _save(self) -> None:
-        if self._has_begun:
+        if self._begun:
             self._note_peers()
             self._replica.snapshots.save(self._view.state)

@@ -98,8 +98,7 @@ class Snapshots(Shelf):
             needed = [rows[index] for index in to_keep([row.height for row in rows], self._depth, self._fits(rows))]
             self.drop([row for row in self._dispensable() if row not in needed])
             kept = self.rows()
-            vectors = {digest for row in kept for digest in _vectors_named_by(row)}
-            self.keep_files(vectors)
+            self.keep_files({digest for row in kept for digest in _vectors_named_by(row)})
             if kept and not self._limits.archive:
                 for digest in self._ledger.drop_payloads(kept[-1].height):
                     self._blobs.release(digest)
@@ -121,11 +120,8 @@ class Snapshots(Shelf):
             need = here + self.bytes_of(_vectors_named_by(rows[0]))
             if need > self._limits.disk and len(kept) == 1 and not self._warned:
                 self._warned = True
-                log.warning(
-                    "the disk limit of %d MB is too small for this run: it needs %d MB with a single snapshot",
-                    self._limits.disk // 10**6,
-                    -(-need // 10**6),
-                )
+                text = "the disk limit of %d MB is too small for this run: it needs %d MB with a single snapshot"
+                log.warning(text, self._limits.disk // 10**6, -(-need // 10**6))
             return need <= self._limits.disk
 
         return fits
@@ -135,12 +131,8 @@ def to_keep(heights: Sequence[int], depth: int, fits: Callable[[Sequence[int]], 
     """Which of these snapshots to keep: those within `depth` of the newest, and one below them, so that the deepest
     rollback can be replayed. If they do not fit, the middle ones go first, which only save time; then the oldest one.
 
-    Args:
-        heights: newest first.
-        fits: whether the snapshots of these indices (newest first) are within the limit.
-
-    Returns:
-        Indices into `heights`; the newest is always among them.
+    `heights` are given newest first. `fits` says whether the snapshots of these indices (newest first) are within the
+    limit. Returns indices into `heights`; the newest is always among them.
     """
     if not heights:
         return []
@@ -176,26 +168,16 @@ def assemble(manifest: StateManifest, layout: Layout | None, vector: Callable[[D
         AnotherModel: the state belongs to another model.
         MalformedError: a vector has the wrong length.
     """
-    if layout is not None and not _describes(manifest, layout):
-        raise AnotherModel
+    if layout is not None:
+        described = len(manifest.vectors), manifest.layout, manifest.frozen
+        if described != (len(layout.sizes), layout.digest, layout.frozen):
+            raise AnotherModel
     pairs = [(vector(theta), vector(momentum)) for theta, momentum in manifest.vectors]
     sizes = layout.sizes if layout is not None else [len(theta.values) for theta, _ in pairs]
     if any(len(part.values) != size for pair, size in zip(pairs, sizes, strict=True) for part in pair):
         raise MalformedError("a state's vectors have the wrong lengths")
     fragments = tuple(Fragment(theta, momentum) for theta, momentum in pairs)
-    return GlobalState(
-        manifest.height,
-        manifest.commit,
-        manifest.weight,
-        manifest.layout,
-        fragments,
-        manifest.frozen,
-    )
-
-
-def _describes(manifest: StateManifest, layout: Layout) -> bool:
-    same_sizes = len(manifest.vectors) == len(layout.sizes)
-    return same_sizes and (manifest.layout, manifest.frozen) == (layout.digest, layout.frozen)
+    return GlobalState(manifest.height, manifest.commit, manifest.weight, manifest.layout, fragments, manifest.frozen)
 
 
 def commit_of(row: SnapshotRow) -> Digest:

@@ -110,14 +110,7 @@ def as_event(name: str, facts: Mapping[str, Any]) -> events.Event | None:
 
 
 def _committed(commit: Commit, head: Head, rolled_back: int) -> events.Committed:
-    return events.Committed(
-        head.height,
-        head.commit.hex(),
-        head.state.hex(),
-        commit.author,
-        commit.attempt,
-        tuple(part.author for part in commit.contributions),
-        tuple(part.steps for part in commit.contributions),
-        sum(part.tokens for part in commit.contributions),
-        rolled_back,
-    )
+    parts, where = commit.contributions, (head.height, head.commit.hex(), head.state.hex())
+    authors, steps = tuple(part.author for part in parts), tuple(part.steps for part in parts)
+    tokens = sum(part.tokens for part in parts)
+    return events.Committed(*where, commit.author, commit.attempt, authors, steps, tokens, rolled_back)

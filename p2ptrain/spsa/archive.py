@@ -14,6 +14,7 @@ from p2ptrain.state import Ledger
 from p2ptrain.state.logs import BatchRow, CutRow, Log
 
 ROWS_AT_ONCE = 256
+FETCH_AGAIN = "start the peer again: it fetches what is missing"
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,8 @@ class Archive:
         """
         rows = [BatchRow(batch.log, batch.start, batch.stop, batch.stored) for batch in batches]
         if len(self._logs.append(rows)) != len(rows):
-            raise LedgerError(
-                "batches do not continue their logs on disk",
-                "another process has changed the ledger",
-                "end other processes that use this run folder, then start the peer again",
-            )
+            what, why = "batches do not continue their logs on disk", "another process has changed the ledger"
+            raise LedgerError(what, why, "end other processes that use this run folder, then start the peer again")
 
     def keep_cut(self, cut: Revocation | Equivocation) -> None:
         """Write a cut. It is on disk when this returns."""
@@ -51,12 +49,10 @@ class Archive:
     def read_into(self, book: Logbook) -> None:
         """Check what is on disk, and have a new logbook take it in. Damaged records are deleted here; the peer fetches
         them again from others."""
-        broken: dict[Log, int] = {}
-        for name in sorted(self._logs.lengths()):
-            start = self.take_into(book, name)
-            if start is not None:
-                broken[name] = start
-        for name, start in broken.items():
+        starts = {name: self.take_into(book, name) for name in sorted(self._logs.lengths())}
+        for name, start in starts.items():
+            if start is None:
+                continue
             log.warning("a log of %s is damaged from record %d on. It is fetched again", short_peer(name.author), start)
             self._logs.drop_from(name, start)
         for data in self.cuts():  # after the logs: a logbook takes no batch beyond a cut, but the ledger may have some
@@ -96,11 +92,8 @@ class Archive:
             if reached >= stop:
                 return
         if reached < stop:
-            raise LedgerError(
-                f"records {reached} to {stop} of a log of {short_peer(name.author)} are missing",
-                "",
-                "start the peer again: it fetches what is missing",
-            )
+            what = f"records {reached} to {stop} of a log of {short_peer(name.author)} are missing"
+            raise LedgerError(what, "", FETCH_AGAIN)
 
 
 def _restored(row: BatchRow) -> LogBatch:
@@ -110,11 +103,8 @@ def _restored(row: BatchRow) -> LogBatch:
     except MalformedError as error:
         why = error.what
     if why:
-        raise LedgerError(
-            f"records {row.start} to {row.stop} of a log of {short_peer(row.log.author)} are damaged",
-            why,
-            "start the peer again: it fetches what is missing",
-        )
+        what = f"records {row.start} to {row.stop} of a log of {short_peer(row.log.author)} are damaged"
+        raise LedgerError(what, why, FETCH_AGAIN)
     return batch
 
 

@@ -54,11 +54,8 @@ class Past:
         for log in sorted(folder.ledger.logs.lengths()):
             start = self.archive.take_into(self.book, log)
             if start is not None:
-                raise LedgerError(
-                    f"a log of {short_peer(log.author)} is damaged from record {start} on",
-                    "",
-                    "start the peer: it fetches these records again",
-                )
+                what = f"a log of {short_peer(log.author)} is damaged from record {start} on"
+                raise LedgerError(what, "", "start the peer: it fetches these records again")
         for data in self.archive.cuts():  # after the logs: a logbook takes no batch beyond a cut
             take_cut(self.book, data)
 
@@ -79,9 +76,8 @@ class Past:
         """
         near = min(self.snapshots(), key=lambda state: distance(state.position, position), default=None)
         if near is None:
-            raise StorageError(
-                f"{self._folder.path} holds no whole snapshot", "", "start the peer: it fetches what is missing"
-            )
+            what = f"{self._folder.path} holds no whole snapshot"
+            raise StorageError(what, "", "start the peer: it fetches what is missing")
         return self.moved(near, position, progress)
 
     def moved(
@@ -98,8 +94,7 @@ class Past:
         by_author: dict[PeerId, list[Log]] = defaultdict(list)
         for log in lengths:
             by_author[log.author].append(log)
-        in_all = max(1, total(counting))
-        found = []
+        in_all, found = max(1, total(counting)), []
         for author, logs in by_author.items():
             standing = sum(counting.get(log, 0) for log in logs)
             found.append(Share(author, len(logs), sum(lengths[log] for log in logs), standing, standing / in_all))
@@ -120,12 +115,9 @@ class Past:
             with contextlib.suppress(MalformedError):
                 known[row.height] = unpacked(MasterManifest.decode(row.manifest).position)
         if records not in known:
-            told = ", ".join(f"{count}" for count in sorted(known))
-            raise StorageError(
-                f"{self._folder.path} has no snapshot of {records} records",
-                f"it has snapshots of {told} records" if told else "it has no snapshots",
-                "choose one of them, or rebuild any other state with `p2ptrain replay`",
-            )
+            what, told = f"{self._folder.path} has no snapshot of {records} records", ", ".join(map(str, sorted(known)))
+            why = f"it has snapshots of {told} records" if told else "it has no snapshots"
+            raise StorageError(what, why, "choose one of them, or rebuild any other state with `p2ptrain replay`")
         return known[records]
 
     def marks(self) -> list[tuple[Mark, int]]:

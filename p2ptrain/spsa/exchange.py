@@ -22,11 +22,7 @@ from p2ptrain.swarm import Vitals, monotonic
 
 
 class Exchange(SharedExchange[View]):
-    """See `method.Exchange`.
-
-    Args:
-        tell: called on the network thread when something has happened.
-    """
+    """See `method.Exchange`."""
 
     _shell: Shell
 
@@ -43,11 +39,8 @@ class Exchange(SharedExchange[View]):
     def start(self, base: MasterState) -> MasterState | None:
         """Resume, found or join the run. `base` is this peer's own base of the run.
 
-        Returns:
-            The state to start from; None if `stop` returned True before there was one.
-
-        Raises:
-            P2PTrainError: nobody to join, another model, no space on the disk.
+        Returns the state to start from; None if `stop` returned True before there was one. Raises P2PTrainError: nobody
+        to join, another model, no space on the disk.
         """
         return self._await(self._shell.start(base))
 
@@ -131,7 +124,5 @@ class Exchange(SharedExchange[View]):
 
     def everyone_agrees(self) -> bool:
         """Whether the same records count for every live peer, and none of them measures any more."""
-        return all(
-            presence.commit == self.view.digest and presence.phase not in ("ready", "training")
-            for presence in self.peers.values()
-        )
+        seen = self.peers.values()
+        return all(peer.commit == self.view.digest and peer.phase not in ("ready", "training") for peer in seen)

@@ -36,13 +36,11 @@ class Joiner:
         Raises:
             NetworkError, AnotherModel, StorageError: see `find_snapshot`.
         """
-        if base.digest == self._run.folder.genesis.base and not await self._later_ones():
-            return base
+        if base.digest == self._run.folder.genesis.base:
+            peers = await hear_peers(self._membership)
+            if not any(records for seen in peers.values() for records, _ in seen.snapshots):
+                return base
         return await find_snapshot(self._membership, lambda offer, _peers: self._fetch(offer, base, allowed))
-
-    async def _later_ones(self) -> bool:
-        peers = await hear_peers(self._membership)
-        return any(records for seen in peers.values() for records, _ in seen.snapshots)
 
     async def _fetch(self, offer: Offer, base: MasterState, allowed: Callable[[Position], bool]) -> MasterState:
         digest, records, holders = offer.state, offer.height, offer.holders
@@ -58,11 +56,9 @@ class Joiner:
         if own != theirs or manifest.frozen != base.frozen:
             raise AnotherModel
         here = {part.digest: values for part, values in base.parts}
-        sizes = {
-            part: 4 * min(PART_ELEMENTS, layout.tiles * TILE - at * PART_ELEMENTS)
-            for at, part in enumerate(manifest.parts)
-        }
-        wanted = {part: size for part, size in sizes.items() if part not in here}
+        left = (layout.tiles * TILE - at * PART_ELEMENTS for at in range(layout.parts))
+        sizes = zip(manifest.parts, left, strict=True)
+        wanted = {part: 4 * min(PART_ELEMENTS, size) for part, size in sizes if part not in here}
         here.update(await self._arrivals.fetch(wanted, holders))
         self._arrivals.let_go_of_others(set(wanted))
         return MasterState.assemble(manifest, here.__getitem__)

@@ -55,11 +55,7 @@ def _state_at(folder: RunFolder, model: torch.nn.Module, height: int | None) -> 
 
 
 def _check_weights(spec: RunSpec, claim: Claim, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> Check:
-    manifest = MasterManifest.decode(claim.manifest)
-    problem = _problem(claim, manifest, tensors)
-    if not problem and frozen not in (None, manifest.frozen):
-        problem = "the weights that are not trained differ from the run's"
-    if problem:
+    if problem := _problem(claim, MasterManifest.decode(claim.manifest), tensors, frozen):
         return Check("weights", False, problem)
     told = f"height {claim.height}, state {claim.state.hex()}, rounded to float32"
     return Check("weights", True, f"{told}; use --run RUN_DIR to check that the logs lead to it")
@@ -85,14 +81,16 @@ def _digest_of(layout: MasterLayout, weights: Mapping[str, torch.Tensor]) -> Dig
     return digest_of(b"".join(part.tobytes() for part in parts))
 
 
-def _problem(claim: Claim, manifest: MasterManifest, tensors: Mapping[str, torch.Tensor]) -> str:
+def _problem(claim: Claim, manifest: MasterManifest, tensors: Mapping[str, torch.Tensor], frozen: Digest | None) -> str:
     """What is wrong with exported weights; empty if nothing is."""
     if digest_of(manifest.encoded) != claim.state or total(unpacked(manifest.position)) != claim.height:
         return "the manifest belongs to another state"
     layout = manifest.layout()
     if {slot.name: slot.shape for slot in layout.slots} != {name: tuple(t.shape) for name, t in tensors.items()}:
         return "names or shapes of the parameters differ from the run's"
-    return "" if _digest_of(layout, tensors).hex() == claim.weights else "the numbers differ from the exported ones"
+    if _digest_of(layout, tensors).hex() != claim.weights:
+        return "the numbers differ from the exported ones"
+    return "" if frozen in (None, manifest.frozen) else "the weights that are not trained differ from the run's"
 
 
 METHOD = Method(

@@ -95,7 +95,7 @@ class OneByteSPSA:
         run.establish(base.digest, held_out)
         vitals = Vitals("joining", device=device_name(device), held_out=held_out)
         self._clock, self._may_halve = 0, bf16
-        self._seconds_per_record, self._seconds_per_step = 0.0, 0.0
+        self._seconds_per_record = self._seconds_per_step = 0.0
         self._saved: Digest | None = None
         """Digest of the state that `save` has kept; None once the weights have moved on."""
         self.not_finite = 0
@@ -149,9 +149,8 @@ class OneByteSPSA:
             self._halve(batches)
         began = monotonic()
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
-        seconds = monotonic() - began
+        self._seconds_per_step = _smooth(self._seconds_per_step, monotonic() - began)
         loss = sum(losses) / len(losses)
-        self._seconds_per_step = _smooth(self._seconds_per_step, seconds, RATE_SMOOTHING)
         rate = tokens / self._seconds_per_step if self._seconds_per_step else 0.0
         self._exchange.count_step(tokens, loss, rate)
         return loss
@@ -186,8 +185,7 @@ class OneByteSPSA:
         most = LEAST_APPLIED
         if self._seconds_per_record:
             most = max(most, int(self._seconds_per_step / self._seconds_per_record))
-        due = self._exchange.due
-        if due is not None:
+        if (due := self._exchange.due) is not None:
             self._exchange.flush()
             self._exchange.reach(due, self._replica.state())
         self._move_to(towards(self._replica.position, self._exchange.standing(), most))
@@ -209,7 +207,7 @@ class OneByteSPSA:
         if moved:
             self._saved = None
         if moved >= LEAST_TIMED:
-            self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved, RATE_SMOOTHING)
+            self._seconds_per_record = _smooth(self._seconds_per_record, (monotonic() - began) / moved)
 
     # Pausing -------------------------------------------------------------------------------------------------------
 
@@ -221,12 +219,8 @@ class OneByteSPSA:
         self._exchange.enter("paused")
 
     def rest(self, seconds: float) -> None:
-        """Apply what the others have measured. Returns after `seconds`, or when the run is complete.
-
-        Raises:
-            TrainingError: an owner has revoked this peer.
-            P2PTrainError: the network or the disk has failed for good.
-        """
+        """Apply what the others have measured. Returns after `seconds`, or when the run is complete. Raises
+        TrainingError or another P2PTrainError, as `step` does."""
         self._run.swarm.check()
         self._apply_news()
         self._exchange.wait(lambda view: self.is_complete, seconds)
@@ -247,10 +241,8 @@ class OneByteSPSA:
         """Number of records, of all peers, that are in the weights."""
         return total(self._replica.position)
 
-    @property
-    def height(self) -> int:
-        """`records`, by the name that both methods share."""
-        return self.records
+    height = records
+    """The name that both methods share."""
 
     @property
     def head(self) -> Head:
@@ -320,5 +312,5 @@ class OneByteSPSA:
         self.close()
 
 
-def _smooth(before: float, now: float, share: float) -> float:
-    return before + share * (now - before) if before else now
+def _smooth(before: float, now: float) -> float:
+    return before + RATE_SMOOTHING * (now - before) if before else now

@@ -59,12 +59,7 @@ class Records(Protocol):
 
 
 class Replica:
-    """Master weights on a device, and their position. One thread at a time may use it.
-
-    Args:
-        method: has the run's learning rate, schedule and clip.
-        state: where the replica begins.
-    """
+    """Master weights on a device, and their position. It begins at `state`. One thread at a time may use it."""
 
     def __init__(self, run: Digest, method: SPSAMethod, state: MasterState, device: torch.device = HOST) -> None:
         self._run, self._method, self.layout, self._frozen = run, method, state.layout, state.frozen
@@ -72,7 +67,10 @@ class Replica:
         self._master = torch.tensor(state.master, device=device)
         self._kinds, self._steps = state.layout.kinds().to(device), state.layout.steps()
         self._table = QuantaTable(method, state.layout.exponents)
-        self._waiting = _Waiting(len(state.layout.exponents))
+        self._keys: list[int] = []
+        self._quanta: list[Row] = []
+        """Records that the position counts already, but that are not in the weights yet. So many records share one pass
+        over the weights, and the last ones share the pass that reads the weights anyway."""
         self.position: Position = dict(state.position)
 
     def move(self, target: Position, records: Records, progress: Progress = lambda done, in_all: None) -> None:
@@ -87,8 +85,9 @@ class Replica:
             # Read all records before using the first: with half of them applied, the weights would be at no position.
             for piece in list(records.pieces(log, start, stop)):
                 for index, row in self._rows(piece, start, stop):
-                    self._waiting.put(seed_key(self._run, log.author, log.session, index), sign * row)
-                    if len(self._waiting) == RECORDS_AT_ONCE:
+                    self._keys.append(seed_key(self._run, log.author, log.session, index))
+                    self._quanta.append(sign * row)
+                    if len(self._keys) == RECORDS_AT_ONCE:
                         self._add()
                 done += piece.within(start, stop)
                 progress(done, in_all)
@@ -103,17 +102,19 @@ class Replica:
                 yield index, self._table.row(code, step)
 
     def _add(self) -> None:
-        self._kernels.add(self._master, self._kinds, *self._waiting.take())
+        self._kernels.add(self._master, self._kinds, *self._take())
+
+    def _take(self) -> tuple[list[int], torch.Tensor]:
+        """The waiting records, which do not wait any more: their keys, and their quanta as int32, (records, kinds)."""
+        keys, rows = self._keys, np.array(self._quanta, dtype=np.int32).reshape(len(self._keys), len(self._steps))
+        self._keys, self._quanta = [], []
+        return keys, torch.from_numpy(rows)
 
     def perturb(self, key: int, amplitude: float, out: torch.Tensor) -> None:
-        """Write the weights, moved by `amplitude` along a perturbation, to a flat vector.
-
-        Args:
-            key: the 64-bit key of the perturbation.
-            out: float32 or bfloat16, (elements), on the replica's device.
-        """
+        """Write the weights, moved by `amplitude` along the perturbation of a 64-bit key, to `out`: (elements), float32
+        or bfloat16, on the replica's device."""
         given = self._master, self._kinds, self._steps, key, amplitude, out
-        self._kernels.perturb(*given, *self._waiting.take())
+        self._kernels.perturb(*given, *self._take())
 
     def weights(self, out: torch.Tensor) -> None:
         """Write the weights themselves to `out`, see `perturb`."""
@@ -129,29 +130,6 @@ class Replica:
     def elements(self) -> int:
         """Length of the flat vector of weights, padding included."""
         return self._master.numel()
-
-
-class _Waiting:
-    """Records that the position counts already, but that are not in the weights yet. So many records share one pass
-    over the weights, and the last ones share the pass that reads the weights anyway."""
-
-    def __init__(self, kinds: int) -> None:
-        self._kinds = kinds
-        self._keys: list[int] = []
-        self._rows: list[Row] = []
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def put(self, key: int, row: Row) -> None:
-        self._keys.append(key)
-        self._rows.append(row)
-
-    def take(self) -> tuple[list[int], torch.Tensor]:
-        """Empties this. Returns the keys, and the quanta as int32, (records, kinds)."""
-        keys, rows = self._keys, np.array(self._rows, dtype=np.int32).reshape(len(self._keys), self._kinds)
-        self._keys, self._rows = [], []
-        return keys, torch.from_numpy(rows)
 
 
 def _between(applied: Position, target: Position) -> Iterator[tuple[Log, int, int, int]]:

@@ -8,7 +8,7 @@ the position: equal positions mean equal digests, whatever order the records cam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, ClassVar
@@ -82,7 +82,8 @@ class MasterState:
     @cached_property
     def parts(self) -> tuple[tuple[Manifest, Integers], ...]:
         """The chunk digests and the numbers of each part."""
-        return tuple((Manifest.of(part.data.cast("B")), part) for part in _split(self.master))
+        split = (self.master[at : at + PART_ELEMENTS] for at in range(0, len(self.master), PART_ELEMENTS))
+        return tuple((Manifest.of(part.data.cast("B")), part) for part in split)
 
     @cached_property
     def manifest(self) -> MasterManifest:
@@ -99,10 +100,7 @@ class MasterState:
 
     @classmethod
     def assemble(cls, manifest: MasterManifest, part: Callable[[Digest], Integers]) -> MasterState:
-        """The state that a manifest describes.
-
-        Args:
-            part: finds a part by its digest: int32, (elements).
+        """The state that a manifest describes. `part` finds a part by its digest: int32, (elements).
 
         Raises:
             MalformedError: the parts do not make up a state.
@@ -113,8 +111,3 @@ class MasterState:
         if [found.size for found in parts] != sizes:
             raise MalformedError("a state's parts have the wrong lengths")
         return cls(layout, unpacked(manifest.position), np.concatenate(parts), manifest.frozen)
-
-
-def _split(master: Integers) -> Iterator[Integers]:
-    for at in range(0, len(master), PART_ELEMENTS):
-        yield master[at : at + PART_ELEMENTS]
