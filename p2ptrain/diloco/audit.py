@@ -37,11 +37,8 @@ class Share:
 
 
 def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:
-    """The commits from `tip` down to the oldest one that the ledger holds; oldest first.
-
-    Raises:
-        MalformedError: a record is damaged.
-    """
+    """The commits from `tip` down to the oldest one that the ledger holds; oldest first. Raises MalformedError if a
+    record is damaged."""
     branch: list[Commit] = []
     while (record := folder.ledger.commit(tip)) is not None:
         branch.append(Commit.decode(record))

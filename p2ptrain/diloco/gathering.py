@@ -35,12 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class Gathering:
-    """One peer's fetches. Used on the network thread only.
-
-    Args:
-        feed: gives an event to a state machine, which is the one that asked for the fetch.
-        spawn: starts background work.
-    """
+    """One peer's fetches. Used on the network thread only. `feed` gives an event to the state machine that asked for
+    the fetch, and `spawn` starts background work."""
 
     def __init__(
         self,
@@ -90,10 +86,9 @@ class Gathering:
         """Stop fetching contributions of past heights that no known commit lists. On a slow line they would delay the
         next round's."""
         for task, offer in list(self._fetching.items()):
-            payload = offer.payload
-            if offer.height <= rounds.head.height and not rounds.chain.lists(payload):
+            if offer.height <= rounds.head.height and not rounds.chain.lists(offer.payload):
                 task.cancel()
-                self._feed(rounds, events.FetchFailed(payload))
+                self._feed(rounds, events.FetchFailed(offer.payload))
 
     async def fetch_commits(self, tip: Digest, source: PeerId, rounds: Rounds) -> None:
         """Get the commits from `tip` down to a known one from a peer, and feed them oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from p2ptrain.diloco.audit import archived, branch_of, shares
 from p2ptrain.diloco.chain import Commit
@@ -81,15 +82,8 @@ def _commit_facts(commit: Commit, seen: Mapping[Digest, int], event: str) -> dic
 
 
 def _rollback_facts(past: Rollback) -> dict[str, object]:
-    return {
-        "event": "rollback",
-        "seen": past.seen,
-        "old": past.old.hex(),
-        "new": past.new.hex(),
-        "commits": past.commits,
-        "tokens": past.tokens,
-        "own_tokens": past.own_tokens,
-    }
+    branches = {"old": past.old.hex(), "new": past.new.hex()}
+    return {"event": "rollback", "seen": past.seen, **asdict(past), **branches}
 
 
 def _head_facts(head: HeadSeen) -> dict[str, object]:

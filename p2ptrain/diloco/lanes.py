@@ -52,12 +52,8 @@ class Lane:
 
 
 class Lanes:
-    """One lane for each fragment, and the pending contributions.
-
-    Args:
-        author: this peer.
-        state: the global state that the training weights are equal to.
-    """
+    """One lane for each fragment, and the pending contributions of this peer, the `author`. The training weights are
+    equal to the global `state` at first."""
 
     def __init__(self, author: PeerId, state: GlobalState) -> None:
         self._author = author
@@ -120,8 +116,6 @@ class Lanes:
         """Give up the pending contribution for `height`, which can't be listed any more."""
         self._lanes[self._index(height)].give_back(self.pending.pop(height))
 
-    # Saving --------------------------------------------------------------------------------------------------------
-
     def state_dict(self, step: int) -> dict[str, Any]:
         """Everything; of θ only the digest. `step` is the number of inner steps so far."""
         pending = [replace(part, at_step=part.at_step - step) for part in self.pending.values()]
@@ -145,12 +139,8 @@ class Lanes:
                 lane.residual, lane.tokens, lane.steps = _on(device, residual), tokens, steps
                 unchanged.add(index)
         for fields in saved["pending"]:
-            pending = replace(
-                Pending(**fields),
-                at_step=fields["at_step"] + step,
-                residual=_on(device, fields["residual"]),
-                local=_on(device, fields["local"]),
-            )
+            on_device = {name: _on(device, fields[name]) for name in ("residual", "local")}
+            pending = Pending(**{**fields, **on_device, "at_step": fields["at_step"] + step})
             index = self._index(pending.height)
             newest = view.newest(index)
             if pending.height == newest and view.payload_of(newest, self._author) == pending.payload:

@@ -43,15 +43,8 @@ class Applied:
 
 
 def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, bytes], spec: RunSpec) -> Applied:
-    """Compute the state after `commit`; pure.
-
-    Args:
-        state: the state after the commit's parent.
-        payloads: the encoded bytes of every listed contribution, by digest.
-
-    Raises:
-        LedgerError: the commit was made on another state than this one.
-    """
+    """Compute the state after `commit` from the state after its parent, and from the encoded bytes of every listed
+    contribution by digest; pure. Raises LedgerError if the commit was made on another state than this one."""
     if commit.state != state.digest:
         raise LedgerError(
             f"the commit of height {commit.height} was made on another state",
@@ -81,11 +74,8 @@ def replay(
 ) -> Iterator[Applied]:
     """Apply commits one after another, oldest first. Joining, catching up, healing and auditing all end here.
 
-    Args:
-        payload: returns a contribution's bytes, or raises.
-
-    Raises:
-        LedgerError: a commit was made on another state than the ones before it lead to.
+    `payload` returns a contribution's bytes, or raises. Raises LedgerError if a commit was made on another state than
+    the ones before it lead to.
     """
     for commit in commits:
         payloads = {part.payload: payload(part) for part in commit.contributions}
@@ -155,11 +145,8 @@ _SELF_TEST_DIGEST = "846c4ba8d411cd3d060536b4b4dbcf50d2c00b2b973dc926efeb81f7d44
 
 
 def self_test() -> None:
-    """Check that arithmetic on this thread gives the known bits, denormal numbers included.
-
-    Raises:
-        LedgerError: the bits differ, so this peer's state would differ from the others'.
-    """
+    """Check that arithmetic on this thread gives the known bits, denormal numbers included. Raises LedgerError if the
+    bits differ, so that this peer's state would differ from the others'."""
     found = _self_test_digest()
     if found != _SELF_TEST_DIGEST:
         raise LedgerError(

@@ -57,9 +57,8 @@ class Replica:
     def apply(self, commit: Commit) -> Applied:
         """Compute and remember the state after a commit whose payloads are all here.
 
-        Raises:
-            LedgerError: the commit was made on another state than this peer's.
-            StateGone: its parent's state can't be computed any more.
+        Raises LedgerError if the commit was made on another state than this peer's, and StateGone if its parent's state
+        can't be computed any more.
         """
         parent = self.state_at(commit.parent)
         (result,) = replay(parent, [commit], self._payload, self._spec)
@@ -68,11 +67,8 @@ class Replica:
         return result
 
     def state_at(self, commit: Digest) -> GlobalState:
-        """The state after a commit, remembered or replayed from the nearest state below it.
-
-        Raises:
-            StateGone: no snapshot below it is left, or payloads above the snapshot are gone.
-        """
+        """The state after a commit, remembered or replayed from the nearest state below it. Raises StateGone if no
+        snapshot below it is left, or payloads above the snapshot are gone."""
         above: list[Commit] = []
         while (state := self._recent.get(commit) or self.snapshots.at(commit)) is None:
             step = self._commit(commit)
@@ -122,13 +118,6 @@ class Replica:
             raise StateGone("a state can't be computed", why)
         return data
 
-    def serve_payloads(self) -> None:
-        """After a restart, serve the contributions on disk again."""
-        for digest in self._ledger.payload_digests():
-            data = self._ledger.payload(digest)
-            if data is not None:
-                self._hold(digest, data)
-
     # Starting ------------------------------------------------------------------------------------------------------
 
     def begin(self, position: StartingPoint) -> None:
@@ -175,7 +164,9 @@ class Replica:
         self._remember(position.state)
         if position.state.commit not in branch:
             self._ledger.set_head(position.state.commit)
-        self.serve_payloads()
+        for digest in self._ledger.payload_digests():
+            if (data := self._ledger.payload(digest)) is not None:
+                self._hold(digest, data)
         return position
 
     def _drop_what_is_damaged(self) -> None:

@@ -105,14 +105,8 @@ class GlobalState:
     @cached_property
     def manifest(self) -> StateManifest:
         vectors = tuple((part.theta.digest, part.momentum.digest) for part in self.fragments)
-        return StateManifest(
-            height=self.height,
-            commit=self.commit,
-            weight=self.weight,
-            layout=self.layout,
-            vectors=vectors,
-            frozen=self.frozen,
-        )
+        names = {"commit": self.commit, "layout": self.layout, "frozen": self.frozen}
+        return StateManifest(height=self.height, weight=self.weight, vectors=vectors, **names)
 
     @property
     def head(self) -> Head:

@@ -55,9 +55,8 @@ class NetworkSide(Protocol):
 class Exchange(Generic[View]):
     """One peer's part in a run, as its trainer sees it. The trainer's thread makes, uses and closes it.
 
-    Args:
-        vitals: what this peer says about itself at first.
-        stop: asked whenever the trainer would wait for others; once it returns True, nothing waits any more.
+    `vitals` is what this peer says about itself at first. `stop` is asked whenever the trainer would wait for others;
+    once it returns True, nothing waits any more.
     """
 
     view: View
@@ -99,11 +98,8 @@ class Exchange(Generic[View]):
             return self._changed.wait_for(lambda: until(self.view), timeout)
 
     def wait_or_stop(self, until: Callable[[View], bool]) -> None:
-        """Wait until the view satisfies `until`, or `stop` returns True.
-
-        Raises:
-            P2PTrainError: the network or the disk has failed for good.
-        """
+        """Wait until the view satisfies `until`, or `stop` returns True. Raises P2PTrainError if the network or the
+        disk has failed for good."""
         while not self.wait(until, WAIT_SECONDS) and not self._stop():
             self._swarm.check()
 
@@ -118,12 +114,9 @@ class Exchange(Generic[View]):
         smoothed = self.vitals.loss
         if loss is not None and math.isfinite(loss):
             smoothed = loss if smoothed is None else smoothed + LOSS_SMOOTHING * (loss - smoothed)
+        steps, tokens = self.vitals.steps + 1, self.vitals.tokens + tokens
         self.vitals = replace(
-            self.vitals,
-            steps=self.vitals.steps + 1,
-            tokens=self.vitals.tokens + tokens,
-            loss=smoothed,
-            tokens_per_second=tokens_per_second,
+            self.vitals, steps=steps, tokens=tokens, loss=smoothed, tokens_per_second=tokens_per_second
         )
 
     def peers_ready(self) -> int:
@@ -146,11 +139,8 @@ class Exchange(Generic[View]):
         return dict(sorted(self._shell.refused.items()))
 
     def close(self) -> None:
-        """Say goodbye, stop, and write what must not be lost.
-
-        Raises:
-            StorageError: the disk is full. Earlier snapshots are untouched.
-        """
+        """Say goodbye, stop, and write what must not be lost. Raises StorageError if the disk is full; earlier
+        snapshots are untouched."""
         with contextlib.suppress(TimeoutError):
             self._swarm.run(self._shell.stop(), CLOSE_SECONDS)
         self._shell.save_and_end()

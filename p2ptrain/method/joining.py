@@ -73,8 +73,7 @@ async def find_snapshot(
 ) -> Found:
     """Fetch the newest snapshot that most peers hold; if it can't be used, the next one, until one is here.
 
-    Args:
-        fetch: fetches and checks an offered snapshot. It is also given what the peers say.
+    `fetch` fetches and checks an offered snapshot. It is also given what the peers say.
 
     Raises:
         NetworkError: no peer has handed out a snapshot that can be used, for `NOBODY_AFTER` seconds.

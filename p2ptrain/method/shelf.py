@@ -31,11 +31,7 @@ class Shelf:
         return self._ledger.snapshots()
 
     def put(self, row: SnapshotRow, vectors: Sequence[tuple[Manifest, Numbers]]) -> None:
-        """Write a snapshot to disk and offer it.
-
-        Raises:
-            StorageError: the disk is full. Earlier snapshots are untouched.
-        """
+        """Write a snapshot to disk and offer it. Raises StorageError if the disk is full; others are untouched."""
         with self.lock:
             for manifest, values in vectors:
                 self._folder.vectors.save(manifest.digest, values)

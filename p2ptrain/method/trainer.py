@@ -65,11 +65,8 @@ class Trainer(Protocol):
         """What the trainer has wrapped around the task's model."""
 
     def step(self, index: int, fits: Fits) -> int:
-        """Train one step on this peer's batches from number `index` on.
-
-        Returns:
-            How many batches were used; 0 if the step did not fit into memory.
-        """
+        """Train one step on this peer's batches from number `index` on. Returns how many were used; 0 if the step did
+        not fit into memory."""
 
     def evaluate(self) -> events.Evaluated | None:
         """Measure the global weights on the held-out data, if this is due and it is this peer's turn."""

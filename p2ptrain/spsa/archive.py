@@ -26,12 +26,8 @@ class Archive:
         self._logs = ledger.logs
 
     def keep(self, batches: Sequence[LogBatch]) -> None:
-        """Write batches. They are on disk when this returns.
-
-        Raises:
-            LedgerError: a batch does not continue its log in the ledger.
-            StorageError: the disk is full.
-        """
+        """Write batches. They are on disk when this returns. Raises LedgerError if a batch does not continue its log in
+        the ledger, and StorageError if the disk is full."""
         rows = [BatchRow(batch.log, batch.start, batch.stop, batch.stored) for batch in batches]
         if len(self._logs.append(rows)) != len(rows):
             what, why = "batches do not continue their logs on disk", "another process has changed the ledger"
@@ -69,11 +65,7 @@ class Archive:
             return book.lengths().get(name, 0)
 
     def batches(self, name: Log, start: int = 0) -> Iterator[LogBatch]:
-        """The batches of a log that hold records from `start` on.
-
-        Raises:
-            LedgerError: a batch is damaged.
-        """
+        """The batches of a log that hold records from `start` on. Raises LedgerError if one is damaged."""
         while rows := self._logs.batches(name, start, ROWS_AT_ONCE):
             for row in rows:
                 yield _restored(row)

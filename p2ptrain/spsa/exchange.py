@@ -54,11 +54,8 @@ class Exchange(SharedExchange[View]):
     def say(self, code: int, clock: int) -> None:
         """Add a record to this peer's log. It is signed and sent in a batch, `method.flush_seconds` later at most.
 
-        Args:
-            clock: the number of records in the weights at the measurement. A batch has the clock of its first record.
-
-        Raises:
-            StorageError: the disk is full.
+        `clock` is the number of records in the weights at the measurement. A batch has the clock of its first record.
+        Raises as `flush` does.
         """
         if not self._open:
             self._open_clock, self._open_since = clock, monotonic()
@@ -74,11 +71,8 @@ class Exchange(SharedExchange[View]):
             self.flush()
 
     def flush(self) -> None:
-        """Sign the records that wait, write them to disk, then send them.
-
-        Raises:
-            StorageError: the disk is full. Nothing was sent.
-        """
+        """Sign the records that wait, write them to disk, then send them. Raises StorageError if the disk is full; then
+        nothing was sent."""
         if not self._open:
             return
         batch = LogBatch(self.log, self._said, self._open_clock, bytes(self._open))

@@ -107,29 +107,19 @@ class Logbook:
         return Equivocation(run=self._run, before=before, one=one, other=other)
 
     def convict(self, proof: Equivocation) -> tuple[Log, int] | None:
-        """End a log where its author contradicted itself.
-
-        Returns:
-            The log and its new end; None if the log has ended there, or earlier, before.
-
-        Raises:
-            MalformedError: the proof is about another run, or proves nothing.
-        """
+        """End a log where its author contradicted itself. Returns the log and its new end; None if the log has ended
+        there, or earlier, before. Raises MalformedError if the proof is about another run, or proves nothing."""
         if proof.run != self._run:
             raise MalformedError("a proof is about another run")
         log, at = proof.proven()
-        known = self._cuts.get(log)
-        if known is not None and known <= at:
+        if log in self._cuts and self._cuts[log] <= at:
             return None
         self._cuts[log] = at
         return log, at
 
     def revoke(self, order: Revocation) -> bool:
-        """Follow an owner's order. False: it was known before.
-
-        Raises:
-            MalformedError: the order is about another run, or no owner has signed it.
-        """
+        """Follow an owner's order. False: it was known before. Raises MalformedError if the order is about another run,
+        or no owner has signed it."""
         if order.run != self._run or order.author not in self._owners:
             raise MalformedError("a revocation is about another run, or its author is no owner of this run")
         orders = self._revocations[order.check_signature().revoked]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from blake3 import blake3
 
 from p2ptrain.errors import MalformedError
+from p2ptrain.method import Tell
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, digest_of, short, short_peer
 from p2ptrain.spsa.archive import Archive
 from p2ptrain.spsa.messages import Mark
@@ -58,7 +57,7 @@ class Marks:
         archive: Archive,
         snapshots: Snapshots,
         workers: Workers,
-        tell: Callable[[str, Mapping[str, Any]], None],
+        tell: Tell,
     ) -> None:
         self._run, self._membership, self._fetcher = run, membership, fetcher
         self._archive, self._snapshots, self._workers, self._tell = archive, snapshots, workers, tell
@@ -130,21 +129,16 @@ class Marks:
         if mark.number <= self._heard:
             return  # meanwhile another mark of this number has been followed
         self._heard = mark.number
-        await self._workers.compute(
-            self._run.folder.ledger.logs.add_mark, MarkRow(mark.digest, total(position), mark.encoded)
-        )
+        row = MarkRow(mark.digest, total(position), mark.encoded)
+        await self._workers.compute(self._run.folder.ledger.logs.add_mark, row)
         self._waiting = Due(mark.number, position)
         self._positions.append(mark.position)
         if len(self._positions) > KEPT_POSITIONS:
             self._fetcher.release(self._positions.pop(0))
 
     async def reach(self, due: Due, state: MasterState, standing: Position) -> None:
-        """Move a copy of the weights to a mark, keep it as a snapshot and announce its digest.
-
-        Args:
-            state: the weights as the trainer has them now.
-            standing: the records that count; what was cut is left out of the mark.
-        """
+        """Move `state`, a copy of the trainer's weights, to a mark, keep it as a snapshot and announce its digest. What
+        does not count (`standing`), because it was cut, is left out of the mark."""
         position = {log: min(count, standing.get(log, 0)) for log, count in due.position.items()}
         reached = await self._workers.write(self._compute, state, position)
         self.state = reached.digest
@@ -178,8 +172,7 @@ class Marks:
             self._fetcher.release(theirs)
         own = self._run.blobs.read(mine)
         if own is not None and MasterManifest.decode(bytes(own)).position == found.position:
-            text = (
-                "%s has state %s and this peer has state %s after the same %d records: one of the two computes wrongly"
-            )
+            text = "%s has state %s and this peer has state %s after the same %d records: "
+            text += "one of the two computes wrongly"
             log.error(text, short_peer(peer), short(theirs), short(mine), records)
             self._tell("diverged", {"peer": peer, "records": records, "mine": mine, "theirs": theirs})

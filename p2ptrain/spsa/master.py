@@ -77,11 +77,7 @@ class MasterLayout:
 
     @classmethod
     def for_weights(cls, tensors: Mapping[str, torch.Tensor]) -> MasterLayout:
-        """The layout of a run that begins with these weights.
-
-        Raises:
-            SpecError: a weight is not finite.
-        """
+        """The layout of a run that begins with these weights. Raises SpecError if one is not finite."""
         return cls.of([(name, tensor.shape, exponent_for(name, tensor)) for name, tensor in tensors.items()])
 
     @property
@@ -125,34 +121,25 @@ class MasterLayout:
             start = slot.first * TILE
             values = master[start : start + slot.elements]
             if values.size and max(int(values.max()), -int(values.min())) >= 2**31 - 2**28:
-                raise LedgerError(
-                    f"the weights {slot.name!r} have left the range of their integers",
-                    f"they have grown about {HEADROOM} times larger than they were at the beginning",
-                    "found a new run with a lower method.lr or method.clip",
-                )
+                what = f"the weights {slot.name!r} have left the range of their integers"
+                why = f"they have grown about {HEADROOM} times larger than they were at the beginning"
+                raise LedgerError(what, why, "found a new run with a lower method.lr or method.clip")
 
 
 def exponent_for(name: str, tensor: torch.Tensor) -> int:
-    """The smallest exponent that leaves HEADROOM: HEADROOM · max|w| ≤ 2^31 · 2^exponent.
-
-    Raises:
-        SpecError: a weight is not finite.
-    """
+    """The smallest exponent that leaves HEADROOM: HEADROOM · max|w| ≤ 2^31 · 2^exponent. Raises SpecError if a weight
+    is not finite."""
     largest = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
     if not math.isfinite(largest):
-        raise SpecError(
-            f"the model's weights {name!r} are not finite", f"the largest is {largest}", "use another model"
-        )
+        what = f"the model's weights {name!r} are not finite"
+        raise SpecError(what, f"the largest is {largest}", "use another model")
     _, power = math.frexp(max(largest, SMALLEST_RANGE) * HEADROOM)  # ≤ 2^power
     return power - 31
 
 
 def check_learning_rate(method: SPSAMethod, layout: MasterLayout) -> None:
-    """Check, when a run is founded, that records move weights neither too little for their integers nor too far.
-
-    Raises:
-        SpecError: rounding would swallow a usual record, or the largest record could make a weight wrap.
-    """
+    """Check, when a run is founded, that records move weights neither too little for their integers nor too far. Raises
+    SpecError if rounding would swallow a usual record, or the largest record could make a weight wrap."""
     coarse, fine = max(layout.slots, key=lambda slot: slot.exponent), min(layout.exponents)
     usual = method.lr * method.clip * TYPICAL
     quanta = usual / 2.0**coarse.exponent

@@ -75,9 +75,8 @@ class LogBatch:
     @cached_property
     def digest(self) -> Digest:
         """The digest that the signature of the log's next batch covers."""
-        hasher = blake3(derive_key_context="p2ptrain 2026 spsa batch")
-        hasher.update(self.body + self.signature)
-        return Digest(hasher.digest())
+        signed = self.body + self.signature
+        return Digest(blake3(signed, derive_key_context="p2ptrain 2026 spsa batch").digest())
 
     def signed(self, run: Digest, before: Digest, key: SigningKey) -> Self:
         """A signed copy. `before` is the digest of the log's batch before, or `FIRST`."""
@@ -113,11 +112,8 @@ class LogBatch:
 
     @classmethod
     def restore(cls, log: Log, start: int, stored: bytes) -> Self:
-        """The batch of which a ledger has kept `stored`. The signature is not checked.
-
-        Raises:
-            MalformedError: the bytes are no batch.
-        """
+        """The batch of which a ledger has kept `stored`. The signature is not checked. Raises MalformedError if the
+        bytes are no batch."""
         codes = stored[_COUNT:-SIGNATURE_BYTES]
         if not 1 <= len(codes) <= MOST_RECORDS or _NO_CODE in codes:
             raise MalformedError("a batch holds no records, too many records, or the code -128, which is not used")
@@ -153,11 +149,7 @@ class Equivocation(Record):
     other: Annotated[bytes, Field(max_length=1024)]
 
     def proven(self) -> tuple[Log, int]:
-        """The log, and the index at which it ends.
-
-        Raises:
-            MalformedError: this record proves nothing.
-        """
+        """The log, and the index at which it ends. Raises MalformedError if this record proves nothing."""
         one, other = LogBatch.decode(self.one), LogBatch.decode(self.other)
         if (one.log, one.start) != (other.log, other.start) or one.body == other.body:
             raise MalformedError("two batches do not contradict each other")
@@ -186,11 +178,8 @@ class Mark(SignedRecord):
 
 
 def decode_cut(data: bytes) -> Revocation | Equivocation:
-    """Read what takes records back, a revocation or a proof. Signatures are not checked.
-
-    Raises:
-        MalformedError: the data is neither.
-    """
+    """Read what takes records back, a revocation or a proof. Signatures are not checked. Raises MalformedError if the
+    data is neither."""
     try:
         return Revocation.decode(data)
     except MalformedError:

@@ -40,11 +40,7 @@ def packed(position: Position) -> bytes:
 
 
 def unpacked(data: bytes) -> dict[Log, int]:
-    """The position that these bytes encode.
-
-    Raises:
-        MalformedError: the bytes are not the one encoding of a position.
-    """
+    """The position that these bytes encode. Raises MalformedError if they are not the one encoding of a position."""
     if len(data) % _ENTRY:
         raise MalformedError("a position has an impossible length", f"{len(data)} bytes")
     entries = [data[at : at + _ENTRY] for at in range(0, len(data), _ENTRY)]

@@ -117,7 +117,7 @@ class Shell:
         return state
 
     async def stop(self) -> None:
-        """Say goodbye. Afterwards nothing is heard or done."""
+        """See `NetworkSide`."""
         self.membership.listener = None
         await self._background.stop()
         await self.membership.close()
@@ -215,8 +215,8 @@ class Shell:
     # Lies ------------------------------------------------------------------------------------------------------------
 
     async def _convict(self, batch: LogBatch) -> None:
-        places = {(other.log, other.start): other for other in self._unwritten}
-        stored = places.get((batch.log, batch.start))
+        place = batch.log, batch.start
+        stored = next((other for other in self._unwritten if (other.log, other.start) == place), None)
         if stored is None:
             stored = await self._workers.compute(self.archive.batch_at, batch.log, batch.start)
         self._take_cut(self.book.proof(batch, stored).encoded)
@@ -225,9 +225,8 @@ class Shell:
         """Have a revocation or a proof take effect. If it is new, keep it and pass it on."""
         cut = take_cut(self.book, data, self.membership.knows)
         if cut is not None:
-            text = cut.words
-            log.warning("%s", text)
-            self._tell("cut", {"text": text})
+            log.warning("%s", cut.words)
+            self._tell("cut", {"text": cut.words})
             self.spawn(self._keep_cut(cut))
 
     async def _keep_cut(self, cut: Revocation | Equivocation) -> None:

@@ -32,9 +32,8 @@ _32_BITS = 0xFFFFFFFF
 
 def seed_key(run: Digest, author: PeerId, session: bytes, index: int) -> int:
     """The 64-bit key of the perturbation along which record `index` of a log was measured."""
-    hasher = blake3(derive_key_context="p2ptrain 2026 spsa seed")
-    hasher.update(run + peer_id_to_bytes(author) + session + index.to_bytes(8, "little"))
-    return int.from_bytes(hasher.digest()[:8], "little")
+    named = run + peer_id_to_bytes(author) + session + index.to_bytes(8, "little")
+    return int.from_bytes(blake3(named, derive_key_context="p2ptrain 2026 spsa seed").digest()[:8], "little")
 
 
 def philox(counter: tuple[torch.Tensor, ...], key: tuple[int, int]) -> tuple[torch.Tensor, ...]:

@@ -55,11 +55,7 @@ class Kernels(Protocol):
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """The fastest kernels for a device.
-
-    Raises:
-        SpecError: the device is a GPU, and Triton is not installed.
-    """
+    """The fastest kernels for a device. Raises SpecError if it is a GPU, and Triton is not installed."""
     if device.type == "cpu":
         from p2ptrain.spsa.kernels.cpu import CpuKernels
 
@@ -68,9 +64,8 @@ def kernels_for(device: torch.device) -> Kernels:
         try:
             from p2ptrain.spsa.kernels.cuda import CudaKernels
         except ImportError:
-            raise SpecError(
-                "one-byte SPSA on a GPU needs Triton", "it is not installed", "pip install triton, or use --device cpu"
-            ) from None
+            then = "pip install triton, or use --device cpu"
+            raise SpecError("one-byte SPSA on a GPU needs Triton", "it is not installed", then) from None
         return CudaKernels()
     from p2ptrain.spsa.kernels.plain import PlainKernels
 
