@@ -215,7 +215,7 @@ def test_options_that_contradict_each_other_are_refused(
         ("--max-up", "5", "give a number and its unit"),
         ("--max-down", "5kbit", "at least 80kbit"),
         ("--hours", "22", "no range of hours"),
-        ("--hours", "7-7", "for the whole day leave the hours out"),
+        ("--hours", "7-7", "to train all day, leave the hours out"),
         ("--batch-size", "0", "a whole number from 1 on, or auto"),
         ("--batch-size", "Auto", "or auto"),
         ("--name", "n" * 33, "at most 32 characters"),
