@@ -24,9 +24,6 @@ def doctor(
 
     Exits with 1 if it finds a problem.
     """
-    from p2ptrain.doctor import DoctorOptions, run_doctor
+    from p2ptrain.doctor import run_doctor
 
-    given = DoctorOptions(
-        invite, volunteer.home, volunteer.identity, volunteer.listen or None, volunteer.announce, volunteer.device
-    )
-    raise typer.Exit(run_doctor(given, json_lines))
+    raise typer.Exit(run_doctor(volunteer, invite, json_lines))

@@ -39,11 +39,8 @@ def peer(
 
     resumes = Path(run).is_dir() and run not in recipes()
     if resumes and private:
-        raise UsageError(
-            f"--private means nothing for {run}",
-            "this run exists, and it stays as it was founded: private or public",
-            "leave out --private, or start a new run with it",
-        )
+        why = "this run exists, and it stays as it was founded: private or public"
+        raise UsageError(f"--private means nothing for {run}", why, "leave out --private, or start a new run with it")
     config, limits = volunteer.network(o.swarm_of(bootstrap)), volunteer.limits
     home, identity, name = volunteer.home, volunteer.identity, volunteer.name
 

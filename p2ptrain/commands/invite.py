@@ -55,11 +55,8 @@ def make_invite(run_dir: Path, label: str, days: float | None, peer: str | None,
             lasts = MEMBER_DAYS if days is None else days
             return invite_member(folder, owner_key(folder, key_file), addresses, label, lasts, only)
         if label or peer or days is not None:
-            raise UsageError(
-                "--label, --days and --peer mean nothing for a public run",
-                "everyone can use its invites, and they never end",
-                "leave out --label, --days and --peer",
-            )
+            why, step = "everyone can use its invites, and they never end", "leave out --label, --days and --peer"
+            raise UsageError("--label, --days and --peer mean nothing for a public run", why, step)
         return Invite(folder.run, addresses)
 
 
@@ -72,11 +69,8 @@ def _addresses(contact: Contact, peers: Sequence[str]) -> tuple[str, ...]:
     others.pop(PeerId(contact.peer), None)
     found = (*own, *others.values())[:MAX_INVITED]
     if not found:
-        raise NetworkError(
-            "this folder knows no address that an invite could lead to",
-            "its own peer has not been in the swarm yet",
-            "start the peer: p2ptrain peer RUN_DIR",
-        )
+        what = "this folder knows no address that an invite could lead to"
+        raise NetworkError(what, "its own peer has not been in the swarm yet", "start the peer: p2ptrain peer RUN_DIR")
     return found
 
 
@@ -132,11 +126,8 @@ def renew(run_dir: Path, peer: str, days: float, key_file: Path | None) -> str:
         key, access = owner_key(folder, key_file), members_of(folder)
         member = find_member(access, peer)
         if member.role != "member":
-            raise AccessError(
-                f"{short_peer(member.peer)} needs no renewal",
-                f"its role is {member.role}, and only the membership of a member ends",
-                "leave it as it is",
-            )
+            why = f"its role is {member.role}, and only the membership of a member ends"
+            raise AccessError(f"{short_peer(member.peer)} needs no renewal", why, "leave it as it is")
         if member.refusal.startswith(REVOKED):
             what = f"{short_peer(member.peer)} was revoked and can't be renewed"
             raise AccessError(what, member.refusal, "invite it under another id: p2ptrain invite RUN_DIR")

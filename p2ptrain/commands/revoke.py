@@ -53,11 +53,8 @@ def revoke(run_dir: Path, peer: str, keep: int | None, everyone: bool, key_file:
 def _check_options(spec: RunSpec, keep: int | None, everyone: bool) -> None:
     """Raises AccessError and UsageError as `revoke` says."""
     if not spec.is_private and not spec.method.keeps_records:
-        raise AccessError(
-            "a public run can't shut out a peer",
-            "a public run takes in everyone: the peer would come back under another id",
-            "start a private run: p2ptrain peer RUN --private",
-        )
+        what, step = "a public run can't shut out a peer", "start a private run: p2ptrain peer RUN --private"
+        raise AccessError(what, "a public run takes in everyone: the peer would come back under another id", step)
     if keep is not None and not spec.method.keeps_records:
         why = "--keep is for one-byte runs only; nothing is taken back in this run"
         raise UsageError("this run has no records to keep", why, "leave out --keep")

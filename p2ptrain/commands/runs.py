@@ -137,11 +137,8 @@ def _listed(lines: Iterable[str]) -> str:
 def check_joinable(seen: RunSeen) -> None:
     """Raises SpecError if the run needs its author's program."""
     if seen.spec.is_custom:
-        raise SpecError(
-            f"{seen} can't be joined with this command",
-            "a program of its founder makes the model and the data",
-            f"get that program from the founder and give it this invite: {seen.invite}",
-        )
+        what, why = f"{seen} can't be joined with this command", "a program of its founder makes the model and the data"
+        raise SpecError(what, why, f"get that program from the founder and give it this invite: {seen.invite}")
 
 
 def look(swarms: Sequence[Addresses], tell: Tell, is_meant: Meant = lambda genesis, spec: False) -> list[RunSeen]:

@@ -44,11 +44,8 @@ def owner_key(folder: RunFolder, given: Path | None) -> SigningKey:
     """
     known = folder.contact.identity
     if given is None and not known:
-        raise IdentityError(
-            "this folder does not know the key of its peer",
-            f"{folder.path / CONTACT_FILE} names no key file",
-            "give an owner's key file with --owner-key",
-        )
+        what, why = "this folder does not know the key of its peer", f"{folder.path / CONTACT_FILE} names no key file"
+        raise IdentityError(what, why, "give an owner's key file with --owner-key")
     try:
         key = read_key(given or Path(known))
     except IdentityError as error:
@@ -61,11 +58,8 @@ def members_of(folder: RunFolder) -> Access:
     """The members of a private run, as its run folder lists them. Raises AccessError if the run is public, or the file
     is damaged."""
     if not folder.spec.is_private:
-        raise AccessError(
-            "a public run has no list of members",
-            "everyone who has an invite can take part",
-            "see which peers take part now: p2ptrain status INVITE",
-        )
+        step = "see which peers take part now: p2ptrain status INVITE"
+        raise AccessError("a public run has no list of members", "everyone who has an invite can take part", step)
     return MembersFile(folder.path, folder.genesis, folder.spec).access
 
 
@@ -99,11 +93,8 @@ def visit(folder: RunFolder, owner: SigningKey) -> contextlib.AbstractContextMan
     here = (f"/ip4/127.0.0.1/tcp/{contact.port}/p2p/{contact.peer}",) if contact.port and contact.peer else ()
     known = tuple(dict.fromkeys((*here, *contact.addresses, *peers_within(folder))))
     if not known:
-        raise NetworkError(
-            "this folder knows no peer of the run",
-            "its own peer has not been in the swarm yet",
-            f"start the peer: p2ptrain peer {folder.path}",
-        )
+        why = "its own peer has not been in the swarm yet"
+        raise NetworkError("this folder knows no peer of the run", why, f"start the peer: p2ptrain peer {folder.path}")
     return passing(Invite(None, known), door_of=lambda identity: _door(folder, owner, identity.peer_id))
 
 

@@ -4,7 +4,6 @@
 and prints what each finds.
 """
 
-from p2ptrain.doctor.check import DoctorOptions
 from p2ptrain.doctor.examine import run_doctor
 
-__all__ = ["DoctorOptions", "run_doctor"]
+__all__ = ["run_doctor"]

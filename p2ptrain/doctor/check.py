@@ -1,31 +1,11 @@
-"""What all checks of the doctor share: the options, and what happens when a check fails."""
+"""What happens when a check of the doctor fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from p2ptrain.doctor.verdicts import Finding
 from p2ptrain.errors import P2PTrainError
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
-    """The options that the peer would be started with. None means the peer's own default."""
-
-    invite: str | None = None
-    home: Path | None = None
-    identity: Path | None = None
-    listen: tuple[str, ...] | None = None
-    announce: tuple[str, ...] = ()
-    device: str = "auto"
-
-    @property
-    def home_or_default(self) -> Path:
-        from p2ptrain.state.home import default_home
-
-        return self.home or default_home()
 
 
 def checked(name: str, check: Callable[[], Finding]) -> Finding:

@@ -18,13 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from p2ptrain.doctor import machine, verdicts
-from p2ptrain.doctor.check import DoctorOptions, checked
+from p2ptrain.doctor.check import checked
 from p2ptrain.doctor.verdicts import Finding
+from p2ptrain.peer import Volunteer
+from p2ptrain.state.home import default_home
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def run_doctor(options: DoctorOptions, json_lines: bool) -> int:
+def run_doctor(volunteer: Volunteer, invite: str | None, json_lines: bool) -> int:
     """Run all checks and print each finding as soon as it is there.
 
     Args:
@@ -37,7 +39,7 @@ def run_doctor(options: DoctorOptions, json_lines: bool) -> int:
     told, console = [], Console()
     live = sys.stdout.isatty() and not json_lines
     with console.status("looking") if live else contextlib.nullcontext():
-        for finding in map(printable, findings(options)):
+        for finding in map(printable, findings(volunteer, invite)):
             told.append(finding)
             if live:
                 console.print(_row(finding))
@@ -47,19 +49,19 @@ def run_doctor(options: DoctorOptions, json_lines: bool) -> int:
     return verdicts.exit_code(told)
 
 
-def findings(options: DoctorOptions) -> Iterator[Finding]:
+def findings(volunteer: Volunteer, invite: str | None = None) -> Iterator[Finding]:
     """The findings of all checks, the quick checks first."""
     yield checked("versions", machine.check_versions)
     yield checked("memory", lambda: verdicts.memory(*machine.free_memory()))
     yield checked("open files", lambda: verdicts.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)))
-    yield checked("disk", lambda: machine.check_disk(options.home_or_default))
-    yield checked("identity", lambda: machine.check_identity(options.home_or_default, options.identity))
-    yield checked("listen", lambda: machine.check_listen(options.listen))
-    yield checked("device", lambda: machine.check_device(options.device))
-    if options.invite is not None:
+    yield checked("disk", lambda: machine.check_disk(volunteer.home or default_home()))
+    yield checked("identity", lambda: machine.check_identity(volunteer.home or default_home(), volunteer.identity))
+    yield checked("listen", lambda: machine.check_listen(volunteer.listen))
+    yield checked("device", lambda: machine.check_device(volunteer.device))
+    if invite is not None:
         from p2ptrain.doctor.swarm import swarm_findings
 
-        yield from swarm_findings(options)
+        yield from swarm_findings(volunteer, invite)
 
 
 def printable(finding: Finding) -> Finding:

@@ -89,8 +89,8 @@ def _key_facts(path: Path) -> KeyFacts:
     return KeyFacts(str(path), mode, in_use=Identity.is_in_use(path))
 
 
-def check_listen(listen: tuple[str, ...] | None) -> Finding:
-    """Try to listen at each address.
+def check_listen(listen: tuple[str, ...]) -> Finding:
+    """Try to listen at each address, or at the peer's own default if there is none.
 
     Raises:
         NetworkError, UsageError: an address can't be used.

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from p2ptrain.doctor import verdicts
-from p2ptrain.doctor.check import DoctorOptions, checked, failed
+from p2ptrain.doctor.check import checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
+from p2ptrain.peer import Volunteer
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.run.needs import needs_of
 from p2ptrain.run.summary import contents
 from p2ptrain.state.files import nearest
+from p2ptrain.state.home import default_home
 from p2ptrain.state.passing import passing
 from p2ptrain.state.run import fetch_genesis
 from p2ptrain.swarm import Invite, NodeConfig, Presence, RpcError, Swarm
@@ -43,23 +45,23 @@ class Greeted:
     """The peer's clock minus this machine's clock, in seconds."""
 
 
-def swarm_findings(options: DoctorOptions) -> Iterator[Finding]:
+def swarm_findings(volunteer: Volunteer, link: str) -> Iterator[Finding]:
     """The findings about the invite. If the swarm can't be reached, there is one finding only."""
     try:
-        invite = Invite.parse(options.invite or "")
+        invite = Invite.parse(link)
     except P2PTrainError as error:
         yield failed("invite", error)
         return
-    listen = options.listen or NodeConfig().listen
+    listen = volunteer.listen or NodeConfig().listen
     listens = _can_listen(listen)
     with contextlib.ExitStack() as stack:
         try:
-            visit = passing(invite, listen, options.announce) if listens else passing(invite)
+            visit = passing(invite, listen, volunteer.announce) if listens else passing(invite)
             swarm = stack.enter_context(visit)
         except P2PTrainError as error:
             yield failed("swarm", error)
             return
-        yield from _within(swarm, invite, options, listens)
+        yield from _within(swarm, invite, volunteer, listens)
 
 
 def _can_listen(addresses: Sequence[str]) -> bool:
@@ -71,7 +73,7 @@ def _can_listen(addresses: Sequence[str]) -> bool:
     return True
 
 
-def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool) -> Iterator[Finding]:
+def _within(swarm: Swarm, invite: Invite, volunteer: Volunteer, listens: bool) -> Iterator[Finding]:
     invited = set(by_peer(invite.addresses))
     greeted: list[Greeted] = []
 
@@ -86,7 +88,7 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
         with contextlib.suppress(Exception):  # the checks below report an empty directory
             presences = swarm.run(swarm.directory.peers(invite.run), CALL_SECONDS)
     if listens:
-        yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, options))
+        yield checked("reachable", lambda: _reachability(swarm, [each.peer for each in greeted], presences, volunteer))
     else:
         text = "not tested: this machine can't listen at the address, see above"
         yield Finding("reachable", "warning", text, "--listen ANOTHER_PORT")
@@ -101,7 +103,7 @@ def _within(swarm: Swarm, invite: Invite, options: DoctorOptions, listens: bool)
     if (run := invite.run) is None:
         yield Finding("run", "ok", "none: the invite comes from a bootstrap node and names no run")
     else:
-        yield checked("run", lambda: _run(swarm, run, presences, options, down))
+        yield checked("run", lambda: _run(swarm, run, presences, volunteer, down))
 
 
 # The swarm -----------------------------------------------------------------------------------------------------------
@@ -135,11 +137,11 @@ def _reached(greeted: Sequence[Greeted], invited: int) -> Finding:
 
 
 def _reachability(
-    swarm: Swarm, greeted: Sequence[PeerId], presences: dict[PeerId, Presence], options: DoctorOptions
+    swarm: Swarm, greeted: Sequence[PeerId], presences: dict[PeerId, Presence], volunteer: Volunteer
 ) -> Finding:
     addresses = [_place(address) for address in swarm.addresses()]
     ports = list(dict.fromkeys(port for _, port in filter(None, addresses) if port == 443 or port >= LOWEST_PORT))
-    announced = [place[0] for place in map(_place, options.announce) if place]
+    announced = [place[0] for place in map(_place, volunteer.announce) if place]
     told, refusals = swarm.run(_ask(swarm, greeted, presences, tuple(ports[:PORTS_PER_CALL])), 2 * CALL_SECONDS)
     return verdicts.reachability(ports, announced, told, refusals)
 
@@ -198,7 +200,7 @@ def _why(error: RpcError) -> str:
 
 
 def _run(
-    swarm: Swarm, run: Digest, presences: dict[PeerId, Presence], options: DoctorOptions, down: float | None
+    swarm: Swarm, run: Digest, presences: dict[PeerId, Presence], volunteer: Volunteer, down: float | None
 ) -> Finding:
     """Compare what the run needs with what this machine has.
 
@@ -213,7 +215,7 @@ def _run(
     from p2ptrain.tasks.model import count_parameters
 
     parameters, trained = count_parameters(spec)
-    free_device = _free_on_gpu(options.device)
+    free_device = _free_on_gpu(volunteer.device)
     return verdicts.run(
         RunFacts(
             name=spec.run.name,
@@ -223,7 +225,7 @@ def _run(
             needs=needs_of(spec, parameters, trained, free_device is not None, len(presences) + 1),
             free_memory=free_memory()[0],
             free_device=free_device,
-            free_disk=shutil.disk_usage(nearest(options.home_or_default)).free,
+            free_disk=shutil.disk_usage(nearest(volunteer.home or default_home())).free,
             own_files=bool(own_files(spec)),
             down=down,
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import p2ptrain.state.run
-from p2ptrain.doctor import DoctorOptions
 from p2ptrain.doctor.swarm import swarm_findings
 from p2ptrain.doctor.verdicts import Finding
+from p2ptrain.peer import Volunteer
 from p2ptrain.run import NO_DIGEST, Digest, Genesis, PeerId, parse_spec
 from p2ptrain.state import Blobs, serve
 from p2ptrain.swarm import Invite, Swarm, clock
@@ -35,8 +35,8 @@ def swarms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarms]:
 
 
 def found(link: object, home: Path, **options: object) -> dict[str, Finding]:
-    given = DoctorOptions(str(link), home, listen=(LOOPBACK,), device="cpu")
-    return {each.check: each for each in swarm_findings(replace(given, **options))}  # type: ignore[arg-type]
+    given = Volunteer(home=home, listen=(LOOPBACK,), device="cpu")
+    return {each.check: each for each in swarm_findings(replace(given, **options), str(link))}  # type: ignore[arg-type]
 
 
 def offer_run(swarm: Swarm, folder: Path) -> Invite:

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from p2ptrain.doctor import DoctorOptions, run_doctor
 from p2ptrain.doctor import examine as doctor
 from p2ptrain.doctor import machine as here
+from p2ptrain.doctor import run_doctor
 from p2ptrain.doctor.check import checked
 from p2ptrain.doctor.examine import as_text, findings
 from p2ptrain.doctor.verdicts import Finding
 from p2ptrain.errors import NetworkError
+from p2ptrain.peer import Volunteer
 from p2ptrain.swarm import Identity
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -28,7 +29,7 @@ LOCAL = ["versions", "memory", "open files", "disk", "identity", "listen", "devi
 
 
 def found(home: Path, **options: Any) -> dict[str, Finding]:
-    given = DoctorOptions(home=home, listen=(LOOPBACK,), device="cpu")
+    given = Volunteer(home=home, listen=(LOOPBACK,), device="cpu")
     return {each.check: each for each in findings(replace(given, **options))}
 
 
@@ -89,9 +90,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from p2ptrain.doctor import DoctorOptions
+from p2ptrain.peer import Volunteer
 from p2ptrain.doctor.examine import findings
-told = findings(DoctorOptions(home=Path({str(tmp_path)!r})))
+told = findings(Volunteer(home=Path({str(tmp_path)!r})))
 print([next(told).check for _ in range(3)], "torch" in sys.modules)
 sys.modules["torch"] = None
 print([(each.check, each.verdict) for each in told][-1])
@@ -107,12 +108,12 @@ TOLD = [Finding("memory", "ok", "plenty"), Finding("listen", "problem", "[::1]:1
 
 @pytest.fixture
 def two_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "findings", lambda options: iter(TOLD))
+    monkeypatch.setattr(doctor, "findings", lambda volunteer, invite: iter(TOLD))
 
 
 @pytest.mark.usefixtures("two_findings")
 def test_json_lines_hold_every_field(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_doctor(DoctorOptions(), json_lines=True) == 1
+    assert run_doctor(Volunteer(), None, json_lines=True) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == {
         "event": "finding",
@@ -125,7 +126,7 @@ def test_json_lines_hold_every_field(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.usefixtures("two_findings")
 def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    run_doctor(DoctorOptions(), json_lines=False)
+    run_doctor(Volunteer(), None, json_lines=False)
     expected = [line for finding in TOLD for line in as_text(finding).splitlines()]
     assert capsys.readouterr().out.splitlines() == expected
     assert expected[1:] == ["problem  listen      [::1]:1 is taken", "         next: another port"]
@@ -135,8 +136,8 @@ def test_another_peers_words_do_not_steer_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile = Finding("swarm", "warning", "p2ptrain \x1b[2J\x07 θ\n9", "\x9b1m try again")
-    monkeypatch.setattr(doctor, "findings", lambda options: iter([hostile]))
-    run_doctor(DoctorOptions(), json_lines=False)
+    monkeypatch.setattr(doctor, "findings", lambda volunteer, invite: iter([hostile]))
+    run_doctor(Volunteer(), None, json_lines=False)
     assert capsys.readouterr().out == "warning  swarm       p2ptrain [2J θ9\n         next: 1m try again\n"
 
 
@@ -165,8 +166,8 @@ def test_memory_is_this_machines_or_the_containers(tmp_path: Path, monkeypatch: 
 def test_the_limit_on_open_files_is_read(tmp_path: Path) -> None:
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256)); "
-        "from p2ptrain.doctor import DoctorOptions; from p2ptrain.doctor.examine import findings; "
-        "it = findings(DoctorOptions()); "
+        "from p2ptrain.peer import Volunteer; from p2ptrain.doctor.examine import findings; "
+        "it = findings(Volunteer()); "
         "print([next(it) for _ in range(3)][2])"
     )
     environment = {**os.environ, "P2PTRAIN_HOME": str(tmp_path)}

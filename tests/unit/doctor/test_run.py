@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from p2ptrain.doctor import DoctorOptions
 from p2ptrain.doctor import swarm as doctor
 from p2ptrain.errors import MemoryLimitError
 from p2ptrain.monitor.loading import loading_lines
+from p2ptrain.peer import Volunteer
 from p2ptrain.peer.contents import look_at
 from p2ptrain.peer.memory import check_before_loading
 from p2ptrain.run import NO_DIGEST, Genesis, RunSpec, SigningKey
@@ -34,7 +34,7 @@ def examined(spec: RunSpec, home: Path, monkeypatch: pytest.MonkeyPatch, free: f
     monkeypatch.setattr(doctor, "free_memory", lambda: (free, free))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1e12))
     swarm = cast(Swarm, SimpleNamespace(run=lambda work, seconds: (None, spec)))
-    return doctor._run(swarm, NO_DIGEST, {}, DoctorOptions(home=home, device="cpu"), None).text
+    return doctor._run(swarm, NO_DIGEST, {}, Volunteer(home=home, device="cpu"), None).text
 
 
 @pytest.mark.parametrize("method", METHODS)
