@@ -84,7 +84,7 @@ def run_bootstrap(options: BootstrapOptions) -> None:
         service = _Service(swarm, regulars, options)
         port = None
         if metrics_address and daemon_port:
-            collector = NodeCollector(swarm, service.last_look, daemon_port)
+            collector = NodeCollector(swarm, lambda: service.last_look, daemon_port)
             port = stack.enter_context(MetricsServer(metrics_address, collector)).port
         service.introduce(port)
         while not stopping.requested():
@@ -101,11 +101,8 @@ class _Service:
         self._swarm, self._regulars, self._json_lines = swarm, regulars, options.json_lines
         self._given = options.network.bootstrap
         self._search: concurrent.futures.Future[None] | None = None
-        self._look = look_at(swarm)
+        self.last_look = look_at(swarm)
         self._reported = self._logged = monotonic()
-
-    def last_look(self) -> Look:
-        return self._look
 
     def introduce(self, metrics_port: int | None) -> None:
         """Print the node's id and an invite to it."""
@@ -122,27 +119,27 @@ class _Service:
     def attend(self) -> None:
         """Check the node, note its peers, search for peers if there are none, and report; each when it is time."""
         now = monotonic()
-        if now - self._look.at > LOOK_SECONDS:
-            before, self._look = self._look, look_at(self._swarm)
-            if self._look.problem != before.problem:
-                log.warning("%s", self._look.problem or "p2pd and the DHT answer again")
-            self._regulars.seen(self._swarm, self._look)
-            alone = not self._look.peers and not self._look.problem
+        if now - self.last_look.at > LOOK_SECONDS:
+            before, self.last_look = self.last_look, look_at(self._swarm)
+            if self.last_look.problem != before.problem:
+                log.warning("%s", self.last_look.problem or "p2pd and the DHT answer again")
+            self._regulars.seen(self._swarm, self.last_look)
+            alone = not self.last_look.peers and not self.last_look.problem
             if alone and (self._search is None or self._search.done()):
                 known = (*self._given, *self._regulars.addresses)
                 self._search = self._swarm.submit(find_back(self._swarm, known))
         if self._json_lines and now - self._reported > REPORT_SECONDS:  # fails if the reader has gone
             self._reported = now
-            print(json.dumps({"event": "connected", "peers": len(self._look.peers)}), flush=True)
+            print(json.dumps({"event": "connected", "peers": len(self.last_look.peers)}), flush=True)
         if now - self._logged > LOG_SECONDS:
             self._logged = now
-            log.info("%d peers connected, %d records kept", len(self._look.peers), self._look.records)
+            log.info("%d peers connected, %d records kept", len(self.last_look.peers), self.last_look.records)
 
     def leave(self) -> None:
         """Note a last time which peers are connected; those that came lately are noted only now."""
-        self._look = look_at(self._swarm)
-        self._regulars.seen(self._swarm, self._look)
-        log.info("leaving the swarm: %d peers connected", len(self._look.peers))
+        self.last_look = look_at(self._swarm)
+        self._regulars.seen(self._swarm, self.last_look)
+        log.info("leaving the swarm: %d peers connected", len(self.last_look.peers))
 
 
 class Regulars:
@@ -209,9 +206,8 @@ def _is_usable(address: str) -> bool:
 def _start(identity: Identity, config: NodeConfig, remembered: tuple[str, ...]) -> Swarm:
     """Join the given swarm and the peers of last time. If none of them answers, a node that had peers before starts
     alone: they find each other when a peer comes back."""
-    known = tuple(dict.fromkeys((*config.bootstrap, *remembered)))
-    elsewhere = tuple(address for address in known if not address.endswith(identity.peer_id))
-    if elsewhere:
+    known = dict.fromkeys((*config.bootstrap, *remembered))
+    if elsewhere := tuple(address for address in known if not address.endswith(identity.peer_id)):
         try:
             return Swarm.start(identity, replace(config, bootstrap=elsewhere))
         except NetworkError as error:

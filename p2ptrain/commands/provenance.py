@@ -40,15 +40,15 @@ class Provenance(BaseModel):
     commit: Hex
     state: Hex
     weight: int
-    heights_known: Annotated[
-        tuple[int, int], Field(description="Contributions were counted from the first height to the second.")
-    ]
+    heights_known: tuple[int, int]
+    """Contributions were counted from the first height to the second."""
     contributors: tuple[Credit, ...]
     software: dict[str, str]
     genesis: str
     spec: str
     manifest: str
-    weights: Annotated[str, Field(description="In a one-byte run, digest of the weights as float32.")] = ""
+    weights: str = ""
+    """In a one-byte run, digest of the weights as float32."""
 
     @classmethod
     def of(cls, folder: RunFolder, state: PastState) -> Provenance:
