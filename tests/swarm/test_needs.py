@@ -44,6 +44,8 @@ rollback_depth = 8
 [eval]
 every = 4
 sequences = 16
+[swarm]
+min_peers = {peers}
 """
 DILOCO = {"name": "diloco", "schedule": "constant", "lr": 1e-4, "inner_steps": 8, "fragments": 4, "snapshot_every": 4}
 SPSA = {"name": "spsa", "lr": 1e-4, "epsilon": 1e-2, "clip": 8.0, "flush_seconds": 0.5, "mark_every": 16}
@@ -77,9 +79,11 @@ class Peak(threading.Thread):
 
 
 class Watched:
-    """Peers of one run, each with its peak."""
+    """Peers that begin one run together, each with its peak."""
 
-    def __init__(self, lab: Lab, method: dict[str, Any], hidden: int, layers: int, trainable: str = "") -> None:
+    def __init__(
+        self, lab: Lab, method: dict[str, Any], hidden: int, layers: int, trainable: str = "", peers: int = 1
+    ) -> None:
         self._lab, self._method, self._peers = lab, method["name"], list[tuple[Peer, Peak]]()
         self._spec = lab.home / "needs.toml"
         self._spec.write_text(
@@ -88,18 +92,18 @@ class Watched:
                 hidden=hidden,
                 intermediate=11 * hidden // 4,
                 layers=layers,
+                peers=peers,
                 trainable=f"trainable = [{json.dumps(trainable)}]" if trainable else "",
                 method="\n".join(f"{name} = {json.dumps(value)}" for name, value in method.items()),
             )
         )
         self.founder = self._watched(lab.found(self._spec, "--batch-size", "1"))
+        for _ in range(peers - 1):
+            self._watched(lab.join(self.founder, "--batch-size", "1"))
 
     def _watched(self, peer: Peer) -> Peer:
         self._peers.append((peer, Peak(peer)))
         return peer
-
-    def join(self) -> None:
-        self._watched(self._lab.join(self.founder, "--batch-size", "1"))
 
     def train_and_stop(self) -> None:
         """Until each peer has made snapshots and, with DiLoCo, a checkpoint."""
@@ -114,12 +118,12 @@ class Watched:
         assert [peer.exit_code(120) for peer, _ in self._peers] == [0] * len(self._peers)
 
     def resume(self) -> None:
-        """The founder, alone."""
+        """The founder, alone, until it has made a mark or taken in a commit: a mark takes most in a one-byte run."""
         self._peers = []
         folder = self.founder.folder
         peer = self._watched(self._lab.found(folder, "--batch-size", "1"))
         peer.wait_for("training", timeout=400)
-        peer.wait_for("progress", timeout=60)
+        peer.wait_for("commit" if self._method == "diloco" else "mark", timeout=200)
         peer.signal(signal.SIGINT)
         assert peer.exit_code(120) == 0
 
@@ -152,9 +156,7 @@ def test_a_peer_alone_takes_the_memory_that_was_reckoned(method: dict[str, Any],
     ids=["diloco", "one fragment", "fp32", "spsa"],
 )
 def test_peers_together_and_a_peer_that_resumes_take_what_was_reckoned(method: dict[str, Any], lab: Lab) -> None:
-    watched = Watched(lab, method, hidden=512, layers=6)
-    for _ in range(2):
-        watched.join()
+    watched = Watched(lab, method, hidden=512, layers=6, peers=3)
     watched.train_and_stop()
     watched.check()
     folder = watched.founder.folder
