@@ -1,4 +1,4 @@
-"""How many elements should share a scale? Error against bits on real pseudo-gradients: python benchmarks/block_size.py
+"""How many elements should share a scale? Error against bits on real pseudo-gradients: python -m benchmarks.block_size
 
 The quickstart's model trains for 200 inner steps; what AdamW then changes in 40 more is the pseudo-gradient. The error
 is ‖decode(encode(x)) − x‖ / ‖x‖ for one encoding, without error feedback.
@@ -7,8 +7,8 @@ is ‖decode(encode(x)) − x‖ / ‖x‖ for one encoding, without error feedb
 from __future__ import annotations
 
 import torch
-from report import report
 
+from benchmarks.report import report
 from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.run import load_spec
 from p2ptrain.tasks import LocalOptions, open_task

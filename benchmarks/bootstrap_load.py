@@ -1,6 +1,6 @@
 """What a bootstrap node needs while many peers are in its swarm.
 
-    python benchmarks/bootstrap_load.py [--peers 200] [--seconds 300] [--runs 4]
+    python -m benchmarks.bootstrap_load [--peers 200] [--seconds 300] [--runs 4]
 
 The node is a real `p2ptrain bootstrap` in a process of its own, with its p2pd. Each of the peers is a libp2p peer of
 its own, a p2pd process with an identity, which does what a peer of a run does at a bootstrap node: it connects, greets

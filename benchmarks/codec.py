@@ -1,4 +1,4 @@
-"""GB/s of each codec beside memcpy, one thread: python benchmarks/codec.py
+"""GB/s of each codec beside memcpy, one thread: python -m benchmarks.codec
 
 GB are of float32 numbers (four bytes each), in for encoding and out for decoding; the best of several turns, all kinds
 taking turns so that the machine's mood hits them alike.
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from report import report
 
+from benchmarks.report import report
 from p2ptrain.diloco.codecs import CODECS
 
 ELEMENTS = 16_000_000

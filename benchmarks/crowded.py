@@ -1,6 +1,6 @@
 """Two peers of one run on one machine: inner steps/s of each as it is, and with a thread for each core in both.
 
-    python benchmarks/crowded.py [--turns 3] [--seconds 20]
+    python -m benchmarks.crowded [--turns 3] [--seconds 20]
 
 As it is a peer leaves cores to others that use them (`p2ptrain/peer/cores.py`); its first seconds, in which it has not
 noticed yet, are measured, too. The cases take turns in one run; the figure to look at is the ratio within a turn.
@@ -14,9 +14,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from overlap import measure_swarm, spec_with
-from report import report
-
+from benchmarks.overlap import measure_swarm, spec_with
+from benchmarks.report import report
 from p2ptrain.commands.children import Children
 
 

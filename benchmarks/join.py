@@ -1,6 +1,6 @@
 """How fast a newcomer gets the run's state, beside what libp2p carries at best and what hivemind makes of it.
 
-    python benchmarks/join.py [--parameters 10 100] [--turns 3] [--json FILE]
+    python -m benchmarks.join [--parameters 10 100] [--turns 3] [--json FILE]
 
 For each size of model (in millions of parameters; a state is θ and momentum in fp32, 8 bytes a parameter), in one run
 and with all sides taking turns, from one and from three other processes on loopback:
@@ -32,9 +32,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from join_sources import DATA, FRAGMENTS, NETWORK, RAW, SILENCE, running, vector_files, write_spec, write_vectors
-from report import machine, report
-
+from benchmarks.join_sources import (
+    DATA,
+    FRAGMENTS,
+    NETWORK,
+    RAW,
+    SILENCE,
+    running,
+    vector_files,
+    write_spec,
+    write_vectors,
+)
+from benchmarks.report import machine, report
 from p2ptrain.commands.children import Children
 from p2ptrain.commands.demo import LOOPBACK
 from p2ptrain.run import CHUNK_BYTES, Digest, PeerId

@@ -68,7 +68,7 @@ class Role:
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *arguments],
+            [sys.executable, "-m", "benchmarks.join_sources", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""How soon a newcomer to a one-byte run measures: python benchmarks/one_byte_join.py [--records 10000]
+"""How soon a newcomer to a one-byte run measures: python -m benchmarks.one_byte_join [--records 10000]
 
 A founder of a 22 M parameter encoder says so many records at once, applies them and goes on measuring; then a
 newcomer's process is started. Told are the seconds from its start, imports included, to the end of its first
@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 
 import torch
-from one_byte_speed import encoder
-from report import report
 
 import p2ptrain
+from benchmarks.one_byte_speed import encoder
+from benchmarks.report import report
 from p2ptrain.run import RunSpec
 from p2ptrain.swarm import NodeConfig
 
+AGAIN = (sys.executable, "-m", "benchmarks.one_byte_join")
 NETWORK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
 NEVER = 10**6
 
@@ -49,7 +50,7 @@ def measure(records: int, mark_every: int) -> dict[str, object]:
             while spsa.records < records:
                 spsa.step(batch)
             began = time.monotonic()
-            command = [sys.executable, __file__, "--join", str(run.invite()), "--home", f"{home}/1"]
+            command = [*AGAIN, "--join", str(run.invite()), "--home", f"{home}/1"]
             with subprocess.Popen([*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True) as newcomer:
                 assert newcomer.stdout is not None
                 os.set_blocking(newcomer.stdout.fileno(), False)

@@ -1,7 +1,7 @@
 """A sentence encoder learns what film reviews think, one byte a gradient: which settings suit, and what peers reach.
 
-    python benchmarks/one_byte_reviews.py search MODEL REVIEWS.csv --lr 3e-6 1e-5 --records 200
-    python benchmarks/one_byte_reviews.py train MODEL REVIEWS.csv --records 2000 --peers 2 --curve curve.svg
+    python -m benchmarks.one_byte_reviews search MODEL REVIEWS.csv --lr 3e-6 1e-5 --records 200
+    python -m benchmarks.one_byte_reviews train MODEL REVIEWS.csv --records 2000 --peers 2 --curve curve.svg
 
 MODEL is a folder with a sentence encoder (mean of the last layer's tokens, e.g. all-MiniLM-L6-v2), REVIEWS.csv has the
 columns text and label (0 bad, 1 good). A review is called what the nearer of two sentences says; the loss is the
@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from blake3 import blake3
-from curve import draw
-from report import report
 
 import p2ptrain
+from benchmarks.curve import draw
+from benchmarks.report import report
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import Digest, RunSpec, SPSAMethod
 from p2ptrain.run.keys import peer_id_from_key
@@ -43,6 +43,7 @@ from p2ptrain.spsa.state import MasterState
 from p2ptrain.state.logs import Log
 from p2ptrain.swarm import NodeConfig
 
+AGAIN = (sys.executable, "-m", "benchmarks.one_byte_reviews")
 SENTENCES = ("negative review", "positive review")
 SCALE = 10.0
 MOST_TOKENS = 64
@@ -175,7 +176,7 @@ def train(given: argparse.Namespace) -> None:
 
             def start_others() -> None:
                 for number in range(1, given.peers):
-                    command = [sys.executable, __file__, "join", given.model, given.data, "--batch-size"]
+                    command = [*AGAIN, "join", given.model, given.data, "--batch-size"]
                     command += [str(given.batch_size[0]), "--home", f"{home}/{number}", "--invite", str(run.invite())]
                     others.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
 

@@ -1,6 +1,6 @@
 """Which learning rate, ε and clip suit a one-byte run: each combination trained alone for so many records.
 
-    python benchmarks/one_byte_search.py peers/demo-one-byte.toml --records 2000 --lr 3e-5 1e-4 --epsilon 1e-3 1e-2
+    python -m benchmarks.one_byte_search peers/demo-one-byte.toml --records 2000 --lr 3e-5 1e-4 --epsilon 1e-3 1e-2
 
 One process, no network, the peers' own mathematics: what a combination reaches here a swarm reaches with as many
 records. All combinations see the same minibatches and perturbations.
@@ -13,8 +13,7 @@ import itertools
 import statistics
 import time
 
-from report import report
-
+from benchmarks.report import report
 from p2ptrain.errors import SpecError
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import Digest, SPSAMethod, load_spec

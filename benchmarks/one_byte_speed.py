@@ -1,4 +1,4 @@
-"""How fast one-byte SPSA computes: python benchmarks/one_byte_speed.py [--parameters 100]
+"""How fast one-byte SPSA computes: python -m benchmarks.one_byte_speed [--parameters 100]
 
 Three ratios, both sides of each measured in turns in one process:
 - applying 64 records at a time to int32 master weights, against memory alone (one in-place addition of the same size)
@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from report import report
 
+from benchmarks.report import report
 from p2ptrain.parameters import shared_parameters
 from p2ptrain.run import Digest, SigningKey, SPSAMethod
 from p2ptrain.spsa.estimator import Alone, Estimator

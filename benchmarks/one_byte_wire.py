@@ -1,4 +1,4 @@
-"""What one byte costs on the wire and on disk: sudo python benchmarks/one_byte_wire.py [--seconds 60]
+"""What one byte costs on the wire and on disk: sudo python -m benchmarks.one_byte_wire [--seconds 60]
 
 - the size of a signed batch of 64 records, as it is published;
 - what the sockets of 3 and of 6 peers carry for each gradient, everything included (heartbeats, gossip duplicates,
@@ -16,10 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from report import report
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.report import report
 from p2ptrain.run import Digest, SigningKey
 from p2ptrain.spsa.messages import FIRST, LogBatch
 from p2ptrain.state import Ledger

@@ -1,6 +1,6 @@
 """What exchanging costs a peer: inner steps/s alone, in a swarm of two with overlap = "free", and with overlap = 0.
 
-    python benchmarks/overlap.py [--turns 3] [--seconds 20]
+    python -m benchmarks.overlap [--turns 3] [--seconds 20]
 
 Two processes run in every case, so that all cases share the machine alike; alone means that neither has a network.
 The cases take turns in one run, and the figures to look at are the ratios within a turn.
@@ -14,8 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from report import report
-
+from benchmarks.report import report
 from p2ptrain.commands.children import Children
 from p2ptrain.commands.demo import LOOPBACK, SILENCE, measure_alone
 from p2ptrain.run import recipes

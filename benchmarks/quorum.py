@@ -1,4 +1,4 @@
-"""Which quorum starts the grace window, and how long should that be? python benchmarks/quorum.py
+"""Which quorum starts the grace window, and how long should that be? python -m benchmarks.quorum
 
 A discrete-event simulation around the real state machine: five trainers, one twice and one four times slower, random
 latencies with a long tail. Counted for each choice: the share of the steps trained that commits took in, commits per
@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
-from report import report
-
+from benchmarks.report import report
 from p2ptrain.diloco import events, pace, round
 from p2ptrain.diloco.chain import Chain, Commit, Contribution
 from p2ptrain.diloco.round import Rounds, Rules

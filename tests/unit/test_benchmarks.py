@@ -41,7 +41,7 @@ def taken(benchmark: Path) -> list[tuple[str, str, int]]:
 
 
 def is_ours(module: str) -> bool:
-    return module.split(".")[0] in ("p2ptrain", "tests") or (FOLDER / f"{module}.py").exists()
+    return module.split(".")[0] in ("p2ptrain", "tests", "benchmarks")
 
 
 def is_module(dotted: str) -> bool:
@@ -53,8 +53,11 @@ def is_module(dotted: str) -> bool:
 
 def has(module: str, name: str) -> bool:
     """Whether a module has this name; another benchmark is read for that, not run."""
-    file = FOLDER / f"{module}.py"
-    if file.exists():
+    package, _, rest = module.partition(".")
+    file = FOLDER / f"{rest}.py"
+    if package == "benchmarks":
+        if not file.exists():
+            return False
         symbols = symtable.symtable(file.read_text(), str(file), "exec").get_symbols()
         return name in {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
     return is_module(f"{module}.{name}") or (is_module(module) and hasattr(importlib.import_module(module), name))

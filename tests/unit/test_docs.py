@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 BASES = (ROOT, ROOT / "p2ptrain", ROOT / "benchmarks")
 """Folders that a document's paths may start in, beside its own."""
 FOLDERS = {path.name for base in BASES[:2] for path in base.iterdir() if path.is_dir()}
-READERS_OWN = {"train.py", "benchmarks/NAME.py"}
+READERS_OWN = {"train.py", "benchmarks.NAME"}
 """A file that only the reader has, and a placeholder."""
 COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
