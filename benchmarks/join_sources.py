@@ -257,4 +257,6 @@ ROLES: dict[str, Callable[..., None]] = {
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("python -m benchmarks.join starts these processes")
     ROLES[sys.argv[1]](*sys.argv[2:])
