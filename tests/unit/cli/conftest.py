@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from p2ptrain.cli import main
+from tests.unit.cli.handed import Handed
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
 
@@ -47,3 +48,8 @@ def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return Ended(cast(int, end.value.code) or 0, told.out, told.err)
 
     return run
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
+    return Handed(monkeypatch)
