@@ -10,7 +10,7 @@ from p2ptrain.errors import UsageError
 from p2ptrain.peer import Volunteer
 
 TO = (
-    "Apply only so many first records of this peer (the ending of its id), and none of peers that are not named; "
+    "Number of first records to apply from a peer, which the ending of its id names; peers that are not named count 0; "
     "repeatable."
 )
 

@@ -33,7 +33,7 @@ class Share:
     """Between 0 and 1, of all peers' tokens."""
     steps: int
     bytes: int
-    """Of the encoded contributions."""
+    """Size of the encoded contributions."""
 
 
 def branch_of(folder: RunFolder, tip: Digest) -> list[Commit]:

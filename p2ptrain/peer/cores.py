@@ -18,7 +18,7 @@ from p2ptrain.swarm import monotonic
 
 LOOK_SECONDS = 2.0
 FREE_SECONDS = 60.0
-"""Training takes more threads when cores have been free for so long."""
+"""Training takes more threads when cores have been free for this long."""
 LONGEST_SECONDS = 3600.0
 """The longest that this time becomes; see `Cores.look`."""
 ALWAYS_USED = 0.25

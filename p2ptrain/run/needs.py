@@ -1,6 +1,6 @@
 """What a run takes of one machine, reckoned from its spec and from the number of its model's parameters.
 
-Whoever tells a volunteer a size asks here: the doctor, `--max-memory`, the search for a batch size, and the rows that a
+All that tell a volunteer a size ask here: the doctor, `--max-memory`, the search for a batch size, and the rows that a
 peer prints before it loads anything. The figures were measured on real peers on a CPU (docs/limits.md says how), and
 tests/swarm/test_needs.py holds them against real peers. Pure, and without torch.
 """
@@ -14,7 +14,7 @@ from p2ptrain.run.spec import RunSpec
 WEIGHT_BYTES = 4
 """Models are held in float32."""
 PAYLOAD_BYTES = {"e3m0": 1 / 2 + 2 / 256, "int8": 1 + 2 / 256, "bf16": 2.0, "fp32": 4.0}
-"""Of a contribution, for each parameter in it, by `method.codec`."""
+"""Bytes of a contribution for each of its parameters, by `method.codec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +22,24 @@ class Needs:
     """Bytes at the peak. Batches come on top."""
 
     host: int
-    """Of main memory; without a GPU, training computes there, too."""
+    """Main memory. Without a GPU, training computes there, too."""
     device: int
-    """Of a GPU's memory; 0 without a GPU."""
+    """A GPU's memory; 0 without a GPU."""
     disk: int
     fetched: int
-    """That a newcomer fetches from the other peers, at most."""
+    """What a newcomer fetches from the other peers, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """One method's figures: bytes for each trained parameter, but for `program`."""
+    """One method's figures: bytes for each trained parameter, except `program`."""
 
     program: float
-    """Of main memory, for a peer whose model is next to nothing, with its p2pd."""
+    """Main memory that a peer and its p2pd take with a tiny model, in bytes."""
     device: float
-    """Where training computes, beside the weights."""
+    """Memory where training computes, beside the weights."""
     host: float
-    """In main memory, in any case."""
+    """Main memory, with and without a GPU."""
     disk: float
     fetched: float
 

@@ -21,7 +21,7 @@ from p2ptrain.run import SPSAMethod
 LARGEST = 127
 STEPS_PER_OCTAVE = 4
 RATE_STEPS = 64
-"""The learning rate rises in so many steps, and falls in as many."""
+"""The learning rate rises in this many steps, and falls in as many."""
 MANTISSAS = (4611686018427387904, 5484249825272419511, 6521908912666391106, 7755900482342532474)
 """2^(j/4) · 2^62 for j = 0 … 3, rounded down."""
 _ONE = 2**62

@@ -1,5 +1,5 @@
-"""In a swarm for a moment, to look or to give an order. The identity is deleted afterwards, and other peers do not
-remember it."""
+"""A short visit to a swarm, to look or to give an order. The visitor's identity is deleted afterwards, and other peers
+do not remember it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 FORMAT = 4
-"""Of the ledger and of the records beside it in the folder. A folder of another format is refused. It grows by one with
-every change after which an existing folder would be read wrongly or not at all."""
+"""The format of the ledger and of the records beside it. A folder of another format is refused. The number grows by one
+with every change after which an existing folder would be read wrongly or not at all."""
 
 SCHEMA = """
 CREATE TABLE commits (

@@ -16,7 +16,7 @@ class RelayLimits:
     tunnels: int = 128
     """Tunnels that are open at the same time."""
     per_peer: int = 16
-    """Of these, tunnels that one peer has opened or that lead to it."""
+    """Tunnels, of all these, that one peer has opened or that lead to it."""
     seconds: int = 30 * 60
     """The relay ends a tunnel after this time; the peer that opened it opens a new one before."""
     bytes: int = 4 * 2**30
