@@ -138,13 +138,13 @@ HEALED = {
     "the checkpoint is flipped": Case(lambda folder: flip(folder / "checkpoint.pt"), "checkpoint.pt is damaged"),
     "the checkpoint is deleted": Case(lambda folder: (folder / "checkpoint.pt").unlink(), ""),
     "the contacts are flipped": Case(lambda folder: flip(folder / "contact.json", 0), "contact.json can't be read"),
-    "the contacts are deleted": Case(lambda folder: (folder / "contact.json").unlink(), "contact.json is gone"),
+    "the contacts are deleted": Case(lambda folder: (folder / "contact.json").unlink(), "contact.json is missing"),
     "the ledger's first byte is flipped": Case(lambda folder: flip(folder / "ledger.sqlite", 0), "ledger.sqlite is da"),
     "the ledger is flipped all over": Case(lambda folder: scatter(folder / "ledger.sqlite"), "ledger.sqlite"),
-    "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is gone"),
+    "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is missing"),
     "a power loss": Case(lambda folder: None, "", power_loss=True),
     "a power loss, and the journal is deleted": Case(
-        lambda folder: (folder / "ledger.sqlite-wal").unlink(), "ledger.sqlite is gone", power_loss=True
+        lambda folder: (folder / "ledger.sqlite-wal").unlink(), "ledger.sqlite is missing", power_loss=True
     ),
     "a power loss, and the journal is flipped all over": Case(
         lambda folder: scatter(folder / "ledger.sqlite-wal"), "", power_loss=True
@@ -222,7 +222,7 @@ def test_a_peer_alone_falls_back_to_an_older_snapshot_and_loses_nothing(alone: A
 
 
 LOST = {
-    "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is gone"),
+    "the ledger is deleted": Case(lambda folder: (folder / "ledger.sqlite").unlink(), "ledger.sqlite is missing"),
     "the ledger is flipped": Case(lambda folder: flip(folder / "ledger.sqlite", 0), "ledger.sqlite is damaged"),
     "all vectors are flipped": Case(for_each(flip), ".safetensors is damaged"),
 }
@@ -271,7 +271,7 @@ def test_any_moment_of_training_can_be_gone_back_to(lab: Lab) -> None:
         assert_takes_part(peer, keeper, began)
         if number % 2 == 0:
             assert min(peer.commits()) <= known[number] + 1, "it began further on than where it was"
-            assert not any("anew" in event["text"] for event in peer.events if event["event"] == "warning")
+            assert not any("state again" in event["text"] for event in peer.events if event["event"] == "warning")
 
 
 def assert_agrees_with_itself(folder: Path) -> None:

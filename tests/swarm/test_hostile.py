@@ -166,7 +166,7 @@ def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Int
         event
         for peer in (first, second)
         for event in peer.events
-        if event["event"] == "warning" and "anew" in event["text"]
+        if event["event"] == "warning" and "state again" in event["text"]
     ]
 
 
