@@ -53,4 +53,6 @@ def test_it_ends_early_when_asked_to(corpus: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(speed, "REPORT_SECONDS", 0.0)
     measure_speed(spec_of(corpus), LOCAL, 1, 600.0, json_lines=True)
-    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["speed", "result"]
+    *before, last = (json.loads(line)["event"] for line in out.getvalue().splitlines())
+    assert last == "result"
+    assert set(before) == {"speed"}, "a thread hears of Ctrl-C, so a step or two may still follow"
