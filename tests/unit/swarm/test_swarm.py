@@ -90,6 +90,8 @@ def refusal_of(identity: Identity, *bootstrap: str, listen: str = LOOPBACK) -> N
     with pytest.raises(NetworkError) as refusal:
         Swarm.start(identity, NodeConfig(listen=(listen,), bootstrap=bootstrap)).close()
     assert our_children() <= processes
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=30)  # asyncio's thread that waited for the daemon tells its loop, then ends
     assert set(threading.enumerate()) <= threads
     Identity.open(identity.path).close()
     assert refusal.value.next_step
