@@ -78,6 +78,24 @@ class Loading(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DataRead(Event):
+    """What this peer has read of its data before it trains, and what it can't use."""
+
+    name: ClassVar[str] = "data"
+    rows: int
+    """Rows or documents that were read. Of a stream, these are its first ones."""
+    used: int
+    whole: bool
+    """Whether these are all of them; False for a stream that goes on."""
+    left_out: dict[str, int]
+    """Rows that can't be used, by reason."""
+    replaced: int
+    """Characters whose bytes are no UTF-8."""
+    told: tuple[str, ...]
+    """The same in words, and what else a person should know."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fetching(Event):
     """How much of the run's state has arrived; about once a second."""
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from p2ptrain.errors import MemoryLimitError, P2PTrainError
+from p2ptrain.data.stream import SourceSilent
+from p2ptrain.errors import DataError, MemoryLimitError, P2PTrainError
 from p2ptrain.method import Trainer
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer.cores import Cores
 from p2ptrain.peer.memory import Memory
 from p2ptrain.peer.methods import method_of
-from p2ptrain.peer.pausing import NEVER, Pause, Pauses
+from p2ptrain.peer.pausing import NEVER, Pause, Pauses, Silence
 from p2ptrain.run import digest_of
 from p2ptrain.run.digest import DIGEST_BYTES
 from p2ptrain.state.files import write_whole
@@ -53,6 +54,8 @@ class Loop:
         self._memory, self._cores = memory or Memory(None, task.device), cores
         self._memory_looked, self._made_room = 0.0, False
         self._short_of_memory: MemoryLimitError | None = None
+        self._silence = Silence(task.prepare)
+        self._no_data: DataError | None = None
         self._news: queue.SimpleQueue[tuple[float, str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._fetch_began: tuple[float, int] | None = None
         self._batch = 0
@@ -61,8 +64,8 @@ class Loop:
 
     @property
     def given_up(self) -> P2PTrainError | None:
-        """Why this peer stops by itself: too little memory, or it is no member of the run any more; else None."""
-        return self._short_of_memory or self._run.swarm.door.expelled
+        """Why this peer stops by itself: too little memory, no data, or it is no member any more; else None."""
+        return self._short_of_memory or self._no_data or self._run.swarm.door.expelled
 
     # The life of a loop ----------------------------------------------------------------------------------------------
 
@@ -213,6 +216,11 @@ class Loop:
         """Take a step, and return whether it fitted into memory; if not, halve the batch size for the next one."""
         try:
             step()
+        except SourceSilent:
+            return False  # `_pause_if_due` asks again
+        except DataError as error:
+            self._no_data = error
+            return False
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -231,9 +239,9 @@ class Loop:
     # Pausing ---------------------------------------------------------------------------------------------------------
 
     def _pause_if_due(self) -> None:
-        """Between two steps: while the volunteer needs the machine for something else, stay in the swarm without
-        training. Return when that is over, or somebody asks to stop."""
-        pause = self._pauses.now()
+        """Between two steps: while the volunteer needs the machine for something else, or no data come, stay in the
+        swarm without training. Return when that is over, or somebody asks to stop."""
+        pause = self._pause_now()
         if pause is None:
             return
         optimizer = self.trainer.optimizer
@@ -249,10 +257,18 @@ class Loop:
                 self._reporter.emit(events.Paused(pause.reason, until))
             optimizer.rest(REST_SECONDS)
             self._tell_news()
-            pause = self._pauses.now()
+            pause = self._pause_now()
         if pause is None:
             optimizer.resume()
             self._reporter.emit(events.WentOn(round(monotonic() - began, 3)))
+
+    def _pause_now(self) -> Pause | None:
+        """Why to pause now: the volunteer's wish, or data that do not come; None: train."""
+        try:
+            return self._pauses.now() or self._silence.now()
+        except DataError as error:
+            self._no_data = error
+            return None
 
     # What this peer alone knows --------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from p2ptrain.data.stream import SourceSilent
 from p2ptrain.peer.hours import Hours
 from p2ptrain.swarm import monotonic
 
@@ -18,6 +19,9 @@ BUSY_SECONDS = 6.0
 QUIET_SECONDS = 60.0
 """The peer goes on when other programs have been quiet for so long. Going on too early, and pausing again, costs more
 than waiting."""
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds until data that did not come are asked for again."""
 
 Probe = Callable[[], str]
 """Says in words what other programs do; the empty string if they do little."""
@@ -92,3 +96,30 @@ class Pauses:
 
 
 NEVER = Pauses()
+
+
+class Silence:
+    """Pauses a peer while its data do not come, and asks for them again: after a second, then less and less often.
+
+    Args:
+        prepare: fetches the next data, or raises SourceSilent.
+    """
+
+    def __init__(self, prepare: Callable[[], None], clock: Callable[[], float] = monotonic) -> None:
+        self._prepare, self._clock = prepare, clock
+        self._pause: Pause | None = None
+        self._wait = self._again = 0.0
+
+    def now(self) -> Pause | None:
+        """Raises what `prepare` raises, but for SourceSilent."""
+        if self._pause is not None and self._clock() < self._again:
+            return self._pause
+        try:
+            self._prepare()
+        except SourceSilent as silent:
+            self._wait = min(LONGEST_WAIT, 2 * self._wait or FIRST_WAIT)
+            self._again = self._clock() + self._wait
+            self._pause = Pause(f"the data do not come ({silent})")
+        else:
+            self._pause, self._wait = None, 0.0
+        return self._pause

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from p2ptrain.data.tally import Tally
 from p2ptrain.errors import AccessError, StorageError, TrainingError
 from p2ptrain.method import SharedOptimizer
 from p2ptrain.monitor import Reporter, events
@@ -69,6 +70,7 @@ def run_peer(
         task = open_task(run.spec, local)
         pauses = pauses or Pauses(volunteer.hours, open_probes(volunteer.pause_when, task.device))
         task.load_data(shard_seed(run.spec.digest, run.swarm.peer_id))
+        _tell_data(task.read, reporter)
         memory = Memory(volunteer.max_memory, task.device)
         if local.batch_size is None:
             size = choose_batch_size(task, run.spec, memory)
@@ -99,6 +101,14 @@ def run_peer(
         _say_goodbye(run, loop, reporter, again)
         if loop.given_up is not None:
             raise loop.given_up
+
+
+def _tell_data(read: Tally, reporter: Reporter) -> None:
+    """Tell what was read and what was left out; nothing for data that are not in rows."""
+    if read.rows:
+        left_out = {fault.reason: count for fault, count in read.left_out.items()}
+        facts = (read.rows, read.used, read.is_whole, left_out, read.replaced, tuple(read.told))
+        reporter.emit(events.DataRead(*facts))
 
 
 def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:

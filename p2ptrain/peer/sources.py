@@ -20,11 +20,13 @@ from typing import Any, Literal
 from huggingface_hub import CardData, HfApi, HfFileSystem, constants, hf_hub_download, metadata_load, snapshot_download
 from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError
 
+from p2ptrain.data.files import find_files
+from p2ptrain.data.library import dataset_builder, is_here
+from p2ptrain.data.trust import is_folder
 from p2ptrain.errors import DataError
 from p2ptrain.monitor.events import Part
 from p2ptrain.run.spec import DatasetData, FilesData
-from p2ptrain.tasks.documents import TextData, dataset_builder, expand
-from p2ptrain.tasks.trust import is_folder
+from p2ptrain.tasks.documents import TextData
 from p2ptrain.text import one_line
 from p2ptrain.units import counted
 
@@ -238,7 +240,7 @@ def dataset_source(data: DatasetData) -> Look:
             part = replace(part, licence=licence_of(info.card_data))
             yield Source(part)
         builder = dataset_builder(data)
-        if part.place == "hub" and not data.streaming and Path(builder.cache_dir).is_dir():
+        if part.place == "hub" and not data.streaming and is_here(builder):
             part = replace(part, place="cache")
         count, at_most = _bytes_of(builder, data)
         yield Source(replace(part, bytes=count, at_most=at_most, unknown=part.unknown if offline else ""))
@@ -265,7 +267,7 @@ def files_source(patterns: Sequence[str], option: str = "") -> Look:
     part = Part(one_line(option + ", ".join(patterns[:NAMED_FILES]), NAME_LENGTH) + more, "files")
     yield Source(replace(part, unknown="size unknown: there are many"))
     try:
-        files = expand(patterns)
+        files = find_files(patterns).files
         count = sum(file.stat().st_size for file in files)
         yield Source(replace(part, what=f"{part.what}: {counted(len(files), 'file')}", bytes=count))
     except (DataError, OSError, ValueError) as error:

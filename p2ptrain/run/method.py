@@ -86,6 +86,11 @@ class DiLoCoMethod(Section):
         return None if self.total_steps is None else self.total_steps // self.steps_per_round
 
     @property
+    def batches(self) -> int | None:
+        """How many batches a peer reads from the run's beginning to its end; None if the run has no end."""
+        return self.total_steps
+
+    @property
     def settings(self) -> str:
         """What matters most, in one line."""
         return f"H = {self.inner_steps}, P = {self.fragments}, {self.codec}, overlap {self.overlap}"
@@ -136,6 +141,11 @@ class SPSAMethod(Section):
     def last_height(self) -> int | None:
         """The number of records at which the run is complete."""
         return self.total_records
+
+    @property
+    def batches(self) -> int | None:
+        """How many batches a peer reads that trains alone; None if the run has no end."""
+        return self.total_records and self.total_records * self.batches_per_seed // self.seeds_per_step
 
     @property
     def settings(self) -> str:

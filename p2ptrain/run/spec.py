@@ -96,24 +96,32 @@ class TextSection(Section):
     content decides whether a document is among them."""
 
 
+class RowsSection(TextSection):
+    """What data have in common that come as rows of files."""
+
+    text_column: Annotated[str, Field(max_length=100)] = "text"
+    """Column of a table that holds the text. A text file has no columns."""
+    max_left_out: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Largest share of the rows that may be left out because they can't be read, lack a value or hold no text. If more
+    are, the peer does not start."""
+
+
 class StdlibData(TextSection):
     """The .py files of the Python standard library: real text that every machine has, without a download."""
 
     source: Literal["stdlib-python"]
 
 
-class FilesData(TextSection):
+class FilesData(RowsSection):
     """Files on each volunteer's machine."""
 
     source: Literal["files"]
     paths: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000, strict=False)]
-    """Files, folders or patterns like texts/*.txt. Files that end in .jsonl, .json, .csv or .parquet are read as tables
-    (see text_column), all others as UTF-8 text."""
-    text_column: Annotated[str, Field(max_length=100)] = "text"
-    """Column of a table that holds the text."""
+    """Files, folders or patterns like texts/*.txt. Files that end in .jsonl, .json, .csv, .tsv or .parquet are read as
+    tables (see text_column), all others as text. Text may be compressed: .gz, .xz, .zst, .bz2."""
 
 
-class DatasetData(TextSection):
+class DatasetData(RowsSection):
     """A dataset on the Hugging Face hub."""
 
     source: Literal["dataset"]
@@ -125,8 +133,6 @@ class DatasetData(TextSection):
     """Split to read."""
     streaming: bool = True
     """Read the data during training instead of downloading everything first."""
-    text_column: Annotated[str, Field(max_length=100)] = "text"
-    """Column that holds the text."""
 
 
 class CustomData(Section):

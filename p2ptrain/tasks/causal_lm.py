@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2ptrain.run.spec import DatasetData, FilesData, StdlibData
+from p2ptrain.data.cells import Kind
+from p2ptrain.data.library import stream_sources
+from p2ptrain.data.stream import Stream
+from p2ptrain.data.tally import Tally
+from p2ptrain.run.spec import DatasetData, StdlibData
 from p2ptrain.tasks import documents
 from p2ptrain.tasks.sequences import Cutter, DrawnSequences, PooledSequences, Sequences, StreamedSequences
 from p2ptrain.tasks.task import Measured, Task
@@ -18,12 +22,11 @@ class CausalLM(Task):
     """The loss is the mean cross-entropy, in nats per token, over whole sequences."""
 
     def load_data(self, seed: int) -> None:
-        data = self._data
+        data = documents.chosen_data(self._spec, self._options)
         cutter = Cutter(self.tokenizer, data.sequence_length, data.held_out, self._spec.eval.sequences, seed)
-        if self._options.data:
-            column = "text" if isinstance(data, StdlibData) else data.text_column
-            data = FilesData(source="files", paths=self._options.data, text_column=column)
-        self.rows = _open_sequences(data, cutter)
+        batches = self._spec.method.batches
+        wanted = None if batches is None else batches * self.tokens_per_step
+        self.rows, self.read = _open_sequences(data, cutter, wanted)
 
     @property
     def tokens_per_step(self) -> int:
@@ -41,15 +44,16 @@ class CausalLM(Task):
         return Measured(float(self._loss(forward, rows)) * len(rows), len(rows))
 
 
-def _open_sequences(data: documents.TextData, cutter: Cutter) -> Sequences:
-    match data:
-        case StdlibData():
-            return PooledSequences(documents.stdlib_documents(), cutter)
-        case FilesData():
-            paths = documents.expand(data.paths)
-            if any(path.suffix.lower() in documents.TABLES for path in paths):
-                return DrawnSequences(documents.open_table(data, paths), data.text_column, cutter)
-            return PooledSequences(documents.text_documents(paths), cutter)
-        case DatasetData():
-            kind = StreamedSequences if data.streaming else DrawnSequences
-            return kind(documents.open_dataset(data), data.text_column, cutter)
+def _open_sequences(data: documents.TextData, cutter: Cutter, wanted: int | None) -> tuple[Sequences, Tally]:
+    if isinstance(data, StdlibData):
+        return PooledSequences(documents.stdlib_documents(), cutter), Tally(0.0)
+    column = data.text_column
+    columns = {column: Kind.TEXT}
+    if isinstance(data, DatasetData) and data.streaming:
+        stream = Stream(stream_sources(data), columns, cutter.seed, data.max_left_out)
+        streamed = StreamedSequences(stream, column, cutter, wanted)
+        return streamed, streamed.tally
+    table = documents.open_table(data, columns)
+    if table.is_text:
+        return PooledSequences((row[column] for row in table), cutter), table.tally
+    return DrawnSequences(table, column, cutter), table.tally

@@ -19,11 +19,19 @@ class TextClassification(ExampleTask):
     def _length(self, example: Example) -> int:
         return len(self.tokens(example))
 
+    def _is_cut(self, example: Example) -> bool:
+        room, text = self._room, example.text
+        return len(text.encode(errors="replace")) > room and len(self.tokenizer.encode(text)) > room
+
+    @property
+    def _room(self) -> int:
+        """Tokens of a text that the model reads."""
+        return self._data.sequence_length - len(self.tokenizer.before) - len(self.tokenizer.after)
+
     def tokens(self, example: Example) -> Tokens:
         """The text in tokens, with the tokenizer's own tokens around it; at most `sequence_length` of them."""
         before, after = self.tokenizer.before, self.tokenizer.after
-        room = self._data.sequence_length - len(before) - len(after)
-        tokens = np.concatenate([before, self.tokenizer.encode(example.text)[:room], after])
+        tokens = np.concatenate([before, self.tokenizer.encode(example.text)[: self._room], after])
         return tokens if len(tokens) else np.asarray([self.tokenizer.end], dtype=np.int32)
 
     def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:

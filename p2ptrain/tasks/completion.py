@@ -24,7 +24,7 @@ Pair = tuple[Tokens, Tokens]
 class PromptCompletion(ExampleTask):
     """The loss is the mean cross-entropy, in nats per token, of the completions' tokens."""
 
-    def _check(self, row: int, example: Example) -> None:
+    def _check(self, where: str, example: Example) -> None:
         room = self._data.sequence_length - len(self.tokenizer.before) - 1
         for completion in example.completions:
             if len(completion.encode(errors="replace")) + 2 <= room:
@@ -32,10 +32,18 @@ class PromptCompletion(ExampleTask):
             taken = len(self.tokenizer.encode(completion)) + (not self._section.labels)
             if taken > room:
                 raise DataError(
-                    f"the completion of row {row} is too long",
+                    f"the completion of {where} is too long",
                     f"it has {taken} tokens, and data.sequence_length = {self._data.sequence_length} leaves {room}",
                     "raise data.sequence_length, or leave such rows out",
                 )
+        super()._check(where, example)
+
+    def _is_cut(self, example: Example) -> bool:
+        most = max(len((example.text + text).encode(errors="replace")) for text in example.completions)
+        if most + 2 <= self._data.sequence_length - len(self.tokenizer.before):
+            return False
+        (prompt, _), *_ = self.pairs(example)
+        return len(prompt) - len(self.tokenizer.before) < len(self.tokenizer.encode(example.text))
 
     def _length(self, example: Example) -> int:
         return sum(map(len, self.pairs(example)[example.label]))

@@ -6,26 +6,29 @@ training, wherever the text comes from.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import sysconfig
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from blake3 import blake3
 
+from p2ptrain.data.cells import Columns, Kind
+from p2ptrain.data.files import Found, find_files, one_format
+from p2ptrain.data.formats import TEXT
+from p2ptrain.data.library import table_sources
+from p2ptrain.data.rows import LONGEST_DOCUMENT
+from p2ptrain.data.source import File, Source
+from p2ptrain.data.table import Table
+from p2ptrain.data.trust import is_folder
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import CustomData, DatasetData, FilesData, StdlibData
-from p2ptrain.tasks.trust import check_dataset, check_files, is_folder, refuse_script
-from p2ptrain.text import first_line
+from p2ptrain.tasks.local import LocalOptions
+from p2ptrain.units import counted
+
+DOCUMENTS, SHORTEST_CUT = 256, 1024
 
 TextData = StdlibData | FilesData | DatasetData
 
-TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-LONGEST_DOCUMENT = 64 * 1024
-"""Bytes. Longer files are cut at line ends, so that a part of one large file can be held out."""
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"})
 
 
@@ -42,6 +45,15 @@ def text_data(spec: RunSpec) -> TextData:
             "join it from that program with p2ptrain.StreamingDiLoCo, as the README shows",
         )
     return spec.data
+
+
+def chosen_data(spec: RunSpec, options: LocalOptions) -> TextData:
+    """Where the text comes from on this machine: from the volunteer's files, or from what the spec names."""
+    data = text_data(spec)
+    if not options.data:
+        return data
+    fields = data.model_dump(include=set(FilesData.model_fields) - {"source", "paths"})
+    return FilesData(source="files", paths=options.data, **fields)
 
 
 def own_files(spec: RunSpec) -> tuple[str, ...]:
@@ -79,136 +91,32 @@ def stdlib_documents() -> list[str]:
     return documents
 
 
-def text_documents(paths: Sequence[Path]) -> list[str]:
-    """Read UTF-8 files; long ones are cut at line ends into documents of about `LONGEST_DOCUMENT` bytes.
+def open_table(data: FilesData | DatasetData, columns: Columns) -> Table:
+    """Read all rows of files or of a dataset.
 
     Raises:
-        DataError: a file can't be read, or all are empty.
+        DataError: they can't be found or read, lack a column, or too many rows can't be used.
     """
-    documents: list[str] = []
-    for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise DataError(f"can't read {path}", error.strerror or str(error), "check the path") from None
-        documents.extend(_cut(text))
-    if not any(documents):
-        raise DataError("the data files are empty", ", ".join(map(str, paths[:3])), "name files with text in them")
-    return documents
+    if isinstance(data, DatasetData):
+        return Table(table_sources(data), columns, data.max_left_out)
+    found = find_files(data.paths)
+    if Kind.TEXT not in columns.values() and one_format(found.files) == TEXT:
+        why = "the task reads rows with columns"
+        raise DataError(f"{found.files[0]} is no table", why, "name .jsonl, .csv or .parquet files")
+    table = Table(file_sources(found), columns, data.max_left_out)
+    if found.passed_over:
+        names = ", ".join(path.name for path in found.passed_over[:3])
+        count = counted(len(found.passed_over), "file")
+        table.tally.notes.append(f"{count} not read, because they only describe the data: {names}")
+    return table
 
 
-def _cut(text: str) -> Iterator[str]:
-    part: list[str] = []
-    size = 0
-    for line in text.splitlines(keepends=True):
-        part.append(line)
-        size += len(line)
-        if size >= LONGEST_DOCUMENT:
-            yield "".join(part)
-            part, size = [], 0
-    if part:
-        yield "".join(part)
-
-
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """Find the files that paths, folders and patterns (*, **) name, sorted.
+def file_sources(found: Found) -> list[Source]:
+    """Files of this machine. Texts are cut into some hundreds of documents at least, so that some are held out.
 
     Raises:
-        DataError: one of them matches no file.
+        DataError: they are of different kinds.
     """
-    found: list[Path] = []
-    for pattern in patterns:
-        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  (Path.glob: no absolute)
-        matches = [Path(name) for name in sorted(names)]
-        files = [file for match in matches for file in ([match] if match.is_file() else sorted(match.rglob("*")))]
-        files = [file for file in files if file.is_file()]
-        if not files:
-            why = "the run reads files of each volunteer's machine"
-            raise DataError(f"no file matches {pattern!r}", why, "name yours with --data")
-        found.extend(files)
-    return list(dict.fromkeys(found))
-
-
-def open_table(data: FilesData, paths: Sequence[Path], columns: Sequence[str] = ()) -> Any:
-    """Open local tables as one memory-mapped dataset with these columns, or the text column alone.
-
-    Raises:
-        DataError: the files are of different kinds, can't be read, or lack one of the columns.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    kinds = {TABLES.get(path.suffix.lower()) for path in paths}
-    kind = kinds.pop()
-    if kinds or kind is None:
-        why = "there are tables and text, or two kinds of tables"
-        raise DataError("the data files are of different kinds", why, "name files of one kind")
-    try:
-        table = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train")
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        why = first_line(error.__cause__ or error)
-        raise DataError(f"can't read {paths[0]}", why, f"is it really {kind}?") from None
-    return _checked(table, columns, data, str(paths[0]))
-
-
-def dataset_builder(data: DatasetData) -> Any:
-    """The datasets library's builder of a dataset, which knows its files; none of them is read yet.
-
-    Raises:
-        DataError: the dataset can't be found, or is not safe to load.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    check_dataset(data.dataset)
-    with _told(data):
-        builder = datasets.load_dataset_builder(data.dataset, data.subset)
-        files = builder.config.data_files or {}
-        check_files(data.dataset, (file for split in files.values() for file in split))
-        return builder
-
-
-def open_dataset(data: DatasetData, columns: Sequence[str] = ()) -> Any:
-    """Open a dataset (name on the hub, or folder) with these columns, or the text column alone.
-
-    Raises:
-        DataError: it can't be found or read, has no such column, or is not safe to load.
-    """
-    builder = dataset_builder(data)
-    with _told(data):
-        if data.streaming:
-            found = builder.as_streaming_dataset(split=data.split)
-        else:
-            builder.download_and_prepare()
-            found = builder.as_dataset(split=data.split)
-    return _checked(found, columns, data, data.dataset)
-
-
-@contextlib.contextmanager
-def _told(data: DatasetData) -> Iterator[None]:
-    """Turn what the datasets library raises into a DataError."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
-        if "scripts are no longer supported" in str(error):
-            refuse_script(data.dataset)
-        next_step = "check name, subset and split, and the connection to the hub"
-        raise DataError(f"can't load the dataset {data.dataset!r}", first_line(error), next_step) from None
-
-
-def _checked(table: Any, wanted: Sequence[str], data: FilesData | DatasetData, where: str) -> Any:
-    """Check the columns: a CSV in the wrong format loads without an error, but with odd column names."""
-    columns = table.column_names
-    if columns is None:  # a stream whose features are not declared
-        columns = list(next(iter(table), {}))
-    read = list(wanted or (data.text_column,))
-    for column in read:
-        if column not in columns:
-            raise DataError(
-                f"{where} has no column {column!r}",
-                f"its columns are: {', '.join(map(repr, columns))}",
-                "name another column in [task]" if wanted else "set data.text_column",
-            )
-    return table.select_columns(read)
+    form, in_all = one_format(found.files), sum(path.stat().st_size for path in found.files)
+    longest = min(LONGEST_DOCUMENT, max(SHORTEST_CUT, in_all // DOCUMENTS))
+    return [File(str(path), path.name, form, longest=longest) for path in found.files]

@@ -1,35 +1,39 @@
 """Examples: the task's templates put the rows of a table into words.
 
-Rows that say the same are one example. A row is left out if a column that the task reads is empty. The hash of the
-prompt or text decides whether an example is held out; its answer does not count. An evaluation reads the examples with
-the lowest hashes, so that the order of the table does not matter (many are sorted by label).
+Rows that say the same are one example. The hash of the prompt or text decides whether an example is held out; its
+answer does not count. An evaluation reads the examples with the lowest hashes, so that the order of the table does not
+matter (many are sorted by label).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from blake3 import blake3
 
+from p2ptrain.data.cells import Cells, Kind
+from p2ptrain.data.table import Rows as TableRows
 from p2ptrain.errors import DataError
-from p2ptrain.run import Digest, RunSpec, digest_of
-from p2ptrain.run.spec import DatasetData, FilesData
+from p2ptrain.run import Digest, digest_of
+from p2ptrain.run.spec import StdlibData
 from p2ptrain.run.task import Completion, TableTask, fill
-from p2ptrain.tasks.documents import TABLES, draw_of, expand, is_held_out, open_dataset, open_table, text_data
-from p2ptrain.tasks.local import LocalOptions
+from p2ptrain.tasks.documents import chosen_data, draw_of, is_held_out, open_table
 from p2ptrain.tasks.model import padding_id
 from p2ptrain.tasks.sequences import generator
 from p2ptrain.tasks.task import Rows, Task
 from p2ptrain.tasks.tokenizer import Tokens
+from p2ptrain.units import counted
 
 ESTIMATED = 64
 """So many held-out examples are measured; their mean length is taken for all."""
+MEASURED = 10_000
+"""So many examples are looked at to see which are too long: to tokenize a large table takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +56,44 @@ class Examples(Rows):
 
     def __init__(
         self,
-        table: Any,
+        table: TableRows,
         task: TableTask,
         fraction: float,
         evaluated: int,
         seed: int,
-        check: Callable[[int, Example], None] = lambda row, example: None,
+        where: Callable[[int], str] = lambda number: f"row {number}",
+        check: Callable[[str, Example], None] = lambda where, example: None,
     ) -> None:
         """Read every row once.
 
         Args:
-            check: takes the number of a row and its example; raises DataError to refuse it.
+            where: a row's file and number, for messages.
+            check: takes a row's place and its example; raises DataError to refuse it.
 
         Raises:
-            DataError: a label is unknown, or no row is left for training or evaluation.
+            DataError: a label is unknown, no row has one of the labels, or no row is left for training or evaluation.
         """
         self._table, self._task, self._seed = table, task, seed
         self._training: list[int] = []
         held_out: list[tuple[int, bytes, int]] = []
-        seen = set[bytes]()
+        seen, labels = set[bytes](), set[int]()
         for number, row in enumerate(table):
-            example = example_of(task, row, number)
-            if example is None or (name := _name(example)) in seen:
+            example = example_of(task, row, lambda at=number: where(at))  # type: ignore[misc]
+            labels.add(example.label)
+            if (name := _name(example)) in seen:
                 continue
-            check(number, example)
+            check(where(number), example)
             seen.add(name)
             if is_held_out(example.text, fraction):
                 held_out.append((draw_of(example.text), name, number))
             else:
                 self._training.append(number)
+        self.repeated = len(table) - len(seen)
+        """Rows that say what another row says."""
         if not self._training:
             raise DataError(
                 "there is no example to train on",
-                f"of {len(table)} rows {len(held_out)} are held out, and the others are empty or repeated",
+                f"of {len(table)} rows {len(held_out)} are held out, and the others are repeated",
                 "use more data, or check the templates' columns",
             )
         if not held_out:
@@ -92,6 +101,12 @@ class Examples(Rows):
                 "no example is held out for evaluation",
                 f"chance has put none of the {len(seen)} examples into the held-out {fraction:.0%}",
                 "use more data, or set data.held_out higher",
+            )
+        if absent := [word for index, word in enumerate(task.labels) if index not in labels]:
+            raise DataError(
+                f"no row has the label {absent[0]!r}",
+                f"{len(absent)} of the {len(task.labels)} labels of the spec are in no row of the data",
+                "correct task.labels, or use data with all labels",
             )
         self.held_out = tuple(self._example(number) for _, _, number in sorted(held_out)[:evaluated])
 
@@ -105,20 +120,19 @@ class Examples(Rows):
         return digest_of(json.dumps([asdict(example) for example in self.held_out]).encode())
 
     def _example(self, number: int) -> Example:
-        example = example_of(self._task, self._table[number], number)
-        assert example is not None
-        return example
+        return example_of(self._task, self._table[number])
 
 
-def example_of(task: TableTask, row: Mapping[str, Any], number: int) -> Example | None:
-    """The row in words; None if a column that the task reads is empty.
+def example_of(task: TableTask, row: Cells, where: Callable[[], str] = lambda: "a row") -> Example:
+    """The row in words.
+
+    Args:
+        where: the row's file and number, for messages.
 
     Raises:
         DataError: the label is none of the task's.
     """
-    if any(row[column] is None or row[column] == "" for column in task.columns):
-        return None
-    label = 0 if task.label_column is None else _label(task, row[task.label_column], number)
+    label = 0 if task.label_column is None else _label(task, row[task.label_column], where)
     if not isinstance(task, Completion):
         return Example(fill(task.text, row), (), label)
     if task.label_column is None:
@@ -127,21 +141,26 @@ def example_of(task: TableTask, row: Mapping[str, Any], number: int) -> Example 
     return Example(fill(task.prompt, row), completions, label)
 
 
-def _label(task: TableTask, value: Any, number: int) -> int:
-    """Index of the label that a column's value names: by its word, or by its index if the words are no numbers."""
-    words, said = [word.strip() for word in task.labels], str(value).strip()
-    if isinstance(value, bool):  # a table's true and false: Python would write them with a capital letter
+def _label(task: TableTask, cell: str, where: Callable[[], str]) -> int:
+    """Index of the label that a cell names: by its word, or by its index if the words are no numbers."""
+    words, said = [word.strip() for word in task.labels], cell.strip()
+    if said not in words and said.lower() in ("true", "false"):  # tables write them in several ways
         words, said = [word.lower() for word in words], said.lower()
     if said in words:
         return words.index(said)
-    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if is_whole and 0 <= value < len(words) and not any(word.isdigit() for word in words):
-        return int(value)
+    number = _whole(said)
+    if number is not None and 0 <= number < len(words) and all(_whole(word) is None for word in words):
+        return number
     raise DataError(
-        f"row {number} has the label {value!r} in {task.label_column!r}",
+        f"{where()} has the label {cell!r} in {task.label_column!r}",
         f"the labels are {', '.join(map(repr, task.labels[:10]))}; a number is an index from 0",
         "correct task.labels and task.label_column, or the data",
     )
+
+
+def _whole(text: str) -> int | None:
+    """The whole number that a text is, also as 1.0; None if it is none."""
+    return int(text.partition(".")[0]) if re.fullmatch(r"\d{1,9}(\.0+)?", text, re.ASCII) else None
 
 
 def _name(example: Example) -> bytes:
@@ -149,46 +168,37 @@ def _name(example: Example) -> bytes:
     return blake3(json.dumps([example.text, said]).encode()).digest()[:16]
 
 
-def open_examples(
-    spec: RunSpec, options: LocalOptions, task: TableTask, seed: int, check: Callable[[int, Example], None]
-) -> Examples:
-    """Open the table that the spec or the volunteer names.
-
-    Raises:
-        DataError: the table can't be read, is no table, or lacks a column.
-    """
-    data = text_data(spec)
-    if options.data:
-        data = FilesData(source="files", paths=options.data)
-    if isinstance(data, DatasetData):
-        table = open_dataset(data, task.columns)
-    else:
-        assert isinstance(data, FilesData), "the spec's validator"
-        paths = expand(data.paths)
-        for path in paths:
-            if path.suffix.lower() not in TABLES:
-                raise DataError(
-                    f"{path} is no table",
-                    f"task.kind = {task.kind!r} reads rows with columns",
-                    "name .jsonl, .csv or .parquet files",
-                )
-        table = open_table(data, paths, task.columns)
-    return Examples(table, task, text_data(spec).held_out, spec.eval.sequences, seed, check)
-
-
 class ExampleTask(Task):
     """A task whose rows are examples."""
 
     def load_data(self, seed: int) -> None:
-        self.rows = open_examples(self._spec, self._options, self._section, seed, self._check)
+        data, task = chosen_data(self._spec, self._options), self._section
+        assert not isinstance(data, StdlibData), "the spec's validator"
+        table = open_table(data, dict.fromkeys(task.columns, Kind.WORDS))
+        self.read, self._measured, self._cut = table.tally, 0, 0
+        arguments = (data.held_out, self._spec.eval.sequences, seed, table.where, self._check)
+        self.rows = Examples(table, task, *arguments)
+        if self.rows.repeated:
+            self.read.notes.append(f"{counted(self.rows.repeated, 'row')} say the same as another row and count once")
+        if self._cut:
+            self.read.notes.append(
+                f"{self._cut:,} of {counted(self._measured, 'text')} are longer than data.sequence_length and are cut"
+            )
 
     @property
     def _section(self) -> TableTask:
         assert isinstance(self._spec.task, TableTask)
         return self._spec.task
 
-    def _check(self, row: int, example: Example) -> None:
-        """Raise DataError if this example can't be used."""
+    def _check(self, where: str, example: Example) -> None:
+        """Count examples that are too long; raise DataError if this one can't be used."""
+        if self._measured < MEASURED:
+            self._measured += 1
+            self._cut += self._is_cut(example)
+
+    @abstractmethod
+    def _is_cut(self, example: Example) -> bool:
+        """Whether a part of the text is lost because it is too long."""
 
     @abstractmethod
     def _length(self, example: Example) -> int:

@@ -1,26 +1,30 @@
 """Training sequences. Each peer's seed decides which ones it draws; none comes from a held-out document.
 
 There are three ways to draw, for three sizes of corpus: `PooledSequences` keeps all tokens in memory, and begins
-anywhere; `DrawnSequences` packs random rows of a table; `StreamedSequences` reads the shards of a stream in an order of
-this peer's own, and shuffles in a buffer.
+anywhere; `DrawnSequences` packs random rows of a table; `StreamedSequences` reads the rows of a stream that are dealt
+out to this peer, and shuffles in a buffer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
+from p2ptrain.data.stream import Place, Stream
+from p2ptrain.data.table import Rows as TableRows
+from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
 from p2ptrain.run import Digest, PeerId, digest_of
 from p2ptrain.tasks.documents import is_held_out
 from p2ptrain.tasks.task import Rows
 from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
+from p2ptrain.units import size
 
-BUFFERED_SEQUENCES = 1024
+BUFFERED_SEQUENCES, MIXED_SEQUENCES = 1024, 64
 
 
 def shard_seed(run: Digest, peer: PeerId) -> int:
@@ -86,17 +90,22 @@ class Sequences(Rows):
 class PooledSequences(Sequences):
     """Keeps all training documents end to end in memory; a sequence begins anywhere."""
 
-    def __init__(self, documents: list[str], cutter: Cutter) -> None:
+    def __init__(self, documents: Iterable[str], cutter: Cutter) -> None:
         self._length, self._seed = cutter.length, cutter.seed
-        training = [cutter.encode(text) for text in documents if not is_held_out(text, cutter.fraction)]
-        self._tokens = np.concatenate([np.empty(0, dtype=np.int32), *training])
+        training, held_out = [np.empty(0, dtype=np.int32)], list[str]()
+        for text in documents:
+            if is_held_out(text, cutter.fraction):
+                held_out.append(text)
+            else:
+                training.append(cutter.encode(text))
+        self._tokens = np.concatenate(training)
         if len(self._tokens) <= cutter.length:
             raise DataError(
                 "there is too little text to train on",
                 f"there are {len(self._tokens)} tokens, and one sequence takes {cutter.length}",
                 "use more data, or a smaller data.sequence_length",
             )
-        self.held_out = cutter.held_out(documents)
+        self.held_out = cutter.held_out(held_out)
 
     def batch(self, index: int, size: int) -> Tokens:
         starts = generator(self._seed, index).integers(0, len(self._tokens) - self._length + 1, size)
@@ -106,14 +115,11 @@ class PooledSequences(Sequences):
 class DrawnSequences(Sequences):
     """Packs each sequence from random rows of a table."""
 
-    def __init__(self, table: Any, column: str, cutter: Cutter) -> None:
+    def __init__(self, table: TableRows, column: str, cutter: Cutter) -> None:
         self._table, self._column, self._cutter = table, column, cutter
         if len(table) == 0:
             raise DataError("the dataset is empty", "it has no rows", "check its split and files")
-        self.held_out = cutter.held_out(map(self._text, range(len(table))))
-
-    def _text(self, row: int) -> str:
-        return str(self._table[row][self._column] or "")
+        self.held_out = cutter.held_out(row[column] for row in table)
 
     def batch(self, index: int, size: int) -> Tokens:
         random = generator(self._cutter.seed, index)
@@ -123,7 +129,7 @@ class DrawnSequences(Sequences):
         parts: list[Tokens] = []
         missing, misses = self._cutter.length, 0
         while missing > 0:
-            text = self._text(int(random.integers(len(self._table))))
+            text = self._table[int(random.integers(len(self._table)))][self._column]
             if not text or is_held_out(text, self._cutter.fraction):
                 misses += 1
                 if misses > 1000:
@@ -138,44 +144,69 @@ class DrawnSequences(Sequences):
 
 
 class StreamedSequences(Sequences):
-    """Reads a stream of rows. After a restart it continues at the row that it had reached; the buffer is lost."""
+    """Packs sequences from the rows of a stream, and shuffles them in a buffer. After a restart it continues at the row
+    that it had reached; the buffer is lost."""
 
-    def __init__(self, stream: Any, column: str, cutter: Cutter) -> None:
-        self._column, self._cutter = column, cutter
-        # In the stream's own order, which is the same on every peer.
-        self.held_out = cutter.held_out(str(row[column] or "") for row in stream)
-        # Each peer reads the shards in an order of its own; the buffer below mixes neighbours.
-        self._stream = stream.shuffle(seed=cutter.seed % 2**32, buffer_size=1)
+    def __init__(self, stream: Stream, column: str, cutter: Cutter, wanted: int | None = None) -> None:
+        """Read the stream's beginning until enough is held out.
+
+        Args:
+            wanted: how many tokens this peer will read in the whole run, if that is known.
+        """
+        self._stream, self._column, self._cutter = stream, column, cutter
+        self.tally = Tally(stream.tally.most)
+        self.held_out = cutter.held_out(row[column] for row in stream.in_order(self.tally))
+        self._note_size(stream, wanted)
+        # Rows that are dealt out are no neighbours any more: the more hands, the less there is to mix.
+        self._buffered = max(MIXED_SEQUENCES, BUFFERED_SEQUENCES // stream.hands)
         self._random = generator(cutter.seed, 0)
         self._buffer: list[Tokens] = []
-        self._source = cutter.cut(self._texts())
+        self._rest = np.empty(0, dtype=np.int32)
 
-    def _texts(self) -> Iterator[str]:
-        """The training documents. At its end the stream begins again."""
-        empty = False
-        while not empty:
-            empty = True
-            for row in self._stream:
-                empty = False
-                text = str(row[self._column] or "")
-                if text and not is_held_out(text, self._cutter.fraction):
-                    yield text
-        raise DataError("the dataset is empty", "the stream has no rows", "check name, subset and split")
+    def _note_size(self, stream: Stream, wanted: int | None) -> None:
+        """Tell the volunteer what a small stream means."""
+        here = stream.bytes
+        if here is not None and wanted is not None and wanted > here:
+            self.tally.notes.append(
+                f"the stream is small: it has about {size(here)}, and a peer reads {wanted:,} tokens in this run. So "
+                "peers read the same rows"
+            )
+        if stream.hands > 1 and any(source.is_remote for source in stream.sources):
+            self.tally.notes.append(
+                f"the stream has few files: this peer fetches {stream.hands} rows for each row that it uses, so that "
+                "peers read different rows. data.streaming = false would fetch each row once"
+            )
+
+    def prepare(self, size: int) -> None:
+        last = self._stream.place.epoch + 1
+        while len(self._buffer) < self._buffered + size:
+            self._read()
+            if not self._buffer and self._stream.place.epoch > last:
+                why = "the whole stream was read, and all of it is empty or held out"
+                raise DataError("there is too little text to train on", why, "use more data")
 
     def batch(self, index: int, size: int) -> Tokens:
+        """Raises SourceSilent if the stream's source does not answer now; nothing is lost by that."""
+        self.prepare(size)
         return np.stack([self._draw() for _ in range(size)])
 
+    def _read(self) -> None:
+        """Read one document into the buffer."""
+        text = self._stream.row()[self._column]
+        if text and not is_held_out(text, self._cutter.fraction):
+            tokens, length = np.concatenate([self._rest, self._cutter.encode(text)]), self._cutter.length
+            whole = len(tokens) // length * length
+            self._buffer.extend(tokens[:whole].reshape(-1, length))
+            self._rest = tokens[whole:]
+
     def _draw(self) -> Tokens:
-        while len(self._buffer) < BUFFERED_SEQUENCES:
-            self._buffer.append(next(self._source))
         at = int(self._random.integers(len(self._buffer)))
         drawn, self._buffer[at] = self._buffer[at], self._buffer[-1]
         self._buffer.pop()
         return drawn
 
     def state(self) -> Any:
-        return self._stream.state_dict()
+        return asdict(self._stream.place)
 
     def restore(self, state: Any) -> None:
-        self._stream.load_state_dict(state)
-        self._source = self._cutter.cut(self._texts())
+        self._stream.go_to(Place(**state))

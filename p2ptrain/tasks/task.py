@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from p2ptrain.data.tally import Tally
 from p2ptrain.run import Digest, RunSpec
 from p2ptrain.tasks.adapters import export_adapters, merged
 from p2ptrain.tasks.documents import text_data
@@ -55,6 +56,10 @@ class Rows(Protocol):
     def batch(self, index: int, size: int) -> Any:
         """This peer's training batch number `index`, of `size` rows. A stream gives each batch once only."""
 
+    def prepare(self, size: int) -> None:
+        """Fetch what the next batch of `size` rows needs. Only a stream has to; it may raise SourceSilent."""
+        return
+
     def state(self) -> Any:
         """What `restore` needs after a restart, besides the index; nothing if a batch is a function of its index."""
         return None
@@ -68,7 +73,8 @@ class Task(ABC):
     """Model, data and loss of one run on this machine."""
 
     rows: Rows
-    """There once `load_data` is done."""
+    read: Tally
+    """What was read, left out and replaced. Both are there once `load_data` is done."""
 
     def __init__(self, spec: RunSpec, options: LocalOptions) -> None:
         """Load tokenizer and model.
@@ -106,6 +112,15 @@ class Task(ABC):
     @abstractmethod
     def tokens_per_step(self) -> int:
         """Tokens that the model reads for one batch; an estimate for examples, since they differ in length."""
+
+    def prepare(self) -> None:
+        """Fetch what the next batch needs.
+
+        Raises:
+            SourceSilent: the source of the data does not answer; ask again later.
+            DataError: the data are gone, or too much of them can't be used.
+        """
+        self.rows.prepare(self.batch_size)
 
     def data_state(self) -> Any:
         """What `restore_data` needs after a restart, besides the batch's index."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 from safetensors import SafetensorError
 
+from p2ptrain.data.trust import is_folder, refuse_code_of
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.text import first_line
 
@@ -63,14 +63,6 @@ def loading(kind: str, name: str, instead: str) -> Iterator[None]:
     except LOADING_ERRORS as error:
         next_step = f"check the name and your connection to the hub, or {instead}"
         raise DataError(f"can't load the {kind} {name!r}", first_line(error), next_step) from None
-
-
-def is_folder(name: str) -> bool:
-    """Whether a name, which may also be one on the hub, is that of a folder on this machine."""
-    try:
-        return Path(name).is_dir()
-    except OSError:  # the name is too long for a file, or the place can't be read
-        return False
 
 
 def code_in(fields: Any) -> tuple[str, str] | None:
@@ -136,7 +128,7 @@ def check_model(name: str, revision: str | None) -> None:
     config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
     _check_config("model", name, "config.json", config)
     if is_folder(name) and is_folder(f"{name}/custom_generate"):  # nothing fetches such a folder from the hub
-        _refuse("model", name, "custom_generate holds Python files to run instead of transformers' own")
+        refuse_code_of("model", name, "custom_generate holds Python files to run instead of transformers' own")
     if find_adapter_config_file(name, revision=revision or "main") is not None:
         raise DataError(
             f"{name!r} is an adapter, not a model",
@@ -158,55 +150,6 @@ def check_tokenizer(name: str) -> None:
     _check_config("tokenizer", name, "tokenizer_config.json", get_tokenizer_config(name))
 
 
-def check_dataset(name: str) -> None:
-    """Check a dataset's name, and its folder if it is one.
-
-    Raises:
-        DataError: it has a loading script, or its name is that of a file format.
-    """
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
-
-    if name in FORMATS:
-        raise DataError(
-            f"{name!r} is not a dataset",
-            f"it is a file format of the datasets library, which would read whatever lies in {Path.cwd()}",
-            "name a dataset on the hub or a folder, or use data.source = 'files'",
-        )
-    if name.endswith(".py") or (is_folder(name) and (Path(name) / f"{Path(name).resolve().name}.py").is_file()):
-        refuse_script(name)
-
-
-def check_files(name: str, files: Iterable[str]) -> None:
-    """Check which files a dataset's own description names.
-
-    Raises:
-        DataError: one is neither on the hub nor in the dataset's folder, e.g. another file of this machine.
-    """
-    folder = Path(name).resolve() if is_folder(name) else None
-    for file in files:
-        place = file.rpartition("::")[2]  # for a file in an archive: the archive
-        if folder is None:
-            inside = place.startswith("hf://")
-        else:
-            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
-        if not inside:
-            what = f"the dataset {name!r} would read files that are not its own"
-            raise DataError(what, f"its description names {file}", "use another dataset")
-
-
-def refuse_script(name: str) -> NoReturn:
-    """Refuse a dataset that has a loading script: raises DataError."""
-    _refuse("dataset", name, "it has a loading script, a Python file to run", "pass its data as files, with --data")
-
-
 def _check_config(kind: str, name: str, file: str, fields: Any) -> None:
     if found := code_in(fields):
-        _refuse(kind, name, f"{found[0]} in its {file} {found[1]}")
-
-
-def _refuse(kind: str, name: str, why: str, instead: str = "pass a folder without it, with --model") -> NoReturn:
-    raise DataError(
-        f"the {kind} {name!r} wants code of its own to be run",
-        why,
-        f"p2ptrain runs no code from the network: use another {kind}, or {instead}",
-    )
+        refuse_code_of(kind, name, f"{found[0]} in its {file} {found[1]}")

@@ -1,0 +1,162 @@
+"""Find a dataset by its name on the hub, or in a folder, with the datasets library.
+
+The library says which files a subset and a split have. Files of common formats are read here, row by row; a file in
+another format is read by the library itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfFileSystem, constants, snapshot_download, try_to_load_from_cache
+
+from p2ptrain.data.rows import row_groups
+from p2ptrain.data.source import File, LibraryRows, Source
+from p2ptrain.data.trust import check_dataset, check_files, is_folder, refuse_script
+from p2ptrain.errors import DataError
+from p2ptrain.run.spec import DatasetData
+from p2ptrain.text import first_line
+
+FORMS = {"json": "jsonl", "csv": "csv", "parquet": "parquet", "text": "text"}
+"""Formats that are read here, by the library's names."""
+_FREE = {"name", "version", "data_dir", "data_files", "description", "features", "sep", "delimiter"}
+"""Fields of a dataset's configuration that do not change how its files are read here, or that are obeyed."""
+CELLS_AS_TEXT = {"keep_default_na": False, "dtype": "str"}
+"""For CSV files that the library reads: a cell that holds NA or null is that word."""
+GROUPED = 64
+"""The row groups of Parquet files are sources of their own if there are fewer files than this."""
+
+
+def dataset_builder(data: DatasetData, **config: Any) -> Any:
+    """The datasets library's builder of a dataset, which knows its files; none of them is read yet.
+
+    If the hub does not answer, the copy of an earlier time is used.
+
+    Args:
+        config: fields of its configuration that are not the dataset's own.
+
+    Raises:
+        DataError: the dataset can't be found, or is not safe to load.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    check_dataset(data.dataset)
+    with _told(data):
+        if constants.HF_HUB_OFFLINE and (copy := _local_copy(data.dataset)):
+            return datasets.load_dataset_builder(copy, data.subset, **config)
+        try:
+            builder = datasets.load_dataset_builder(data.dataset, data.subset, **config)
+        except ConnectionError:
+            if not (copy := _local_copy(data.dataset)):
+                raise
+            return datasets.load_dataset_builder(copy, data.subset, **config)
+        files = builder.config.data_files or {}
+        check_files(data.dataset, (file for split in files.values() for file in split))
+        return builder
+
+
+def _local_copy(name: str) -> str | None:
+    """The folder where the hub's cache has files of a dataset; None if it has none, or the name is that of a folder."""
+    with contextlib.suppress(OSError, ValueError):
+        if not is_folder(name):
+            return snapshot_download(name, repo_type="dataset", local_files_only=True)
+    return None
+
+
+def is_here(builder: Any) -> bool:
+    """Whether all files of a dataset are on this machine already."""
+    files = [str(file) for split in (builder.config.data_files or {}).values() for file in split]
+    return all(map(_is_cached, files)) if files else Path(builder.cache_dir).is_dir()
+
+
+def _is_cached(place: str) -> bool:
+    if not place.startswith("hf://"):
+        return True
+    found: Any = HfFileSystem().resolve_path(place)
+    known = try_to_load_from_cache(found.repo_id, found.path_in_repo, revision=found.revision, repo_type="dataset")
+    return isinstance(known, str)
+
+
+def table_sources(data: DatasetData) -> list[Source]:
+    """The sources of a dataset that is read as a whole; what is not here yet is downloaded.
+
+    Raises:
+        DataError: it can't be found or downloaded, has no such split, or is not safe to load.
+    """
+    import datasets
+
+    builder = dataset_builder(data)
+    with _told(data):
+        files = _files(builder, data.split)
+        if files is None:
+            if builder.name == "csv":
+                builder = dataset_builder(data, **CELLS_AS_TEXT)
+            builder.download_and_prepare()
+            return [LibraryRows(data.dataset, builder.as_dataset(split=data.split), False)]
+        fetched = datasets.DownloadManager(dataset_name=builder.name).download([file.place for file in files])
+        return [dataclasses.replace(file, place=place) for file, place in zip(files, fetched, strict=True)]
+
+
+def stream_sources(data: DatasetData) -> list[Source]:
+    """The sources of a dataset that is read during training.
+
+    Raises:
+        DataError: it can't be found, has no such split, or is not safe to load.
+    """
+    builder = dataset_builder(data)
+    with _told(data):
+        files = _files(builder, data.split)
+        if files is None:
+            if builder.name == "csv":
+                builder = dataset_builder(data, **CELLS_AS_TEXT)
+            stream = builder.as_streaming_dataset(split=data.split)
+            shards = [stream.shard(stream.num_shards, at) for at in range(stream.num_shards)]
+            return [LibraryRows(data.dataset, shard, not is_folder(data.dataset)) for shard in shards]
+        if len(files) >= GROUPED or any(file.form != "parquet" for file in files):
+            return list(files)
+        return [dataclasses.replace(file, group=group) for file in files for group in range(row_groups(file.place))]
+
+
+def _files(builder: Any, split: str) -> list[File] | None:
+    """The files of a split; None if the library must read them: another format, or a part of a split."""
+    config, known = builder.config, builder.config.data_files or {}
+    form = FORMS.get(builder.name)
+    if form is None or split not in known or not _is_plain(config):
+        return None
+    separator = getattr(config, "delimiter", None) or getattr(config, "sep", ",")
+    if form == "csv" and separator not in (",", "\t"):
+        return None
+    form = "tsv" if separator == "\t" else form
+    return [File(str(place), _short(str(place)), form) for place in known[split]]
+
+
+def _is_plain(config: Any) -> bool:
+    """Whether a dataset's own description leaves the library's way of reading its files as it is."""
+    usual = type(config)()
+    fields = (field.name for field in dataclasses.fields(config) if field.name not in _FREE)
+    return all(getattr(config, name) == getattr(usual, name) for name in fields)
+
+
+def _short(place: str) -> str:
+    """A file's name for messages: its path on the hub or on this machine."""
+    return re.sub(r"^hf://datasets/([^@]*)@[^/]*/", r"\1/", place)
+
+
+@contextlib.contextmanager
+def _told(data: DatasetData) -> Iterator[None]:
+    """Turn what the datasets library raises into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
+        if "scripts are no longer supported" in str(error):
+            refuse_script(data.dataset)
+        next_step = "check name, subset and split, and the connection to the hub"
+        raise DataError(f"can't load the dataset {data.dataset!r}", first_line(error), next_step) from None

@@ -1,0 +1,223 @@
+"""Deal the rows of a stream out, so that every peer reads them in an order of its own.
+
+A stream can't be shuffled as a whole: nobody knows its length, and a row in the middle of a file can't be reached
+without reading the rows before it. Therefore each source (a file, or a part of one) is cut into *hands*: for each row,
+a random number from the peer's seed says which hand it is in. A peer reads the hands of all sources in a random order.
+In one epoch it comes to each row once, and two peers have read the same rows as often as if each had drawn its rows at
+random.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import logging
+import lzma
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2ptrain.data.cells import Cells, Columns, Fault
+from p2ptrain.data.rows import BrokenOff, Rows, unreadable
+from p2ptrain.data.source import Source
+from p2ptrain.data.tally import Tally
+from p2ptrain.errors import DataError
+from p2ptrain.units import counted
+
+HANDS, REMOTE_HANDS = 64, 16
+"""A stream has at least so many hands. To read one of n hands of a source, all of its rows are passed by; if that means
+fetching them from another machine, there are fewer hands."""
+CHUNK = 4096
+"""Random numbers are made for so many rows at a time."""
+TRANSIENT = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.EIO,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EPIPE,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+"""Errors of the system that may be over a little later, e.g. of a network disk."""
+
+log = logging.getLogger(__name__)
+
+
+class SourceSilent(Exception):
+    """A source does not answer now. The stream stays where it is, and may be asked again later."""
+
+
+def generator(seed: int, epoch: int, what: int, chunk: int) -> np.random.Generator:
+    """Random numbers that depend on these four alone. The counter's last word is never 0: batches have that one."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, chunk, what, epoch + 1]))
+
+
+def hands_of(sources: Sequence[Source]) -> int:
+    """Into how many hands each source is cut."""
+    wanted = REMOTE_HANDS if any(source.is_remote for source in sources) else HANDS
+    return math.ceil(wanted / len(sources))
+
+
+def order_of(seed: int, epoch: int, sources: int, hands: int) -> NDArray[np.int64]:
+    """The order in which a peer reads (source, hand): (sources × hands, 2)."""
+    order = generator(seed, epoch, 0, 0).permutation(sources * hands)
+    return np.stack(np.divmod(order, hands), axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a stream was read."""
+
+    epoch: int = 0
+    turn: int = 0
+    """Index in the order of this epoch's hands."""
+    row: int = 0
+    """Number of the last row that was read of that source."""
+
+
+class Stream:
+    """The rows of some sources. `row` gives them one by one, dealt out to this peer."""
+
+    def __init__(self, sources: Sequence[Source], columns: Columns, seed: int, most_left_out: float) -> None:
+        self.sources, self.hands = sources, hands_of(sources) if sources else 1
+        self._columns = columns
+        self.tally = Tally(most_left_out)
+        self.place = Place()
+        self._found = 0
+        self._open: Rows | None = None
+        self._order = lru_cache(maxsize=1)(lambda epoch: order_of(seed, epoch, len(sources), self.hands))
+        self._hands = lru_cache(maxsize=4)(
+            lambda epoch, at, chunk: generator(seed, epoch, at + 1, chunk).integers(0, self.hands, CHUNK).tolist()
+        )
+
+    def in_order(self, tally: Tally) -> Iterator[Cells]:
+        """All rows from the first one on: the same on every peer.
+
+        Raises:
+            DataError: a source can't be read, or too many rows can't be used.
+        """
+        for source in self.sources:
+            try:
+                for number, row in source.rows(self._columns, tally):
+                    if isinstance(row, Fault):
+                        tally.leave_out(row, f"{source.name}, row {number}")
+                    else:
+                        tally.use(row)
+                        yield row
+                    tally.check(whole=False)
+            except BrokenOff as broken:
+                raise unreadable(broken) from None
+        tally.check()
+
+    @property
+    def bytes(self) -> int | None:
+        """About how much text the stream has, if that is known without reading it."""
+        sizes = [source.bytes for source in self.sources]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    def go_to(self, place: Place) -> None:
+        """Continue at a place that this stream had reached, also in an earlier process."""
+        turns = len(self.sources) * self.hands
+        self.place = place if place.turn < turns else Place(place.epoch)  # the stream has fewer files now
+        self._open = None
+
+    def row(self) -> Cells:
+        """This peer's next row. At its end, the stream begins again in another order.
+
+        Raises:
+            SourceSilent: the source does not answer; call again later.
+            DataError: a source is gone, no row can be used, or too many can't.
+        """
+        while True:
+            if self._open is None:
+                self._open = self._begin()
+            try:
+                found = next(self._open, None)
+            except BrokenOff as broken:
+                self._open = found = None
+                self._after(broken)
+            if found is None:
+                self._next_hand()
+                continue
+            number, row = found
+            self.place = Place(self.place.epoch, self.place.turn, number)
+            if isinstance(row, Fault):
+                self._leave_out(row, f"{self.sources[self._turn()[0]].name}, row {number}")
+                continue
+            self.tally.use(row)
+            self._found += 1
+            return row
+
+    def _begin(self) -> Rows:
+        at, hand = self._turn()
+        after, epoch = self.place.row, self.place.epoch
+
+        def take(number: int) -> bool:
+            return number > after and self._hands(epoch, at, number // CHUNK)[number % CHUNK] == hand
+
+        return self.sources[at].rows(self._columns, self.tally, take)
+
+    def _turn(self) -> tuple[int, int]:
+        """(source, hand) whose turn it is."""
+        at, hand = self._order(self.place.epoch)[self.place.turn]
+        return int(at), int(hand)
+
+    def _next_hand(self) -> None:
+        self._open = None
+        place = self.place
+        if place.turn + 1 < len(self.sources) * self.hands:
+            self.place = Place(place.epoch, place.turn + 1)
+            return
+        if not self._found:
+            raise DataError("the dataset is empty", "the stream has no rows", "check name, subset and split")
+        if place.epoch == 0:
+            log.warning("this peer has read the whole stream once (%s rows); it begins again", f"{self._found:,}")
+        self._found, self.place = 0, Place(place.epoch + 1)
+
+    # Faults ----------------------------------------------------------------------------------------------------------
+
+    def _leave_out(self, fault: Fault, where: str) -> None:
+        """Count a row that can't be used; tell the 1st, 10th, 100th, …"""
+        self.tally.leave_out(fault, where)
+        count = self.tally.left_out[fault]
+        if math.log10(count).is_integer():
+            log.warning("%s is left out: %s (%s so far)", where, fault.reason, counted(count, "row"))
+        self.tally.check(whole=False)
+
+    def _after(self, broken: BrokenOff) -> None:
+        """Reading has failed: wait, give up, or leave out the rest of the source."""
+        self.place = Place(self.place.epoch, self.place.turn, max(broken.row, self.place.row))
+        told = unreadable(broken)
+        if is_transient(broken.cause, self.sources[self._turn()[0]].is_remote):
+            raise SourceSilent(told.brief) from broken
+        if isinstance(broken.cause, OSError) and broken.cause.errno is not None:
+            raise told from None
+        fault = Fault(f"damaged from here on: {told.why}", "replace the damaged file")
+        self._leave_out(fault, f"{broken.name}, row {self.place.row + 1}")
+
+
+def is_transient(error: BaseException, is_remote: bool) -> bool:
+    """Whether asking again later may help."""
+    for cause in (error, error.__cause__, error.__context__):
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status is not None:
+            return bool(status == 429 or status >= 500)
+        if isinstance(cause, FileNotFoundError | PermissionError):
+            return False
+        if isinstance(cause, OSError) and cause.errno in TRANSIENT:
+            return True
+    damaged = (EOFError, ValueError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # pyarrow's are ValueErrors
+    return isinstance(error, ConnectionError | TimeoutError) or (is_remote and not isinstance(error, damaged))
