@@ -10,7 +10,6 @@ random.
 from __future__ import annotations
 
 import errno
-import gzip
 import logging
 import lzma
 import math
@@ -200,24 +199,34 @@ class Stream:
     def _after(self, broken: BrokenOff) -> None:
         """Reading has failed: wait, give up, or leave out the rest of the source."""
         self.place = Place(self.place.epoch, self.place.turn, max(broken.row, self.place.row))
-        told = unreadable(broken)
-        if is_transient(broken.cause, self.sources[self._turn()[0]].is_remote):
+        told, cause = unreadable(broken), broken.cause
+        if is_transient(cause, self.sources[self._turn()[0]].is_remote):
             raise SourceSilent(told.brief) from broken
-        if isinstance(broken.cause, OSError) and broken.cause.errno is not None:
+        if not is_damage(cause):
             raise told from None
         fault = Fault(f"damaged from here on: {told.why}", "replace the damaged file")
         self._leave_out(fault, f"{broken.name}, row {self.place.row + 1}")
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether a file was read, but its bytes are wrong. pyarrow's errors are ValueErrors or OSErrors without a number."""
+    numbered = isinstance(error, OSError) and error.errno is not None
+    kinds = (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError)
+    return isinstance(error, kinds) and not numbered and _status(error) is None
+
+
+def _status(error: BaseException) -> int | None:
+    """What a server has answered; None if that is not why this error was raised."""
+    for cause in (error, error.__cause__, error.__context__):
+        if (status := getattr(getattr(cause, "response", None), "status_code", None)) is not None:
+            return int(status)
+    return None
+
+
 def is_transient(error: BaseException, is_remote: bool) -> bool:
     """Whether asking again later may help."""
-    for cause in (error, error.__cause__, error.__context__):
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status is not None:
-            return bool(status == 429 or status >= 500)
-        if isinstance(cause, FileNotFoundError | PermissionError):
-            return False
-        if isinstance(cause, OSError) and cause.errno in TRANSIENT:
-            return True
-    damaged = (EOFError, ValueError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # pyarrow's are ValueErrors
-    return isinstance(error, ConnectionError | TimeoutError) or (is_remote and not isinstance(error, damaged))
+    if (status := _status(error)) is not None:
+        return status == 429 or status >= 500
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in TRANSIENT
+    return isinstance(error, ConnectionError | TimeoutError) or (is_remote and not is_damage(error))
