@@ -209,10 +209,11 @@ class Stream:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether a file was read, but its bytes are wrong. pyarrow's errors are ValueErrors or OSErrors without a number."""
+    """Whether a file was read, but its bytes are wrong. bz2 and pyarrow say this with an OSError without a number."""
+    if isinstance(error, FileNotFoundError | PermissionError) or _status(error) is not None:
+        return False
     numbered = isinstance(error, OSError) and error.errno is not None
-    kinds = (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError)
-    return isinstance(error, kinds) and not numbered and _status(error) is None
+    return isinstance(error, EOFError | ValueError | OSError | zlib.error | lzma.LZMAError) and not numbered
 
 
 def _status(error: BaseException) -> int | None:
@@ -229,4 +230,6 @@ def is_transient(error: BaseException, is_remote: bool) -> bool:
         return status == 429 or status >= 500
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in TRANSIENT
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return False
     return isinstance(error, ConnectionError | TimeoutError) or (is_remote and not is_damage(error))

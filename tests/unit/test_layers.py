@@ -16,7 +16,7 @@ import p2ptrain
 
 LEVELS = (
     {"run"},
-    {"swarm"},
+    {"swarm", "data"},
     {"state"},
     {"tasks", "monitor"},
     {"method"},
