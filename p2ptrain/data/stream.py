@@ -15,7 +15,7 @@ import lzma
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -84,17 +84,18 @@ class Place:
     """Index in the order of this epoch's hands."""
     row: int = 0
     """Number of the last row that was read of that source."""
+    used: int = 0
+    """Rows of this epoch that could be used so far."""
 
 
 class Stream:
     """The rows of some sources. `row` gives them one by one, dealt out to this peer."""
 
     def __init__(self, sources: Sequence[Source], columns: Columns, seed: int, most_left_out: float) -> None:
-        self.sources, self.hands = sources, hands_of(sources) if sources else 1
+        self.sources, self.hands = sources, hands_of(sources)
         self._columns = columns
         self.tally = Tally(most_left_out)
         self.place = Place()
-        self._found = 0
         self._open: Rows | None = None
         self._order = lru_cache(maxsize=1)(lambda epoch: order_of(seed, epoch, len(sources), self.hands))
         self._hands = lru_cache(maxsize=4)(
@@ -130,7 +131,7 @@ class Stream:
     def go_to(self, place: Place) -> None:
         """Continue at a place that this stream had reached, also in an earlier process."""
         turns = len(self.sources) * self.hands
-        self.place = place if place.turn < turns else Place(place.epoch)  # the stream has fewer files now
+        self.place = place if place.turn < turns else replace(place, turn=0, row=0)  # the stream has fewer files now
         self._open = None
 
     def row(self) -> Cells:
@@ -152,12 +153,13 @@ class Stream:
                 self._next_hand()
                 continue
             number, row = found
-            self.place = Place(self.place.epoch, self.place.turn, number)
+            self.place = replace(self.place, row=number)
             if isinstance(row, Fault):
                 self._leave_out(row, f"{self.sources[self._turn()[0]].name}, row {number}")
                 continue
+            self.place = replace(self.place, used=self.place.used + 1)
             self.tally.use(row)
-            self._found += 1
+            self.tally.check(whole=False)
             return row
 
     def _begin(self) -> Rows:
@@ -178,13 +180,13 @@ class Stream:
         self._open = None
         place = self.place
         if place.turn + 1 < len(self.sources) * self.hands:
-            self.place = Place(place.epoch, place.turn + 1)
+            self.place = replace(place, turn=place.turn + 1, row=0)
             return
-        if not self._found:
+        if not place.used:
             raise DataError("the dataset is empty", "the stream has no rows", "check name, subset and split")
         if place.epoch == 0:
-            log.warning("this peer has read the whole stream once (%s rows); it begins again", f"{self._found:,}")
-        self._found, self.place = 0, Place(place.epoch + 1)
+            log.warning("this peer has read the whole stream once (%s rows); it begins again", f"{place.used:,}")
+        self.place = Place(place.epoch + 1)
 
     # Faults ----------------------------------------------------------------------------------------------------------
 
@@ -198,7 +200,7 @@ class Stream:
 
     def _after(self, broken: BrokenOff) -> None:
         """Reading has failed: wait, give up, or leave out the rest of the source."""
-        self.place = Place(self.place.epoch, self.place.turn, max(broken.row, self.place.row))
+        self.place = replace(self.place, row=max(broken.row, self.place.row))
         told, cause = unreadable(broken), broken.cause
         if is_transient(cause, self.sources[self._turn()[0]].is_remote):
             raise SourceSilent(told.brief) from broken
