@@ -40,6 +40,7 @@ _OTHER_DATA = """
 # Other sources:
 #   source = "files"     paths = ["~/texts/*.txt"]; tables (.jsonl, .csv, .parquet) also take text_column
 #   source = "dataset"   dataset = "allenai/c4", subset = "en", split = "train", streaming = true, text_column = "text"
+# Both take max_left_out = 0.05: the largest share of rows that may be left out because they can't be used.
 """
 
 

@@ -179,7 +179,8 @@ class ExampleTask(Task):
         arguments = (data.held_out, self._spec.eval.sequences, seed, table.where, self._check)
         self.rows = Examples(table, task, *arguments)
         if self.rows.repeated:
-            self.read.notes.append(f"{counted(self.rows.repeated, 'row')} say the same as another row and count once")
+            rows = counted(len(table), "row")
+            self.read.notes.append(f"{self.rows.repeated:,} of {rows} say the same as another row and count once")
         if self._cut:
             self.read.notes.append(
                 f"{self._cut:,} of {counted(self._measured, 'text')} are longer than data.sequence_length and are cut"

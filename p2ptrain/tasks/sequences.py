@@ -7,6 +7,7 @@ out to this peer, and shuffles in a buffer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
 from p2ptrain.units import size
 
 BUFFERED_SEQUENCES, MIXED_SEQUENCES = 1024, 64
+
+log = logging.getLogger(__name__)
 
 
 def shard_seed(run: Digest, peer: PeerId) -> int:
@@ -209,4 +212,8 @@ class StreamedSequences(Sequences):
         return asdict(self._stream.place)
 
     def restore(self, state: Any) -> None:
-        self._stream.go_to(Place(**state))
+        match state:
+            case {"epoch": int(epoch), "turn": int(turn), "row": int(row)}:
+                self._stream.go_to(Place(epoch, turn, row))
+            case _:  # of other data, e.g. of files that were named with --data
+                log.warning("the checkpoint holds no place in this stream: it is read from its beginning")

@@ -18,6 +18,7 @@ LEVELS = (
     {"run"},
     {"swarm", "data"},
     {"state"},
+    {"data"},
     {"tasks", "monitor"},
     {"method"},
     {"diloco", "spsa"},

@@ -38,6 +38,14 @@ LOADING = events.Loading(
     sent_bytes=126_000,
     sent_every=25,
 )
+READ = events.DataRead(
+    rows=300,
+    used=150,
+    whole=True,
+    left_out={"column 'label' is empty": 150},
+    replaced=0,
+    told=("150 of 300 rows left out: column 'label' is empty (first: rows.csv, row 2)",),
+)
 FETCHING = events.Fetching(bytes_here=1_500_000, bytes_total=4_000_000, seconds=2.0, rate=500_000.0)
 STARTED = events.Started(
     run_name="quickstart",
@@ -96,6 +104,7 @@ STOPPED = events.Stopped(
 ALL = (
     PREPARING,
     LOADING,
+    READ,
     FETCHING,
     STARTED,
     TRAINING,

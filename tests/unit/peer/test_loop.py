@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,7 +31,11 @@ class Peer:
         monkeypatch.setattr(torch, "save", lambda state, file: self._save(state))
         monkeypatch.setattr(loop, "write_whole", lambda path, data: None)
         reporter = SimpleNamespace(emit=self.told.append)
-        task = SimpleNamespace(model=torch.nn.Linear(2, 2), data_state=lambda: None, device=torch.device("cpu"))
+        self.prepare: Callable[[], None] = lambda: None
+        cpu, nothing = torch.device("cpu"), lambda: None
+        task = SimpleNamespace(
+            model=torch.nn.Linear(2, 2), data_state=nothing, device=cpu, prepare=lambda: self.prepare(), batch_size=1
+        )
         swarm = SimpleNamespace(door=Door())
         run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None), swarm=swarm)
         self.loop = Loop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)

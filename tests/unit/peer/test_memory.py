@@ -101,7 +101,11 @@ class Trainer:
         self.told: list[Any] = []
         self.emptied = 0
         self.task = SimpleNamespace(
-            model=torch.nn.Linear(2, 2), device=torch.device("cpu"), batch_size=batch_size, data_state=lambda: None
+            model=torch.nn.Linear(2, 2),
+            device=torch.device("cpu"),
+            batch_size=batch_size,
+            data_state=lambda: None,
+            prepare=lambda: None,
         )
         self.memory = Memory(limit, torch.device("cpu"))
         cast(Any, self.memory).used = used

@@ -93,13 +93,14 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     spec = spec_of(corpus, total_steps=12, warmup_steps=0, snapshot_every=4)
     run_peer(lambda: Run.found(spec, config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
     assert [event.text for event in notes.all(events.Preparing)] == ["connecting", "founding the run"]
-    assert [type(event) for event in notes.events[1:5]] == [
+    assert [type(event) for event in notes.events[1:6]] == [
         events.Loading,
+        events.DataRead,
         events.Preparing,
         events.Started,
         events.Training,
     ]
-    started, stopped = cast(events.Started, notes.events[3]), cast(events.Stopped, notes.events[-1])
+    started, stopped = cast(events.Started, notes.events[4]), cast(events.Stopped, notes.events[-1])
     assert started.founded
     assert started.peer == notes.me
     assert sorted({event.height for event in notes.all(events.Committed)}) == [1, 2, 3, 4, 5, 6]

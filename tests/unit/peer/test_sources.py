@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCardData, constants, hf_hub_download
 from huggingface_hub.hf_api import ModelInfo
 
+from p2ptrain.data.library import table_sources
 from p2ptrain.monitor.events import Part
 from p2ptrain.peer import sources
 from p2ptrain.peer.sources import (
@@ -29,7 +30,6 @@ from p2ptrain.peer.sources import (
     weights_of,
 )
 from p2ptrain.run.spec import DatasetData
-from p2ptrain.tasks.documents import open_dataset
 from tests.unit.peer.hub import COMMIT, TABLE, Hub, Repository
 
 NEWER = "f" * 40
@@ -137,7 +137,7 @@ def test_a_dataset_that_was_prepared_before_is_here_until_the_hub_has_a_newer_on
 ) -> None:
     from datasets import config
 
-    open_dataset(DatasetData(source="dataset", dataset="somebody/texts", streaming=False))
+    table_sources(DatasetData(source="dataset", dataset="somebody/texts", streaming=False))
     prepared = known(dataset(streaming=False)).part
     assert (prepared.place, prepared.bytes) == ("cache", 8 * len(TABLE))
     assert known(dataset()).part.place == "hub"  # streamed, all the same

@@ -72,7 +72,8 @@ def test_its_gradient_is_that_of_transformers_own_loss_with_all_other_tokens_ign
 
 def test_an_evaluation_compares_all_labels_by_their_summed_surprise(tmp_path: Path) -> None:
     task = {**COMPLETION, "labels": ["bad", "a good one indeed", "good"]}
-    made = open_completion(tmp_path, task, data={"sequence_length": 64})
+    rows = [*REVIEWS, {"text": "a saint", "mood": "a good one indeed"}]
+    made = open_completion(tmp_path, task, rows=rows, data={"sequence_length": 64})
     generator = torch.Generator().manual_seed(4)
     given = {n: 0.5 * torch.randn(p.shape, generator=generator) for n, p in made.model.named_parameters()}
     with torch.no_grad():
@@ -156,7 +157,7 @@ def test_what_the_tokenizer_puts_before_a_text_stays_and_what_it_puts_after_does
 def test_a_completion_that_leaves_no_room_is_an_error_that_names_its_row(tmp_path: Path) -> None:
     rows = [*REVIEWS, {"text": "long", "mood": "x" * 30}]
     assert open_completion(tmp_path, FREE, rows=[*REVIEWS, {"text": "long", "mood": "x" * 29}])
-    with pytest.raises(DataError, match="completion of row 60 is too long") as long:
+    with pytest.raises(DataError, match=r"completion of rows\.jsonl, row 61 is too long") as long:
         open_completion(tmp_path, FREE, rows=rows)
     assert long.value.why == "it has 32 tokens, and data.sequence_length = 32 leaves 31"
 

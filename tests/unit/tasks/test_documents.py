@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2ptrain.data.cells import Kind
+from p2ptrain.data.rows import LONGEST_DOCUMENT
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run.spec import DatasetData, FilesData
-from p2ptrain.tasks.documents import (
-    LONGEST_DOCUMENT,
-    expand,
-    is_held_out,
-    open_dataset,
-    open_table,
-    stdlib_documents,
-    text_data,
-    text_documents,
-)
+from p2ptrain.tasks import LocalOptions
+from p2ptrain.tasks.documents import chosen_data, is_held_out, open_table, own_files, stdlib_documents, text_data
+from tests.unit.data.samples import TEXT, dataset, write_table
 from tests.unit.tasks.samples import tiny_spec
 
 pytestmark = pytest.mark.usefixtures("own_dataset_cache")
@@ -29,24 +23,12 @@ pytestmark = pytest.mark.usefixtures("own_dataset_cache")
 ROWS = [{"text": "first", "n": 1}, {"text": "second", "n": 2}]
 
 
-def files(*paths: Path, column: str = "text") -> FilesData:
-    return FilesData(source="files", paths=tuple(map(str, paths)), text_column=column)
+def files(*paths: Path, **fields: Any) -> FilesData:
+    return FilesData(source="files", paths=tuple(map(str, paths)), **fields)
 
 
-def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
-    import pandas
-
-    frame = pandas.DataFrame(rows)
-    match path.suffix:
-        case ".csv":
-            frame.to_csv(path, index=False)
-        case ".parquet":
-            frame.to_parquet(path)
-        case ".json":
-            path.write_text(json.dumps(rows))
-        case _:
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def texts(data: FilesData | DatasetData) -> list[str]:
+    return [row["text"] for row in open_table(data, TEXT)]
 
 
 # The held-out split ------------------------------------------------------------------------------------------------
@@ -84,124 +66,64 @@ def test_the_standard_library_is_there_without_its_tests() -> None:
     assert documents == stdlib_documents()
 
 
-def test_a_long_file_becomes_documents_that_end_at_line_ends(tmp_path: Path) -> None:
+def test_text_is_cut_into_some_hundreds_of_documents_at_line_ends(tmp_path: Path) -> None:
     lines = [f"line {number:06d}\n" for number in range(20_000)]
     (tmp_path / "long.txt").write_text("".join(lines) + "the end")
-    documents = text_documents([tmp_path / "long.txt"])
-    assert "".join(documents) == "".join(lines) + "the end"
-    assert len(documents) == 4
-    assert all(document.endswith("\n") for document in documents[:-1])
-    assert max(map(len, documents)) <= LONGEST_DOCUMENT + 12
+    (tmp_path / "short.txt").write_text("short")
+    found = texts(files(tmp_path))
+    assert "".join(found) == "".join(lines) + "the end" + "short"
+    assert 200 < len(found) < 300
+    assert all(document.endswith("\n") for document in found[:-2])
+    assert max(map(len, found)) < LONGEST_DOCUMENT
 
 
-def test_a_file_that_is_not_utf8_is_read_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    assert text_documents([tmp_path / "latin.txt"]) == ["caf\ufffd"]
-
-
-def test_files_that_are_empty_or_unreadable_are_errors(tmp_path: Path) -> None:
+def test_files_without_text_and_files_that_are_gone_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file matches .*gone\.txt"):
+        texts(files(tmp_path / "gone.txt"))
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(DataError, match="empty"):
-        text_documents([tmp_path / "empty.txt"])
-    with pytest.raises(DataError, match=r"can't read .*gone\.txt"):
-        text_documents([tmp_path / "gone.txt"])
+    assert texts(files(tmp_path / "empty.txt")) == []
 
 
-def test_paths_folders_and_globs_are_expanded_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("b.txt", "a.txt", "sub/deep/c.txt", "d.md"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    names = [tmp_path / name for name in ("a.txt", "b.txt", "d.md", "sub/deep/c.txt")]
-    assert expand([str(tmp_path)]) == names
-    assert expand([f"{tmp_path}/*.txt", str(tmp_path / "a.txt")]) == names[:2]
-    assert expand([f"{tmp_path}/**/*.txt"]) == [names[0], names[1], names[3]]
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert expand(["~/d.md"]) == [names[2]]
-
-
-def test_a_path_that_matches_nothing_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for pattern in (tmp_path / "*.txt", tmp_path / "gone.txt", tmp_path / "empty"):
-        with pytest.raises(DataError, match="no file matches") as missing:
-            expand([str(pattern)])
-        assert "--data" in missing.value.next_step
-
-
-# Tables ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
-def test_tables_are_read_by_their_column(tmp_path: Path, name: str) -> None:
-    path = write_table(tmp_path / name, ROWS)
-    table = open_table(files(path), [path])
-    assert table.column_names == ["text"]
+def test_what_only_describes_the_data_is_told(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# what this is")
+    write_table(tmp_path / "rows.jsonl", ROWS)
+    table = open_table(files(tmp_path), TEXT)
     assert [row["text"] for row in table] == ["first", "second"]
-    assert open_table(files(path, column="n"), [path])[1] == {"n": 2}
+    assert table.tally.told == ["1 file not read, because they only describe the data: README.md"]
 
 
-def test_several_files_are_one_table(tmp_path: Path) -> None:
-    paths = [write_table(tmp_path / f"{number}.csv", [{"text": f"row {number}"}]) for number in range(3)]
-    assert sorted(row["text"] for row in open_table(files(*paths), paths)) == ["row 0", "row 1", "row 2"]
-
-
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
-def test_a_missing_column_is_an_error_that_lists_the_columns(tmp_path: Path, name: str) -> None:
-    path = write_table(tmp_path / name, ROWS)
-    with pytest.raises(DataError, match="no column 'body'") as missing:
-        open_table(files(path, column="body"), [path])
-    assert missing.value.why == "its columns are: 'text', 'n'"
-    assert "text_column" in missing.value.next_step
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("empty.csv", b""),
-        ("header.csv", b"text,n\n"),
-        ("empty.parquet", b""),
-        ("prose.jsonl", b"once upon a time\n"),
-        ("prose.parquet", b"once upon a time\n"),
-        ("ragged.csv", b"text,n\na,1\nb,2,3,4\n"),
-        ("tabs.csv", b"text\tn\nhello\t1\n"),
-        ("lines.csv", b'{"text": "a, b"}\n{"text": "c, d"}\n'),
-    ],
-)
-def test_an_empty_file_or_another_format_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=name) as unusable:
-        open_table(files(path), [path])
-    assert unusable.value.why
-
-
-def test_files_of_different_kinds_are_not_mixed(tmp_path: Path) -> None:
-    table, other = write_table(tmp_path / "a.csv", ROWS), write_table(tmp_path / "a.parquet", ROWS)
-    (tmp_path / "a.txt").write_text("text")
-    for paths in ([table, other], [table, tmp_path / "a.txt"]):
-        with pytest.raises(DataError, match="of different kinds"):
-            open_table(files(*paths), paths)
+def test_text_files_are_no_table_of_columns(tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("once upon a time")
+    with pytest.raises(DataError, match=r"prose\.txt is no table"):
+        open_table(files(tmp_path), {"label": Kind.WORDS})
 
 
 # Datasets ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streaming", [True, False])
-def test_a_folder_of_tables_is_a_dataset(tmp_path: Path, streaming: bool) -> None:
+def test_a_folder_of_tables_is_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     write_table(tmp_path / "folder" / "rows.jsonl", ROWS)
-    wanted = DatasetData(source="dataset", dataset=str(tmp_path / "folder"), streaming=streaming)
-    assert [row["text"] for row in open_dataset(wanted)] == ["first", "second"]
+    wanted = dataset(tmp_path / "folder", streaming=False)
+    assert texts(wanted) == ["first", "second"]
     with pytest.raises(DataError, match="no column 'body'"):
-        open_dataset(wanted.model_copy(update={"text_column": "body"}))
+        open_table(wanted, {"body": Kind.TEXT})
     with pytest.raises(DataError, match="can't load the dataset"):
-        open_dataset(wanted.model_copy(update={"split": "nowhere"}))
+        open_table(wanted.model_copy(update={"split": "nowhere"}), TEXT)
 
 
-@pytest.mark.parametrize("name", ["nobody/has-this", "/no/such/folder", "not a name"])
-def test_a_dataset_that_is_not_there_is_an_error_that_names_it(name: str) -> None:
-    with pytest.raises(DataError, match=f"the dataset '{name}'") as missing:
-        open_dataset(DatasetData(source="dataset", dataset=name))
-    assert missing.value.why
+def test_a_volunteers_files_are_read_as_the_spec_says() -> None:
+    data = {"source": "dataset", "dataset": "a/texts", "text_column": "body", "max_left_out": 0.5, "held_out": 0.3}
+    chosen = chosen_data(tiny_spec(data=data), LocalOptions(data=("mine.csv",)))
+    assert isinstance(chosen, FilesData)
+    assert (chosen.paths, chosen.text_column, chosen.max_left_out) == (("mine.csv",), "body", 0.5)
+    assert (chosen.held_out, chosen_data(tiny_spec(data=data), LocalOptions())) == (0.3, tiny_spec(data=data).data)
+
+
+def test_files_of_this_machine_are_known_from_others(tmp_path: Path) -> None:
+    assert own_files(tiny_spec(data={"source": "files", "paths": ["a.txt"]})) == ("a.txt",)
+    assert own_files(tiny_spec(data={"source": "dataset", "dataset": str(tmp_path)})) == (str(tmp_path),)
+    assert own_files(tiny_spec(data={"source": "dataset", "dataset": "a/texts"})) == ()
 
 
 def test_a_run_of_a_founders_own_program_has_no_text_here() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import os
 import pickle
@@ -19,12 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.errors import DataError, P2PTrainError, SpecError
-from p2ptrain.run.spec import DatasetData
-from p2ptrain.tasks.documents import open_dataset
+from p2ptrain.errors import DataError, SpecError
 from p2ptrain.tasks.model import build_model, count_parameters, exported_parameters
 from p2ptrain.tasks.tokenizer import ByteTokenizer, load_tokenizer
-from p2ptrain.tasks.trust import BRINGS_CODE, check_files, code_in
+from p2ptrain.tasks.trust import BRINGS_CODE, code_in
 from tests.unit.tasks.samples import tiny_spec
 
 BYTES = ByteTokenizer()
@@ -323,65 +320,3 @@ def test_a_tokenizer_that_brings_its_class_is_refused(folder: Path, marker: Path
     for classes in ({"AutoTokenizer": ["tokenization_x.Tokenizer", None]}, ["tokenization_x.Tokenizer", None]):
         change(folder / "tokenizer_config.json", auto_map=classes)
         assert_refused(lambda: load_tokenizer(str(folder)), marker, "auto_map", "tokenizer_config.json")
-
-
-# Datasets ------------------------------------------------------------------------------------------------------------
-
-
-def dataset(name: str, streaming: bool = False) -> Any:
-    return open_dataset(DatasetData(source="dataset", dataset=name, streaming=streaming))
-
-
-@pytest.fixture
-def texts(own_dataset_cache: None, tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    (folder / "train.jsonl").write_text('{"text": "a"}\n')
-    return folder
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-def test_a_folder_of_data_is_a_dataset(texts: Path, streaming: bool) -> None:
-    assert [row["text"] for row in dataset(str(texts), streaming)] == ["a"]
-
-
-def test_a_dataset_with_a_loading_script_is_refused(texts: Path, marker: Path) -> None:
-    write_code(texts / "texts.py", marker)
-    assert_refused(lambda: dataset(str(texts)), marker, "loading script")
-    assert_refused(lambda: dataset(str(texts / "texts.py")), marker, "loading script")
-
-
-@pytest.mark.parametrize("name", ["text", "json", "pandas", "parquet"])
-def test_a_format_is_no_dataset(name: str, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The datasets library would train on whatever lies in the working folder."""
-    monkeypatch.chdir(texts)
-    with pytest.raises(DataError, match=f"'{name}' is not a dataset"):
-        dataset(name)
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("pattern", ["{folder}/private/*.txt", "../private/*.txt", "https://example.org/x.txt"])
-def test_a_dataset_reads_no_files_but_its_own(texts: Path, tmp_path: Path, pattern: str, streaming: bool) -> None:
-    (tmp_path / "private").mkdir()
-    (tmp_path / "private" / "key.txt").write_text("a secret\n")
-    named = pattern.format(folder=tmp_path)
-    (texts / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {named}\n---\n")
-    with pytest.raises(P2PTrainError, match=r"files that are not its own|can't load the dataset"):
-        dataset(str(texts), streaming)
-
-
-@pytest.mark.parametrize(
-    "readme", ["---\nconfigs: [\n---\n", "---\nconfigs: 3\n---\n", "---\n- a\n---\n", "---\n? {\n---\n"]
-)
-def test_a_malformed_description_is_one_clear_error(texts: Path, readme: str) -> None:
-    (texts / "README.md").write_text(readme)
-    with contextlib.suppress(DataError):  # some of it the library overlooks
-        assert [row["text"] for row in dataset(str(texts))] == ["a"]
-
-
-def test_a_dataset_of_the_hub_reads_files_of_the_hub() -> None:
-    check_files("somebody/texts", ["hf://datasets/somebody/texts@0123/a.parquet", "zip://*::hf://datasets/x/y@1/a.zip"])
-    for file in ("/etc/passwd", "https://example.org/x.txt", "zip://*.txt::/home/somebody/x.zip", "file:///etc/passwd"):
-        with pytest.raises(DataError, match="files that are not its own") as refused:
-            check_files("somebody/texts", [file])
-        assert file in refused.value.why
