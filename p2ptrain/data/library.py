@@ -69,10 +69,17 @@ def _local_copy(name: str) -> str | None:
     return None
 
 
-def is_here(builder: Any) -> bool:
-    """Whether all files of a dataset are on this machine already."""
-    files = [str(file) for split in (builder.config.data_files or {}).values() for file in split]
+def is_here(builder: Any, data: DatasetData) -> bool:
+    """Whether all that is read of a dataset is on this machine already."""
+    files = places_of(builder, data)
     return all(map(_is_cached, files)) if files else Path(builder.cache_dir).is_dir()
+
+
+def places_of(builder: Any, data: DatasetData) -> list[str]:
+    """The files that are fetched to read a dataset: those of its split, or of all splits if the library prepares it."""
+    known = builder.config.data_files or {}
+    alone = data.split in known and (data.streaming or _files(builder, data.split) is not None)
+    return [str(file) for split in ([data.split] if alone else known) for file in known[split]]
 
 
 def _is_cached(place: str) -> bool:

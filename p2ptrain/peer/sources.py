@@ -21,7 +21,7 @@ from huggingface_hub import CardData, HfApi, HfFileSystem, constants, hf_hub_dow
 from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError
 
 from p2ptrain.data.files import find_files
-from p2ptrain.data.library import dataset_builder, is_here
+from p2ptrain.data.library import dataset_builder, is_here, places_of
 from p2ptrain.data.trust import is_folder
 from p2ptrain.errors import DataError
 from p2ptrain.monitor.events import Part
@@ -240,7 +240,7 @@ def dataset_source(data: DatasetData) -> Look:
             part = replace(part, licence=licence_of(info.card_data))
             yield Source(part)
         builder = dataset_builder(data)
-        if part.place == "hub" and not data.streaming and is_here(builder):
+        if part.place == "hub" and not data.streaming and is_here(builder, data):
             part = replace(part, place="cache")
         count, at_most = _bytes_of(builder, data)
         yield Source(replace(part, bytes=count, at_most=at_most, unknown=part.unknown if offline else ""))
@@ -250,15 +250,12 @@ def dataset_source(data: DatasetData) -> Look:
 
 def _bytes_of(builder: Any, data: DatasetData) -> tuple[int | None, bool]:
     """(bytes of the files that the datasets library reads, whether it may read less of them)."""
-    splits = builder.config.data_files
-    if not splits:  # its files are not known any more: without the hub, the library uses what it has prepared before
+    files = places_of(builder, data)
+    if not files:  # its files are not known any more: without the hub, the library uses what it has prepared before
         return _total([builder.info.download_size]), False
-    whole = {data.split: splits[data.split]} if data.streaming and data.split in splits else splits
-    files = [file for split in whole.values() for file in split]
-    if is_folder(data.dataset):
-        return sum(Path(file).stat().st_size for file in files), False
     hub = HfFileSystem()
-    return _total(hub.info(file)["size"] for file in files), data.streaming and data.split not in splits
+    sizes = (hub.info(file)["size"] if file.startswith("hf://") else Path(file).stat().st_size for file in files)
+    return _total(sizes), data.streaming and data.split not in builder.config.data_files
 
 
 def files_source(patterns: Sequence[str], option: str = "") -> Look:

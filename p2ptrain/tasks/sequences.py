@@ -212,8 +212,7 @@ class StreamedSequences(Sequences):
         return asdict(self._stream.place)
 
     def restore(self, state: Any) -> None:
-        match state:
-            case {"epoch": int(epoch), "turn": int(turn), "row": int(row)}:
-                self._stream.go_to(Place(epoch, turn, row))
-            case _:  # of other data, e.g. of files that were named with --data
-                log.warning("the checkpoint holds no place in this stream: it is read from its beginning")
+        if isinstance(state, dict) and state.keys() == asdict(Place()).keys():
+            self._stream.go_to(Place(**state))
+        else:  # of other data, e.g. of files that were named with --data
+            log.warning("the checkpoint holds no place in this stream: it is read from its beginning")

@@ -119,7 +119,7 @@ def test_what_the_hub_says_is_told(hub: Hub) -> None:
     found = look_at(tiny_spec(pretrained="somebody/model", data=data), HERE, None)
     assert found.model == Part("somebody/model", "hub", 269, licence="apache-2.0")
     assert found.tokenizer is None
-    assert found.data == Part("somebody/texts (train)", "hub", 8 * len(TABLE), licence="mit, cc0-1.0")
+    assert found.data == Part("somebody/texts (train)", "hub", 6 * len(TABLE), licence="mit, cc0-1.0")
     assert (found.parameters, found.trained) == (134, None)
 
 

@@ -32,9 +32,9 @@ def read() -> Table:
 def test_what_was_downloaded_is_read_again_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import config
 
-    assert not is_here(dataset_builder(WANTED))
+    assert not is_here(dataset_builder(WANTED), WANTED)
     assert [row["text"] for row in read()] == TEXTS
-    assert is_here(dataset_builder(WANTED))
+    assert is_here(dataset_builder(WANTED), WANTED)
     hub.repositories.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)

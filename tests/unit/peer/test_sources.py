@@ -127,7 +127,9 @@ def test_an_index_that_is_too_large_is_not_fetched(hub: Hub, monkeypatch: pytest
 def test_a_dataset_is_as_large_as_the_files_that_are_read_of_it(hub: Hub) -> None:
     name, licence = "somebody/texts (train)", "mit, cc0-1.0"
     assert known(dataset()).part == Part(name, "hub", 6 * len(TABLE), streamed=True, licence=licence)
-    assert known(dataset(streaming=False)).part == Part(name, "hub", 8 * len(TABLE), licence=licence)
+    assert known(dataset(streaming=False)).part == Part(name, "hub", 6 * len(TABLE), licence=licence)
+    part = known(dataset(split="train[:10%]", streaming=False)).part
+    assert part.bytes == 8 * len(TABLE), "the datasets library prepares all splits"
     some = known(dataset(split="train[:10%]")).part
     assert (some.bytes, some.at_most, some.streamed) == (8 * len(TABLE), True, True)
 
@@ -139,13 +141,13 @@ def test_a_dataset_that_was_prepared_before_is_here_until_the_hub_has_a_newer_on
 
     table_sources(DatasetData(source="dataset", dataset="somebody/texts", streaming=False))
     prepared = known(dataset(streaming=False)).part
-    assert (prepared.place, prepared.bytes) == ("cache", 8 * len(TABLE))
+    assert (prepared.place, prepared.bytes) == ("cache", 6 * len(TABLE))
     assert known(dataset()).part.place == "hub"  # streamed, all the same
     with monkeypatch.context() as offline:
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         offline.setattr(config, "HF_HUB_OFFLINE", True)
         prepared = known(dataset(streaming=False)).part
-        assert (prepared.place, prepared.bytes, prepared.unknown) == ("cache", 8 * len(TABLE), NO_ANSWER)
+        assert (prepared.place, prepared.bytes, prepared.unknown) == ("cache", 6 * len(TABLE), NO_ANSWER)
         assert known(dataset("somebody/other", streaming=False)).part.place == "hub"
     hub.repositories["datasets/somebody/texts"].commit = NEWER
     assert known(dataset(streaming=False)).part.place == "hub"
