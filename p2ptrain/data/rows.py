@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ from p2ptrain.text import first_line
 
 LONGEST_DOCUMENT = 64 * 1024
 """Bytes. Longer texts are cut at line ends, so that a part of one file can be held out."""
+LONGEST_CELL = 2**26
+"""Characters of a CSV's cell. A quote that is never closed swallows no more than that."""
 BATCH_ROWS = 256
 SEEN_ROWS, SHOWN_COLUMNS = 1000, 40
 """A column that none of so many rows has is no column of the file."""
@@ -31,7 +32,8 @@ Take = Callable[[int], bool]
 Rows = Iterator[tuple[int, Cells | Fault]]
 
 _NOT_JSON = Fault("not a JSON object", "write one JSON object per line, or correct the broken lines")
-_OPEN_QUOTE = Fault("in a quoted cell that never ends", "close the quote, or double the quotes inside of cells")
+_OPEN_QUOTE = Fault("in a cell whose quotes do not match", "close the quote, or double the quotes inside of cells")
+_RAGGED = Fault("not as many cells as the header", "correct these rows, or quote their commas")
 
 
 class BrokenOff(Exception):
@@ -203,7 +205,7 @@ def check_columns(name: str, wanted: Iterable[str], found: Sequence[str]) -> Non
     """Check that a file has the columns that a task reads.
 
     Raises:
-        DataError: it lacks one.
+        DataError: it lacks one, or has it twice.
     """
     for column in wanted:
         if column not in found:
@@ -213,40 +215,58 @@ def check_columns(name: str, wanted: Iterable[str], found: Sequence[str]) -> Non
                 f"its columns are: {shown}",
                 "set data.text_column, or the columns in [task], to one of them",
             )
+        if found.count(column) > 1:
+            raise DataError(
+                f"{name} has several columns {column!r}", "nobody knows which is meant", "rename the others"
+            )
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
 def _csv(file: io.BufferedReader, name: str, columns: Columns, decode: _Decoder, take: Take, separator: str) -> Rows:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    csv.field_size_limit(LONGEST_CELL)
     lines = (decode(raw, number) for number, raw in enumerate(file))
     reader = csv.reader(lines, delimiter=separator, strict=True)
-    header = next(reader, None)
-    if header is None:
-        raise DataError(f"{name} is empty", "a CSV file begins with the names of its columns", "name another file")
+    header = _header(reader, name, columns)
     check_columns(name, columns, header)
     places = {column: header.index(column) for column in columns}
-    number = 0
+    number, line = 0, reader.line_num
     while True:
-        number, line = number + 1, reader.line_num
+        first, fault = number + 1, None
         try:
-            row = next(reader)
+            if not (row := next(reader)):
+                continue  # an empty line
+            number += 1
+            if len(row) != len(header):
+                fault = _RAGGED
         except StopIteration:
             return
         except csv.Error as error:
-            swallowed = reader.line_num - line if "unexpected end of data" in str(error) else 1
-            fault = _OPEN_QUOTE if swallowed > 1 else Fault(f"not valid CSV: {error}", "correct these rows")
-            yield from ((number + extra, fault) for extra in range(swallowed))
-            number += swallowed - 1
-            continue
-        if not row:
-            number -= 1  # an empty line
-        elif len(row) != len(header):
-            if take(number):
-                yield number, Fault("not as many cells as the header", "correct these rows, or quote their commas")
+            number += max(1, reader.line_num - line)  # all lines that an open quote has swallowed
+            fault = _OPEN_QUOTE if number > first else Fault(f"not valid CSV: {error}", "correct these rows")
+        finally:
+            line = reader.line_num
+        if fault is not None:
+            yield from ((at, fault) for at in range(first, number + 1) if take(at))
         elif take(number):
             yield number, cells_of({column: row[place] or None for column, place in places.items()}, columns)
+
+
+def _header(reader: Iterator[list[str]], name: str, columns: Columns) -> list[str]:
+    try:
+        header = next(filter(None, reader), None)
+    except csv.Error as error:
+        step = "write the names of the columns into its first line, and end each line with a line feed"
+        raise DataError(f"{name} is not valid CSV", f"its first line: {error}", step) from None
+    if header is None:
+        raise DataError(f"{name} is empty", "a CSV file begins with the names of its columns", "name another file")
+    [first, *others] = header
+    between = next((each for each in (";", "\t", "|") if each in first), None)
+    if not others and first not in columns and between is not None:
+        step = "write it with commas between cells, or with tabs as a .tsv file"
+        raise DataError(f"{name} is no CSV file", f"its cells are separated by {between!r}", step)
+    return header
 
 
 def _parquet(place: str, name: str, columns: Columns, take: Take, group: int | None) -> Rows:

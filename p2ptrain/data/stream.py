@@ -54,6 +54,10 @@ TRANSIENT = frozenset(
 log = logging.getLogger(__name__)
 
 
+def _empty() -> DataError:
+    return DataError("the dataset is empty", "the stream has no rows", "check name, subset and split")
+
+
 class SourceSilent(Exception):
     """A source does not answer now. The stream stays where it is, and may be asked again later."""
 
@@ -92,11 +96,16 @@ class Stream:
     """The rows of some sources. `row` gives them one by one, dealt out to this peer."""
 
     def __init__(self, sources: Sequence[Source], columns: Columns, seed: int, most_left_out: float) -> None:
+        """Raises DataError if there are no sources."""
+        if not sources:
+            raise _empty()
         self.sources, self.hands = sources, hands_of(sources)
         self._columns = columns
         self.tally = Tally(most_left_out)
         self.place = Place()
         self._open: Rows | None = None
+        self._damaged = set[int]()
+        """Sources whose end can't be read. Each hand comes to that place."""
         self._order = lru_cache(maxsize=1)(lambda epoch: order_of(seed, epoch, len(sources), self.hands))
         self._hands = lru_cache(maxsize=4)(
             lambda epoch, at, chunk: generator(seed, epoch, at + 1, chunk).integers(0, self.hands, CHUNK).tolist()
@@ -183,7 +192,7 @@ class Stream:
             self.place = replace(place, turn=place.turn + 1, row=0)
             return
         if not place.used:
-            raise DataError("the dataset is empty", "the stream has no rows", "check name, subset and split")
+            raise _empty()
         if place.epoch == 0:
             log.warning("this peer has read the whole stream once (%s rows); it begins again", f"{place.used:,}")
         self.place = Place(place.epoch + 1)
@@ -206,8 +215,11 @@ class Stream:
             raise SourceSilent(told.brief) from broken
         if not is_damage(cause):
             raise told from None
-        fault = Fault(f"damaged from here on: {told.why}", "replace the damaged file")
-        self._leave_out(fault, f"{broken.name}, row {self.place.row + 1}")
+        at, _ = self._turn()
+        if at not in self._damaged:
+            self._damaged.add(at)
+            fault = Fault(f"damaged from here on: {told.why}", "replace the damaged file")
+            self._leave_out(fault, f"{broken.name}, row {self.place.row + 1}")
 
 
 def is_damage(error: BaseException) -> bool:
