@@ -86,6 +86,11 @@ class DiLoCoMethod(Section):
         return None if self.total_steps is None else self.total_steps // self.steps_per_round
 
     @property
+    def batches_per_step(self) -> int:
+        """How many batches a peer reads at once."""
+        return 1
+
+    @property
     def batches(self) -> int | None:
         """How many batches a peer reads from the run's beginning to its end; None if the run has no end."""
         return self.total_steps
@@ -141,6 +146,11 @@ class SPSAMethod(Section):
     def last_height(self) -> int | None:
         """The number of records at which the run is complete."""
         return self.total_records
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches a peer reads at once."""
+        return self.batches_per_seed
 
     @property
     def batches(self) -> int | None:

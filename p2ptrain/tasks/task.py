@@ -57,7 +57,7 @@ class Rows(Protocol):
         """This peer's training batch number `index`, of `size` rows. A stream gives each batch once only."""
 
     def prepare(self, size: int) -> None:
-        """Fetch what the next batch of `size` rows needs. Only a stream has to; it may raise SourceSilent."""
+        """Fetch what the next batches need, of `size` rows together. Only a stream has to; it may raise SourceSilent."""
         return
 
     def state(self) -> Any:
@@ -114,13 +114,13 @@ class Task(ABC):
         """Tokens that the model reads for one batch; an estimate for examples, since they differ in length."""
 
     def prepare(self) -> None:
-        """Fetch what the next batch needs.
+        """Fetch what the next step needs. After that its batches can be had, whatever becomes of the data's source.
 
         Raises:
             SourceSilent: the source of the data does not answer; ask again later.
             DataError: the data are gone, or too much of them can't be used.
         """
-        self.rows.prepare(self.batch_size)
+        self.rows.prepare(self.batch_size * self._spec.method.batches_per_step)
 
     def data_state(self) -> Any:
         """What `restore_data` needs after a restart, besides the batch's index."""

@@ -9,10 +9,13 @@ from typing import Any, cast
 import pytest
 import torch
 
+from p2ptrain.data.stream import SourceSilent
 from p2ptrain.diloco.trainer import DiLoCoTrainer
+from p2ptrain.errors import DataError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer import loop
 from p2ptrain.peer.loop import Loop
+from p2ptrain.peer.pausing import Silence
 from p2ptrain.run import RunSpec, digest_of
 from p2ptrain.state import Rollback
 from p2ptrain.state.run import Run
@@ -20,6 +23,28 @@ from p2ptrain.swarm.door import Door
 from p2ptrain.tasks import Task
 
 SPEC = RunSpec.custom("tests", inner_steps=4, fragments=2, snapshot_every=8)
+
+
+class Optimizer:
+    """Notes when it is paused. `rests` is called while it is."""
+
+    height, is_complete = 0, False
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.rests: Callable[[float], None] = lambda seconds: None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def pause(self) -> None:
+        self.did.append("pause")
+
+    def resume(self) -> None:
+        self.did.append("resume")
+
+    def rest(self, seconds: float) -> None:
+        self.rests(seconds)
 
 
 class Peer:
@@ -38,10 +63,13 @@ class Peer:
         )
         swarm = SimpleNamespace(door=Door())
         run = SimpleNamespace(spec=SPEC, folder=SimpleNamespace(checkpoint=None), swarm=swarm)
-        self.loop = Loop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: False)
+        self.stop = False
+        self.loop = Loop(cast(Run, run), cast(Task, task), cast(Reporter, reporter), lambda: self.stop)
+        self.loop._silence = Silence(task.prepare, lambda: self.now)
         self.trainer = object.__new__(DiLoCoTrainer)
         self.trainer._method, self.trainer._saved_height = SPEC.diloco, 0
-        self.trainer.optimizer = cast(Any, SimpleNamespace(height=0, state_dict=dict))
+        self.optimizer = Optimizer()
+        self.trainer.optimizer = cast(Any, self.optimizer)
         self.loop._trainer = self.trainer
 
     def _save(self, state: Any) -> None:
@@ -50,7 +78,7 @@ class Peer:
 
     def reach(self, height: int, seconds: float) -> None:
         self.now += seconds
-        cast(Any, self.trainer.optimizer).height = height
+        self.optimizer.height = height
         self.loop._save_if_due()
 
 
@@ -109,3 +137,65 @@ def test_a_rollback_is_told_with_what_it_cost(peer: Peer) -> None:
 def test_closing_before_it_was_connected_does_nothing(peer: Peer) -> None:
     peer.loop._trainer = None
     peer.loop.close()
+
+
+# Data that do not come -----------------------------------------------------------------------------------------------
+
+
+def test_a_peer_whose_data_do_not_come_waits_in_the_swarm_and_goes_on(peer: Peer) -> None:
+    def silent() -> None:
+        if peer.now < 120.0:
+            raise SourceSilent("the hub is down")
+
+    def rest(seconds: float) -> None:
+        peer.now += seconds
+
+    peer.prepare, peer.optimizer.rests = silent, rest
+    assert peer.loop._may_go_on()
+    assert peer.optimizer.did == ["pause", "resume"]
+    assert peer.saved == [0], "before it waits"
+    paused, went_on = peer.told
+    assert paused == events.Paused("the data do not come (the hub is down)", None)
+    assert 20 <= went_on.seconds < 40
+
+
+def test_who_waits_for_data_can_be_stopped(peer: Peer) -> None:
+    def silent() -> None:
+        raise SourceSilent("the hub is down")
+
+    def rest(seconds: float) -> None:
+        peer.stop = True
+
+    peer.prepare, peer.optimizer.rests = silent, rest
+    assert not peer.loop._may_go_on()
+    assert peer.loop.given_up is None
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_data_that_are_gone_end_training_and_not_with_a_traceback(peer: Peer, at_once: bool) -> None:
+    gone = DataError("can't read a.jsonl, after row 7", "No such file or directory")
+
+    def prepare() -> None:
+        raise gone if at_once or peer.now > 101.0 else SourceSilent("the hub is down")
+
+    def rest(seconds: float) -> None:
+        peer.now += seconds
+
+    peer.prepare, peer.optimizer.rests = prepare, rest
+    assert not peer.loop._may_go_on()
+    assert peer.loop.given_up is gone
+
+
+def test_data_that_fail_within_a_step_end_training_too(peer: Peer) -> None:
+    gone = DataError("can't read a.jsonl, after row 7")
+
+    def fails(error: Exception) -> Callable[[], None]:
+        def step() -> None:
+            raise error
+
+        return step
+
+    assert not peer.loop._fits(fails(SourceSilent("the hub is down")))
+    assert peer.loop.given_up is None
+    assert not peer.loop._fits(fails(gone))
+    assert peer.loop.given_up is gone

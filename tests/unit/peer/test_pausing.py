@@ -5,11 +5,24 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2ptrain.data.stream import SourceSilent
+from p2ptrain.errors import DataError
 from p2ptrain.peer.hours import Hours
-from p2ptrain.peer.pausing import BUSY_SECONDS, NEVER, PROBE_SECONDS, QUIET_SECONDS, Pause, Pauses
+from p2ptrain.peer.pausing import (
+    BUSY_SECONDS,
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    NEVER,
+    PROBE_SECONDS,
+    QUIET_SECONDS,
+    Pause,
+    Pauses,
+    Silence,
+)
 
 
 class Machine:
@@ -96,3 +109,53 @@ def test_a_pause_and_what_follows_it_last(uses: list[tuple[bool, float]]) -> Non
                 turns.append((began + place / 2, paused))
     for (before, _), (after, now_paused) in pairwise(turns):
         assert after - before >= (BUSY_SECONDS if now_paused else QUIET_SECONDS)
+
+
+# Data that do not come -----------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """A source of data and a clock, both of which the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds, self.error, self.asked = 1000.0, Exception(), list[float]()
+        self.is_silent, self.silence = True, Silence(self.prepare, lambda: self.seconds)
+
+    def prepare(self) -> None:
+        self.asked.append(self.seconds)
+        if self.is_silent:
+            raise self.error
+
+
+def test_data_that_come_do_not_pause_a_peer() -> None:
+    hub = Hub()
+    hub.is_silent = False
+    assert [hub.silence.now() for _ in range(3)] == [None] * 3
+    assert len(hub.asked) == 3
+
+
+def test_a_silent_source_is_asked_less_and_less_often_and_the_peer_says_why_it_waits() -> None:
+    hub = Hub()
+    hub.error = SourceSilent("can't read a.jsonl, after row 7: timed out")
+    while hub.seconds < 1400:
+        assert hub.silence.now() == Pause("the data do not come (can't read a.jsonl, after row 7: timed out)")
+        hub.seconds += 0.25
+    waits = [after - before for before, after in pairwise(hub.asked)]
+    assert waits[:7] == [FIRST_WAIT, 2, 4, 8, 16, 32, LONGEST_WAIT]
+    assert set(waits[6:]) == {LONGEST_WAIT}
+    hub.is_silent = False
+    hub.seconds += LONGEST_WAIT
+    assert hub.silence.now() is None
+    hub.is_silent = True
+    assert hub.silence.now() is not None
+    hub.seconds += FIRST_WAIT
+    asked = len(hub.asked)
+    assert hub.silence.now() is not None
+    assert len(hub.asked) == asked + 1, "after an answer, the waits begin anew"
+
+
+def test_data_that_are_gone_are_not_waited_for() -> None:
+    hub = Hub()
+    hub.error = DataError("can't read a.jsonl, after row 7")
+    with pytest.raises(DataError, match=r"a\.jsonl"):
+        hub.silence.now()

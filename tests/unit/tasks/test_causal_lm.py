@@ -132,6 +132,20 @@ def test_every_kind_of_data_trains_on_one_side_and_evaluates_on_the_other(tmp_pa
     assert task.loss(0).isfinite()
 
 
+def test_before_a_step_all_of_its_batches_are_fetched(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a source that fails between two batches of a one-byte step would cost the first one."""
+    method = {"name": "spsa", "batches_per_seed": 4}
+    for spec, rows in (
+        (spec_of(corpus), 3),
+        (RunSpec.model_validate({**spec_of(corpus).model_dump(), "method": method}), 12),
+    ):
+        task, asked = CausalLM(spec, LocalOptions(device="cpu", batch_size=3)), list[int]()
+        task.load_data(0)
+        monkeypatch.setattr(task.rows, "prepare", asked.append)
+        task.prepare()
+        assert asked == [rows]
+
+
 def test_a_volunteers_files_stand_for_the_specs(corpus: Path) -> None:
     nowhere = spec_of(corpus / "nowhere")
     with pytest.raises(DataError, match="no file matches"):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pytest
 
 from p2ptrain.data.cells import Kind
-from p2ptrain.data.stream import Stream
+from p2ptrain.data.stream import SourceSilent, Stream
 from p2ptrain.errors import DataError
 from p2ptrain.run import PeerId, digest_of
 from p2ptrain.tasks import sequences, shard_seed
@@ -200,6 +202,31 @@ def test_a_place_in_other_data_is_no_place_here(state: object) -> None:
     source = streamed(NUMBERED)
     source.restore(state)
     assert source.batch(0, 4).shape == (4, LENGTH)
+
+
+def test_what_was_prepared_can_be_had_while_the_source_is_silent() -> None:
+    source, straight = streamed(NUMBERED, files=1), streamed(NUMBERED, files=1)
+    [rows] = source._stream.sources
+    source.prepare(12)
+    straight.prepare(12)
+    cast(Listed, rows).fails = {number: TimeoutError() for number in range(1, 241)}
+    assert [text_of(source.batch(index, 4)) for index in range(3)] == [text_of(straight.batch(i, 4)) for i in range(3)]
+    for _ in range(3):
+        with pytest.raises(SourceSilent):
+            source.batch(3, 4)
+    cast(Listed, rows).fails.clear()
+    assert text_of(source.batch(3, 4)) == text_of(straight.batch(3, 4)), "nothing is lost by that"
+
+
+def test_three_peers_train_on_different_rows_of_a_stream() -> None:
+    """85 % of their rows were the same ones when only shards were shuffled."""
+    rows = [f"row {number:03d}:" for number in range(1000)]
+    for files in (1, 3, 100):
+        peers = [set(rows_in([streamed(rows, seed, files).batch(0, 60)])) for seed in range(9)]
+        shared = [len(one & other) / len(one) for one, other in itertools.combinations(peers, 2)]
+        drawn = sum(map(len, peers)) / len(peers) / (1 - FRACTION) / len(rows)
+        assert 0.15 < drawn < 0.3
+        assert np.mean(shared) == pytest.approx(drawn, rel=0.3)
 
 
 def test_an_empty_stream_is_an_error() -> None:
