@@ -57,7 +57,7 @@ class Rows(Protocol):
         """This peer's training batch number `index`, of `size` rows. A stream gives each batch once only."""
 
     def prepare(self, size: int) -> None:
-        """Fetch what the next batches need, of `size` rows together. Only a stream has to; it may raise SourceSilent."""
+        """Fetch what the next batches need, `size` rows in all. Only a stream has to; it may raise SourceSilent."""
         return
 
     def state(self) -> Any:
