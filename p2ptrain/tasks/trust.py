@@ -10,20 +10,14 @@ and datasets run strangers' code (docs/safety.md lists the others, with the vers
 from __future__ import annotations
 
 import contextlib
-import pickle
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from safetensors import SafetensorError
-
-from p2ptrain.errors import DataError, SpecError
-from p2ptrain.text import first_line
-
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError)
-LOADING_ERRORS = (OSError, RuntimeError, ImportError, *_MALFORMED)
-"""What transformers raises if files are missing, malformed or refused."""
+from p2ptrain.causes import cause_of, is_failure
+from p2ptrain.errors import DataError, P2PTrainError, SpecError
 
 BRINGS_CODE = {
     "auto_map": "names Python files to run instead of transformers' own",
@@ -37,6 +31,8 @@ BRINGS_CODE = {
     "checkpoint_path": "names a file for the timm library to unpickle",
 }
 """Keys of a configuration, at any depth. An empty or false value does no harm."""
+OTHER_MODEL = "check the name, or pass a complete local folder with --model"
+OTHER_TOKENIZER = "check the name, or name a local folder"
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation", "implementation_internal")
 """Endings of keys. Their value names a function in transformers, or a repository from which a function is fetched."""
 
@@ -56,13 +52,30 @@ def transformers_without_code() -> Any:
 
 
 @contextlib.contextmanager
-def loading(kind: str, name: str, instead: str) -> Iterator[None]:
-    """Turn what transformers raises, while it loads a model or tokenizer, into a DataError."""
+def loading(kind: str, name: str, instead: str, raising: type[P2PTrainError] = DataError) -> Iterator[None]:
+    """Turn whatever a library raises, while it loads a model, a tokenizer or a dataset, into one of our errors. Keep
+    our own work out of the block: its bugs must not look like bad files.
+
+    Args:
+        instead: what people can do if the cause tells nothing better.
+        raising: the kind of error.
+    """
     try:
         yield
-    except LOADING_ERRORS as error:
-        next_step = f"check the name and your connection to the hub, or {instead}"
-        raise DataError(f"can't load the {kind} {name!r}", first_line(error), next_step) from None
+    except P2PTrainError:
+        raise
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise raising(f"can't load the {kind} {name!r}", *cause_of(error, instead, hub_caches())) from None
+
+
+def hub_caches() -> dict[str, str]:
+    """The folders where the libraries of the hub keep files, by the environment variable that moves each."""
+    from huggingface_hub import constants
+
+    moved = {name: os.environ[name] for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE") if os.environ.get(name)}
+    return {"HF_HOME": constants.HF_HOME, **moved}
 
 
 def is_folder(name: str) -> bool:
@@ -127,17 +140,19 @@ def check_model(name: str, revision: str | None) -> None:
     """Check what a pretrained model's repository or folder says of itself.
 
     Raises:
-        DataError: it wants code to be run, or is only an adapter for another model.
-        One of `LOADING_ERRORS`: there is no such model, or its configuration can't be read.
+        DataError: there is no such model, its configuration can't be read, it wants code to be run, or it is only an
+            adapter for another model.
     """
     transformers = transformers_without_code()
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
+    with loading("model", name, OTHER_MODEL):
+        config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
+        adapter = find_adapter_config_file(name, revision=revision or "main")
     _check_config("model", name, "config.json", config)
     if is_folder(name) and is_folder(f"{name}/custom_generate"):  # nothing fetches such a folder from the hub
         _refuse("model", name, "custom_generate holds Python files to run instead of transformers' own")
-    if find_adapter_config_file(name, revision=revision or "main") is not None:
+    if adapter is not None:
         raise DataError(
             f"{name!r} is an adapter, not a model",
             "its adapter_config.json names another model, which would be loaded without a check",
@@ -149,13 +164,14 @@ def check_tokenizer(name: str) -> None:
     """Check what a tokenizer's repository or folder says of itself.
 
     Raises:
-        DataError: it wants code to be run.
-        One of `LOADING_ERRORS`: there is no such tokenizer, or its configuration can't be read.
+        DataError: there is no such tokenizer, its configuration can't be read, or it wants code to be run.
     """
     transformers_without_code()
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    _check_config("tokenizer", name, "tokenizer_config.json", get_tokenizer_config(name))
+    with loading("tokenizer", name, OTHER_TOKENIZER):
+        config = get_tokenizer_config(name)
+    _check_config("tokenizer", name, "tokenizer_config.json", config)
 
 
 def check_dataset(name: str) -> None:

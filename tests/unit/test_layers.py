@@ -28,6 +28,7 @@ LEVELS = (
 """The rooms from the bottom to the top. A room imports rooms of lower levels only, and none of its own level."""
 BESIDE = {
     "errors": set(),
+    "causes": set(),
     "exit_codes": set(),
     "text": set(),
     "units": set(),
