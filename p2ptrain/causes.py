@@ -20,6 +20,7 @@ from p2ptrain.text import first_line
 
 LOG_IN = "log in with a token that may read it: hf auth login"
 CONNECTION = "check the connection to the internet, and the proxy if HTTPS_PROXY is set"
+MORE_FILES = "ulimit -n 4096"
 LATER = "wait some minutes and try again"
 
 
@@ -62,6 +63,23 @@ def cause_of(error: BaseException, otherwise: str, caches: Mapping[str, str] | N
             if found := rule(each, place):
                 return found
     return Cause(_words(error), otherwise)
+
+
+def writing(error: OSError, then: str) -> Cause:
+    """Why one of p2ptrain's own files can't be written, and what helps.
+
+    Args:
+        then: what happens when the peer is started again.
+    """
+    why = error.strerror or str(error)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Cause(why, "let this user write there, or choose another folder with --home")
+    if error.errno == errno.EIO:
+        return Cause(why, "check the disk, or choose a folder on another one with --home")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Cause(why, MORE_FILES)
+    room = "free some disk space (or choose another folder with --home) and start the peer again"
+    return Cause(why, f"{room}: {then}")
 
 
 def is_failure(error: BaseException) -> bool:
@@ -184,7 +202,7 @@ def _of_machine(error: BaseException, _: _Place) -> Cause | None:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return Cause("there is not enough memory", "close other programs, or choose something smaller")
     if _number(error)[0] in (errno.EMFILE, errno.ENFILE):
-        return Cause("too many files are open", "ulimit -n 4096")
+        return Cause("too many files are open", MORE_FILES)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("p2ptrain"):
         package = error.name.partition(".")[0]
         return Cause(f"it needs the package {package}, which is not installed", f"pip install {package}")

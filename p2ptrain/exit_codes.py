@@ -55,7 +55,7 @@ EXIT_CODES = (
             "An option or its value is misspelt.",
             "An argument is missing, e.g. the invite.",
             "A number is too small or too large.",
-            "An address in --listen or --metrics is malformed.",
+            "An address in --listen, --announce or --metrics is malformed.",
             "Two options contradict each other, e.g. --archive and --max-disk, or --no-listen and --listen.",
             "An option means nothing for this run: --keep for a run without records, --private for a run that exists, "
             "a label for an invite into a public run, fewer --peers than the run needs to begin.",
@@ -112,7 +112,6 @@ EXIT_CODES = (
             "This peer and the others have different versions of p2ptrain.",
             "No peer is online that knows the run, serves its state, or takes an owner's order.",
             "Another program uses the port of --listen or --metrics, or the address belongs to another machine.",
-            "The text in --announce is not an address.",
             "The invite leads to this same peer, because --identity names the same key.",
             "No bootstrap node is known, or no run with the given name has peers.",
             "The run folder knows no address, because its peer has never run.",

@@ -1,4 +1,4 @@
-"""Paths as callers of the Python API give them."""
+"""Paths as people give them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 from p2ptrain.errors import UsageError
 
 PathLike = str | os.PathLike[str]
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is such a file or folder. `Path.exists` raises an error if the name is too long, or if a folder
+    above it may not be read."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def path_of(given: PathLike, argument: str) -> Path:

@@ -106,7 +106,11 @@ def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:
     if volunteer.threads is not None or volunteer.compile or device.type != "cpu":
         return None
     most = torch.get_num_threads()
-    return Cores(most, psutil.cpu_count() or most, OthersShare())
+    try:
+        return Cores(most, psutil.cpu_count() or most, OthersShare())
+    except Exception as error:  # of psutil: some containers hide other processes, and the system's times
+        log.info("this system does not tell what others use, so training always takes %d threads: %s", most, error)
+        return None
 
 
 def prepare_torch(threads: int | None) -> None:

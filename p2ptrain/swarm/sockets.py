@@ -17,6 +17,20 @@ from filelock import FileLock, Timeout
 from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm.addresses import address_parts
 
+SOCKET_PATH = 103
+"""Bytes of the longest path of a socket: 107 on Linux, 103 on macOS."""
+SOCKET_NAME = len("/01234567/p2pclient-0123456789a.sock")
+"""hivemind chooses the name of the file."""
+LONGEST_PLACE = SOCKET_PATH - SOCKET_NAME - len("/p2ptrain-4294967295")
+
+
+def temporary_folders() -> list[Path]:
+    """Where sockets may lie, the best place first: the user's choice may be too long, full or not writable."""
+    places = [os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"]
+    with contextlib.suppress(OSError):  # there is no folder for temporary files
+        places.insert(0, tempfile.gettempdir())
+    return list(dict.fromkeys(Path(place) for place in places if place))
+
 
 class SocketFolder:
     """The folder of this process for p2pd's sockets, locked while the process lives."""
@@ -26,25 +40,35 @@ class SocketFolder:
 
     @classmethod
     def make(cls) -> SocketFolder:
-        """Make a new folder, and remove those that dead processes have left. Raises NetworkError if the folder can't be
-        made."""
-        parent = Path(tempfile.gettempdir()) / f"p2ptrain-{os.getuid()}"
-        try:
-            parent.mkdir(mode=0o700, exist_ok=True)
-            if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
-                raise PermissionError(f"{parent} belongs to another user or is open to others")
-            with FileLock(parent / "lock"):  # so that nobody removes a new folder before it is locked
-                for left in filter(Path.is_dir, parent.iterdir()):
-                    with contextlib.suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
-                        shutil.rmtree(left, ignore_errors=True)
-                path = parent / secrets.token_hex(4)
-                path.mkdir(mode=0o700)
-                lock = FileLock(path / "lock", blocking=False, thread_local=False)
-                lock.acquire()
-        except OSError as error:
-            raise NetworkError(
-                "can't make a folder for sockets", str(error), "set TMPDIR to a folder of your own"
-            ) from None
+        """Make a new folder in the first place that allows it, and remove those that dead processes have left there.
+        Raises NetworkError if no place does."""
+        refusals = []
+        for place in temporary_folders():
+            try:
+                return cls._make_in(place / f"p2ptrain-{os.getuid()}")
+            except Exception as error:  # of the system, or of filelock, where a disk can't lock
+                refusals.append(str(error))
+        raise NetworkError(
+            "can't make a folder for sockets",
+            "\n        ".join(dict.fromkeys(refusals)),
+            f"set TMPDIR to a folder that you can write, with a path of at most {LONGEST_PLACE} characters",
+        )
+
+    @classmethod
+    def _make_in(cls, parent: Path) -> SocketFolder:
+        if len(os.fsencode(parent)) + SOCKET_NAME > SOCKET_PATH:
+            raise OSError(errno.ENAMETOOLONG, "this path is too long for a socket", str(parent))
+        parent.mkdir(mode=0o700, exist_ok=True)
+        if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
+            raise PermissionError(f"{parent} belongs to another user or is open to others")
+        with FileLock(parent / "lock"):  # so that nobody removes a new folder before it is locked
+            for left in filter(Path.is_dir, parent.iterdir()):
+                with contextlib.suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
+                    shutil.rmtree(left, ignore_errors=True)
+            path = parent / secrets.token_hex(4)
+            path.mkdir(mode=0o700)
+            lock = FileLock(path / "lock", blocking=False, thread_local=False)
+            lock.acquire()
         return cls(path, lock)
 
     def remove(self) -> None:

@@ -29,6 +29,7 @@ LEVELS = (
 BESIDE = {
     "errors": set(),
     "causes": set(),
+    "caches": set(),
     "exit_codes": set(),
     "text": set(),
     "units": set(),
