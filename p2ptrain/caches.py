@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from p2ptrain.paths import exists, nearest
+
 log = logging.getLogger(__name__)
 
 
@@ -21,13 +23,18 @@ def provide_caches(home: Path | None = None) -> None:
         home: p2ptrain's own folder, if the volunteer has named one: the caches then go there, too, and stay.
     """
     own = own_cache(os.environ)
-    if own is not None and why_not(own) == "":
+    if own is not None and not why_not(own):
         return
     named = os.environ.get("P2PTRAIN_HOME")
     other = place_for(home or (Path(named) if named else None))
     if other is None:
         return  # nothing can be written: each library says so when it needs to
-    os.environ.update(moved(os.environ, own, other, is_kept=own is not None and (own / "huggingface").is_dir()))
+    try:
+        if not exists(other):
+            other.mkdir(mode=0o700, parents=True)
+    except OSError:
+        return
+    os.environ.update(moved(os.environ, own, other, is_kept=own is not None and exists(own / "huggingface")))
     why = "this user has no home folder" if own is None else f"{own} can't be written"
     log.warning("%s: downloads and compiled code go to %s, if no variable like HF_HOME says otherwise", why, other)
 
@@ -43,10 +50,9 @@ def own_cache(environment: Mapping[str, str]) -> Path | None:
 
 
 def why_not(folder: Path) -> str:
-    """Why no file can be written in a folder, which is made if it is missing; empty if one can be."""
+    """Why no file can be written in a folder, or in the one where it would be made; empty if one can be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest(folder)):
             return ""
     except OSError as error:
         return error.strerror or str(error)
@@ -54,17 +60,16 @@ def why_not(folder: Path) -> str:
 
 def place_for(home: Path | None) -> Path | None:
     """A folder for caches: in p2ptrain's own folder if there is one, else a temporary one; None if neither can be
-    written."""
-    if home is not None and why_not(cache := home.absolute() / "cache") == "":
+    written. It need not exist."""
+    if home is not None and not why_not(cache := home.absolute() / "cache"):
         return cache
     try:
         folder = Path(tempfile.gettempdir()) / f"p2ptrain-cache-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:  # others could put code into it
-            folder = Path(tempfile.mkdtemp(prefix="p2ptrain-cache-"))
+        if exists(folder) and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077):
+            return None  # others could put code into it
     except OSError:
         return None
-    return folder if why_not(folder) == "" else None
+    return None if why_not(folder) else folder
 
 
 def moved(environment: Mapping[str, str], own: Path | None, other: Path, is_kept: bool) -> dict[str, str]:

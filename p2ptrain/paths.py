@@ -16,6 +16,11 @@ def exists(path: PathLike) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def nearest(folder: Path) -> Path:
+    """The folder itself if it exists, else the nearest folder above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if exists(path))
+
+
 def path_of(given: PathLike, argument: str) -> Path:
     """Return `given` as a `Path`.
 

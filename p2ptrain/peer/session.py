@@ -95,6 +95,9 @@ def run_peer(
             raise
         except AccessError:
             pass  # `loop.given_up` is raised below, after this peer has saved
+        except Exception:  # p2pd or the data are gone, or this is a bug of ours
+            loop.rescue()
+            raise
         loop.save()
         _say_goodbye(run, loop, reporter, again)
         if loop.given_up is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from p2ptrain.causes import writing
 from p2ptrain.errors import StorageError
-from p2ptrain.paths import exists
 from p2ptrain.run.digest import Buffer
 
 
@@ -52,8 +51,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def nearest(folder: Path) -> Path:
-    """The folder itself if it exists, else the nearest folder above it that exists."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if exists(path))

@@ -67,8 +67,8 @@ def what_is_wrong(address: str) -> str:
     parts = address.strip("/").split("/")
     if parts[0] == "dnsaddr":  # a name whose records have the ports
         return ""
-    host, transport = parts[0] in HOSTS, len(parts) >= 4 and parts[2] in ("tcp", "udp")
-    return "" if host and transport else "it does not begin with a host and a TCP or UDP port"
+    is_complete = len(parts) >= 4 and parts[0] in HOSTS and parts[1] and parts[2] in ("tcp", "udp")
+    return "" if is_complete else "it does not begin with a host and a TCP or UDP port"
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

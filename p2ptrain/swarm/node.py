@@ -341,7 +341,7 @@ def _did_not_start(message: str) -> NetworkError:
         step = "check the addresses in --listen and --announce"
     else:
         step = "see what this machine lacks: p2ptrain doctor"
-    return NetworkError("the libp2p daemon (p2pd) did not start", why.splitlines()[-1] if why else "", step)
+    return NetworkError("the libp2p daemon (p2pd) did not start", "" if why == "None" else why, step)
 
 
 def _dial_failure(message: str) -> str:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from filelock import FileLock, Timeout
 from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm.addresses import address_parts
 
-SOCKET_PATH = 103
-"""Bytes of the longest path of a socket: 107 on Linux, 103 on macOS."""
+SOCKET_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes of the longest path of a socket."""
 SOCKET_NAME = len("/01234567/p2pclient-0123456789a.sock")
 """hivemind chooses the name of the file."""
-LONGEST_PLACE = SOCKET_PATH - SOCKET_NAME - len("/p2ptrain-4294967295")
+OURS = f"p2ptrain-{os.getuid()}"
+"""The folder in a place for temporary files where all our peers' folders are."""
+LONGEST_PLACE = SOCKET_PATH - SOCKET_NAME - len(f"/{OURS}")
 
 
 def temporary_folders() -> list[Path]:
@@ -30,6 +33,11 @@ def temporary_folders() -> list[Path]:
     with contextlib.suppress(OSError):  # there is no folder for temporary files
         places.insert(0, tempfile.gettempdir())
     return list(dict.fromkeys(Path(place) for place in places if place))
+
+
+def is_too_long(place: Path) -> bool:
+    """Whether sockets in this place for temporary files would have a path that is too long."""
+    return len(os.fsencode(place)) > LONGEST_PLACE
 
 
 class SocketFolder:
@@ -45,7 +53,7 @@ class SocketFolder:
         refusals = []
         for place in temporary_folders():
             try:
-                return cls._make_in(place / f"p2ptrain-{os.getuid()}")
+                return cls._make_in(place / OURS)
             except Exception as error:  # of the system, or of filelock, where a disk can't lock
                 refusals.append(str(error))
         raise NetworkError(
@@ -56,7 +64,7 @@ class SocketFolder:
 
     @classmethod
     def _make_in(cls, parent: Path) -> SocketFolder:
-        if len(os.fsencode(parent)) + SOCKET_NAME > SOCKET_PATH:
+        if is_too_long(parent.parent):
             raise OSError(errno.ENAMETOOLONG, "this path is too long for a socket", str(parent))
         parent.mkdir(mode=0o700, exist_ok=True)
         if parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077:
