@@ -38,11 +38,11 @@ EXIT_CODES = (
             "A process of the demo failed. Its own error is printed above.",
             "At least one line of `p2ptrain doctor` is a problem.",
             "The command needs a package that is not installed, e.g. torch where only a bootstrap node runs.",
-            "If there is a traceback: a bug of p2ptrain.",
+            "If there is a traceback: a bug of p2ptrain. A peer saves before it ends so, if it still can.",
         ),
         (
             "Do what the `next` line of the message says. `doctor` prints one below each problem.",
-            "Report a traceback, together with the last lines of log.txt in the run folder.",
+            "Report a traceback, together with the last lines of log.txt in the run folder. Start the peer again.",
         ),
     ),
     ExitCode(
@@ -55,7 +55,7 @@ EXIT_CODES = (
             "An option or its value is misspelt.",
             "An argument is missing, e.g. the invite.",
             "A number is too small or too large.",
-            "An address in --listen or --metrics is malformed.",
+            "An address in --listen, --announce or --metrics is malformed.",
             "Two options contradict each other, e.g. --archive and --max-disk, or --no-listen and --listen.",
             "An option means nothing for this run: --keep for a run without records, --private for a run that exists, "
             "a label for an invite into a public run, fewer --peers than the run needs to begin.",
@@ -112,7 +112,6 @@ EXIT_CODES = (
             "This peer and the others have different versions of p2ptrain.",
             "No peer is online that knows the run, serves its state, or takes an owner's order.",
             "Another program uses the port of --listen or --metrics, or the address belongs to another machine.",
-            "The text in --announce is not an address.",
             "The invite leads to this same peer, because --identity names the same key.",
             "No bootstrap node is known, or no run with the given name has peers.",
             "The run folder knows no address, because its peer has never run.",
@@ -152,6 +151,8 @@ EXIT_CODES = (
         (
             "The run trains on each volunteer's own files, and --data is missing or names no file that can be read.",
             "The hub can't be reached, or it has nothing with this name.",
+            "The hub gives it only to people who have accepted its terms, or who are logged in.",
+            "The hub's cache can't be written (HF_HOME), or HF_HUB_OFFLINE is set and a file is missing there.",
             "A column or a label is missing, or there is too little data to train and to hold some of it out.",
             "The disk with the hub's cache is too small for the download.",
             "A package is missing: peft for runs with adapters, nvidia-ml-py for --pause-when gpu-busy.",
@@ -172,6 +173,8 @@ EXIT_CODES = (
         "another process, or does not hold what was asked for.",
         (
             "The disk is full, or the folder belongs to another user.",
+            "This user has no home folder, and no --home was given.",
+            "The folder is on a disk that can't lock files, e.g. of another machine.",
             "A file is damaged or missing. The message names it.",
             "The folder is no run folder, has a format that this version can't read, or another peer uses it now.",
             "No run folder here has the given name, or several have it.",

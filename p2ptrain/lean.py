@@ -1,4 +1,4 @@
-"""hivemind's node and DHT without torch.
+"""hivemind's node and DHT without torch, and without shared memory.
 
 p2ptrain uses the parts `p2p`, `proto` and `dht.node` of hivemind, and what they need of `utils`. None of them computes
 with tensors. But the `__init__` of `hivemind`, `hivemind.dht` and `hivemind.utils` imports everything, torch included:
@@ -8,10 +8,14 @@ in a process that never trains, before anything imports hivemind.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import multiprocessing
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -45,3 +49,25 @@ def spare_torch() -> None:
         module = importlib.import_module(name)
         for attribute in attributes:
             setattr(sys.modules["hivemind.utils"], attribute, getattr(module, attribute))
+
+
+@contextlib.contextmanager
+def spare_shared_memory() -> Iterator[None]:
+    """Import hivemind in this block. It makes locks for several processes when it is imported, which fails without a
+    usable /dev/shm. In the parts that p2ptrain uses, only threads of one process meet at these locks; so on such a
+    machine they become locks of threads."""
+    with contextlib.ExitStack() as after:
+        if not has_semaphores():
+            after.callback(setattr, multiprocessing, "Lock", multiprocessing.Lock)
+            multiprocessing.Lock = threading.Lock  # type: ignore[assignment]
+        yield
+
+
+def has_semaphores() -> bool:
+    """Whether this machine can make locks for several processes; on Linux, that takes a /dev/shm that can be
+    written."""
+    try:
+        multiprocessing.Lock()
+    except (OSError, ImportError):  # the latter: the system has no semaphores at all
+        return False
+    return True

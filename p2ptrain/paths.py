@@ -1,4 +1,4 @@
-"""Paths as callers of the Python API give them."""
+"""Paths as people give them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from pathlib import Path
 from p2ptrain.errors import UsageError
 
 PathLike = str | os.PathLike[str]
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is such a file or folder. `Path.exists` raises an error if the name is too long, or if a folder
+    above it may not be read."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself if it exists, else the nearest folder above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if exists(path))
 
 
 def path_of(given: PathLike, argument: str) -> Path:

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from p2ptrain.bootstrap.health import Look
 from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm import Swarm, monotonic, version
+from p2ptrain.text import first_line
 
 CLIENT_SECONDS = 5.0
 DAEMON_SECONDS = 2.0
@@ -79,11 +80,11 @@ class NodeCollector:
         try:
             address = f"http://127.0.0.1:{self._daemon_port}/metrics"
             with urllib.request.urlopen(address, timeout=DAEMON_SECONDS) as answer:
-                text = answer.read().decode()
-        except OSError as error:
+                families = list(text_string_to_metric_families(answer.read().decode()))
+        except Exception as error:  # of the system, of HTTP, or of the text
             log.warning("can't read p2pd's own metrics now: %s", error)
             return
-        yield from (family for family in text_string_to_metric_families(text) if family.name.startswith(FROM_DAEMON))
+        yield from (family for family in families if family.name.startswith(FROM_DAEMON))
 
 
 class MetricsServer:
@@ -120,9 +121,10 @@ class MetricsServer:
 
         try:
             self._server = _Server(address, Handler)
-        except OSError as error:
+        except Exception as error:  # of the system, or of a host's name that can't be encoded
             what = f"can't serve metrics at {address[0]}:{address[1]}"
-            raise NetworkError(what, error.strerror or str(error), "choose another port") from None
+            why = getattr(error, "strerror", None) or first_line(error)
+            raise NetworkError(what, why, "choose another address with --metrics") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="p2ptrain-metrics", daemon=True)
 
     @property

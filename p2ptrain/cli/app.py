@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
@@ -31,7 +32,7 @@ from p2ptrain.cli import (
 )
 from p2ptrain.cli.options import Command
 from p2ptrain.errors import P2PTrainError
-from p2ptrain.text import printable
+from p2ptrain.text import first_line, printable
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Train": (demo.demo, peer.peer, join.join, speed.speed),
@@ -93,5 +94,10 @@ def main() -> None:
             raise
         what, why = f"this command needs the package {package}", "it is not installed: a bootstrap node needs fewer"
         end_with(P2PTrainError(what, why, "install all that p2ptrain needs: pip install p2ptrain"))
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {first_line(error)}"
+        step = "report the lines above, with log.txt if there is a run folder; start a peer again: it resumes"
+        end_with(P2PTrainError("this is a bug of p2ptrain", why, step))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
@@ -21,6 +22,7 @@ def export(
     volunteer: Volunteer,
 ) -> None:
     """Write a run's weights as a transformers folder."""
+    provide_caches()
     from p2ptrain.commands.export import export_run
 
     print(export_run(o.run_folder(run_dir), out, volunteer.model, at))

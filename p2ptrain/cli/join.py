@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
@@ -19,6 +20,7 @@ def join(
     json_lines: o.Json = False,
 ) -> None:
     """Join a run and train."""
+    provide_caches(volunteer.home)
     from p2ptrain.commands.runs import find_invite, is_name
     from p2ptrain.monitor import make_reporter
     from p2ptrain.peer import run_peer

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
+from p2ptrain.paths import exists
 from p2ptrain.peer import Volunteer
 
 
@@ -30,6 +32,7 @@ def peer(
 
     Prints the invite with which others join.
     """
+    provide_caches(volunteer.home)
     from pathlib import Path
 
     from p2ptrain.monitor import make_reporter
@@ -37,7 +40,7 @@ def peer(
     from p2ptrain.run import recipes
     from p2ptrain.state.run import Run
 
-    resumes = Path(run).is_dir() and run not in recipes()
+    resumes = exists(run) and Path(run).is_dir() and run not in recipes()
     if resumes and private:
         why = "this run exists, and it stays as it was founded: private or public"
         raise UsageError(f"--private means nothing for {run}", why, "leave out --private, or start a new run with it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 from p2ptrain.peer import Volunteer
@@ -33,6 +34,7 @@ def replay(
 
     Prints the digest of the state.
     """
+    provide_caches()
     from p2ptrain.commands.replay import replay as run
 
     if to and at:

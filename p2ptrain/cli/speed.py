@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 from p2ptrain.peer import Volunteer
 
@@ -20,6 +21,7 @@ def speed(
 
     Uses no network.
     """
+    provide_caches()
     from p2ptrain.commands.speed import measure_speed
     from p2ptrain.run import load_spec
 

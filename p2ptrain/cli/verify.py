@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from p2ptrain.caches import provide_caches
 from p2ptrain.cli import options as o
 
 
@@ -24,6 +25,7 @@ def verify(
 
     Also replays the ledger of a run.
     """
+    provide_caches()
     from p2ptrain.commands.verify import verify as run
 
     run(o.run_folder(target), base, None if run_dir is None else o.run_folder(run_dir), json_lines)

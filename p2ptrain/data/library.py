@@ -15,12 +15,11 @@ from typing import Any
 
 from huggingface_hub import HfFileSystem, constants, snapshot_download, try_to_load_from_cache
 
+from p2ptrain.data.loading import loading
 from p2ptrain.data.rows import row_groups
 from p2ptrain.data.source import File, LibraryRows, Source
 from p2ptrain.data.trust import check_dataset, check_files, is_folder, refuse_script
-from p2ptrain.errors import DataError
 from p2ptrain.run.spec import DatasetData
-from p2ptrain.text import first_line
 
 FORMS = {"json": "jsonl", "csv": "csv", "parquet": "parquet", "text": "text"}
 """Formats that are read here, by the library's names."""
@@ -158,12 +157,10 @@ def _short(place: str) -> str:
 @contextlib.contextmanager
 def _told(data: DatasetData) -> Iterator[None]:
     """Turn what the datasets library raises into a DataError."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # malformed YAML, JSON, Arrow, … of a stranger: each fails in its own way
-        if "scripts are no longer supported" in str(error):
-            refuse_script(data.dataset)
-        next_step = "check name, subset and split, and the connection to the hub"
-        raise DataError(f"can't load the dataset {data.dataset!r}", first_line(error), next_step) from None
+    with loading("dataset", data.dataset, "check name, subset and split"):
+        try:
+            yield
+        except Exception as error:
+            if "scripts are no longer supported" in str(error):
+                refuse_script(data.dataset)
+            raise

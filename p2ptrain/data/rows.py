@@ -12,12 +12,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from p2ptrain.causes import cause_of
 from p2ptrain.data.cells import REPLACEMENT, Cells, Columns, Fault, cells_of, without_surrogates
 from p2ptrain.data.formats import PARQUET
+from p2ptrain.data.loading import hub_caches
 from p2ptrain.data.opening import opened, opened_text
 from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
-from p2ptrain.text import first_line
 
 LONGEST_DOCUMENT = 64 * 1024
 """Bytes. Longer texts are cut at line ends, so that a part of one file can be held out."""
@@ -47,9 +48,8 @@ class BrokenOff(Exception):
 def unreadable(broken: BrokenOff) -> DataError:
     """The error for people."""
     where = f"after row {broken.row:,}" if broken.row else "at its beginning"
-    cause = broken.cause
-    why = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
-    return DataError(f"can't read {broken.name}, {where}", why, "check that the file is whole and can be read")
+    cause = cause_of(broken.cause, "check that the file is whole and can be read", hub_caches())
+    return DataError(f"can't read {broken.name}, {where}", *cause)
 
 
 def read_rows(

@@ -20,6 +20,7 @@ from rich.table import Table
 from p2ptrain.doctor import machine, verdicts
 from p2ptrain.doctor.check import checked
 from p2ptrain.doctor.verdicts import Finding
+from p2ptrain.lean import has_semaphores
 from p2ptrain.peer import Volunteer
 from p2ptrain.state.home import default_home
 
@@ -56,7 +57,10 @@ def findings(volunteer: Volunteer, invite: str | None = None) -> Iterator[Findin
     yield checked("open files", lambda: verdicts.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)))
     yield checked("disk", lambda: machine.check_disk(volunteer.home or default_home()))
     yield checked("identity", lambda: machine.check_identity(volunteer.home or default_home(), volunteer.identity))
-    yield checked("listen", lambda: machine.check_listen(volunteer.listen))
+    yield checked("temporary", machine.check_temporary)
+    yield checked("caches", lambda: machine.check_caches(volunteer.home))
+    yield checked("/dev/shm", lambda: verdicts.shared_memory(has_semaphores()))
+    yield checked("listen", lambda: machine.check_listen(volunteer.listen, volunteer.announce))
     yield checked("device", lambda: machine.check_device(volunteer.device))
     if invite is not None:
         from p2ptrain.doctor.swarm import swarm_findings

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import psutil
 from packaging.requirements import Requirement
 
+from p2ptrain.caches import own_cache, place_for, why_not
 from p2ptrain.doctor import verdicts
 from p2ptrain.doctor.verdicts import DeviceFacts, Finding, KeyFacts
-from p2ptrain.state.files import nearest
+from p2ptrain.paths import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,31 @@ def check_disk(home: Path) -> Finding:
     return verdicts.disk(str(home), space.free, space.total, time.monotonic() - began)
 
 
+def check_temporary() -> Finding:
+    """Try the folders for temporary files, until one can be used."""
+    from p2ptrain.swarm.sockets import is_too_long, temporary_folders
+
+    tried: list[tuple[str, str]] = []
+    for folder in temporary_folders():
+        tried.append((str(folder), "its path is too long for a socket" if is_too_long(folder) else why_not(folder)))
+        if not tried[-1][1]:
+            break
+    return verdicts.temporary(tried)
+
+
+def check_caches(home: Path | None) -> Finding:
+    """Try the folders where libraries keep files."""
+    own, hub = own_cache(os.environ), os.environ.get("HF_HOME", "")
+    refusal = why_not(own) if own else "there is none"
+    instead = place_for(home) if refusal else None
+    hub_refusal = why_not(Path(hub)) if hub else ""
+    return verdicts.caches(_text(own), refusal, _text(instead), hub, hub_refusal)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def check_identity(home: Path, given: Path | None) -> Finding:
     """Read the given key file, or all key files of the home folder."""
     paths = [given] if given is not None else sorted((home / "identities").glob("*.key"))
@@ -89,8 +115,8 @@ def _key_facts(path: Path) -> KeyFacts:
     return KeyFacts(str(path), mode, in_use=Identity.is_in_use(path))
 
 
-def check_listen(listen: tuple[str, ...]) -> Finding:
-    """Try to listen at each address, or at the peer's own default if there is none.
+def check_listen(listen: tuple[str, ...], announce: tuple[str, ...] = ()) -> Finding:
+    """Try to listen at each address, or at the peer's own default if there is none, and read those to announce.
 
     Raises:
         NetworkError, UsageError: an address can't be used.
@@ -98,7 +124,7 @@ def check_listen(listen: tuple[str, ...]) -> Finding:
     from p2ptrain.swarm import NodeConfig
     from p2ptrain.swarm.sockets import check_port
 
-    addresses = listen or NodeConfig().listen
+    addresses = NodeConfig(listen or NodeConfig().listen, announce).listen
     for address in addresses:
         check_port(address)
     return Finding("listen", "ok", ", ".join(addresses).replace("tcp/0", "tcp/<any free port>"))

@@ -14,11 +14,11 @@ from p2ptrain.doctor.check import checked, failed
 from p2ptrain.doctor.machine import free_memory
 from p2ptrain.doctor.verdicts import DialledBack, Finding, RunFacts
 from p2ptrain.errors import NetworkError, P2PTrainError, UsageError
+from p2ptrain.paths import nearest
 from p2ptrain.peer import Volunteer
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.run.needs import needs_of
 from p2ptrain.run.summary import contents
-from p2ptrain.state.files import nearest
 from p2ptrain.state.home import default_home
 from p2ptrain.state.passing import passing
 from p2ptrain.state.run import fetch_genesis

@@ -114,6 +114,49 @@ def disk(folder: str, free: float, total: float, sync_seconds: float | None, fai
     return Finding("disk", "ok", text)
 
 
+def temporary(tried: Sequence[tuple[str, str]]) -> Finding:
+    """Judge the folders for temporary files, which p2pd's sockets need.
+
+    Args:
+        tried: (folder, why it can't be used, empty if it can), the best place first; all until the first that can.
+    """
+    step = "set TMPDIR to a folder that you can write, with a short path"
+    refused = "; ".join(f"{folder}: {why}" for folder, why in tried if why)
+    usable = [folder for folder, why in tried if not why]
+    if not usable:
+        return Finding("temporary", "problem", refused, step)
+    if refused:
+        return Finding("temporary", "warning", f"{refused}; sockets go to {usable[0]}", step)
+    return Finding("temporary", "ok", usable[0])
+
+
+def caches(own: str | None, refusal: str, instead: str | None, hub: str, hub_refusal: str) -> Finding:
+    """Judge the folders where libraries keep what they download and compile.
+
+    Args:
+        own: this user's folder; None without a home folder.
+        refusal: why it can't be written; empty if it can.
+        instead: the folder that a peer uses then; None if there is none.
+        hub: where downloads of the hub go.
+        hub_refusal: why that can't be written.
+    """
+    if refusal:
+        text = f"can't write to {own}: {refusal}" if own else "this user has no home folder"
+        step = "set HOME to a folder that you can write"
+        if instead is None:
+            return Finding("caches", "problem", text, step)
+        return Finding("caches", "warning", f"{text}; downloads and compiled code go to {instead}", step)
+    if hub_refusal:
+        text = f"can't write to {hub}: {hub_refusal}; only what is there already can be loaded"
+        return Finding("caches", "warning", text, "set HF_HOME to a folder that you can write")
+    return Finding("caches", "ok", f"{own}, and {hub} for the hub" if hub else f"{own}")
+
+
+def shared_memory(is_usable: bool) -> Finding:
+    """Judge /dev/shm. hivemind asks for it, and p2ptrain does without it."""
+    return Finding("/dev/shm", "ok", "usable" if is_usable else "can't be used; p2ptrain does without it")
+
+
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
     """A key file that exists."""

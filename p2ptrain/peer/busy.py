@@ -12,6 +12,7 @@ import torch
 from p2ptrain.errors import DataError, SpecError
 from p2ptrain.peer.cores import OthersShare
 from p2ptrain.peer.pausing import Probe
+from p2ptrain.text import first_line
 
 GPU_SHARE = 10
 """Per cent of a GPU's time. Other programs that take less do not count; showing a desktop takes less."""
@@ -49,8 +50,9 @@ class GpuProbe:
             self._gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
             torch.zeros(1, device=device)  # puts this process on the driver's list
             seen = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(self._gpu)}
-        except pynvml.NVMLError as error:
-            raise DataError("--pause-when gpu-busy: NVIDIA's driver gives no answer", str(error)) from None
+        except Exception as error:  # of the driver, or of torch
+            what, step = "--pause-when gpu-busy: NVIDIA's driver gives no answer", "leave the option out"
+            raise DataError(what, first_line(error), step) from None
         if os.getpid() not in seen:
             raise DataError(
                 "--pause-when gpu-busy: the peer can't tell itself from other processes on the GPU",
@@ -64,7 +66,7 @@ class GpuProbe:
             samples = self._nvml.nvmlDeviceGetProcessUtilization(self._gpu, self._since)
         except self._nvml.NVMLError_NotFound:
             return ""  # no process has used the GPU since then
-        except self._nvml.NVMLError as error:
+        except Exception as error:  # of the driver
             log.warning("NVIDIA's driver does not say who uses the GPU: %s", error)
             return ""
         self._since = max((sample.timeStamp for sample in samples), default=self._since)
@@ -90,7 +92,11 @@ class CpuProbe:
     """Looks at the share of all cores that other processes have used since the last look."""
 
     def __init__(self) -> None:
-        self._share = OthersShare()
+        try:
+            self._share = OthersShare()
+        except Exception as error:  # of psutil: some containers hide other processes, and the system's times
+            what, step = "--pause-when cpu-busy: this system does not tell what others use", "leave the option out"
+            raise DataError(what, first_line(error), step) from None
 
     def __call__(self) -> str:
         return cpu_use(self._share())

@@ -16,12 +16,12 @@ from huggingface_hub import constants
 
 from p2ptrain.errors import DataError, P2PTrainError
 from p2ptrain.monitor.events import Loading, Part
+from p2ptrain.paths import nearest
 from p2ptrain.peer import sources
 from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.sources import Source
 from p2ptrain.run import Genesis, RunSpec
 from p2ptrain.run.needs import WEIGHT_BYTES, needs_of
-from p2ptrain.state.files import nearest
 from p2ptrain.tasks import LocalOptions
 from p2ptrain.tasks.documents import own_files, text_data
 from p2ptrain.tasks.model import count_parameters, tokenizer_name

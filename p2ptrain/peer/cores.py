@@ -46,7 +46,7 @@ class OthersShare:
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice already
         own = 0.0
         for process in (self._own, *self._own.children()):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 used = process.cpu_times()
                 own += used.user + used.system
         return sum(times) - guests, idle, own

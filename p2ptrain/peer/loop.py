@@ -293,6 +293,14 @@ class Loop:
         self._saved = monotonic()
         self._saving_seconds = self._saved - began
 
+    def rescue(self) -> None:
+        """Call it while an error ends training: log the error, and save what can still be saved."""
+        log.exception("training ends with an error")
+        try:
+            self.save()
+        except Exception:  # the first error is the one that people need to see
+            log.exception("what was trained since the last checkpoint can't be saved")
+
     def _save_if_due(self) -> None:
         """Save so that a crash loses little, but spend at most `SAVING_SHARE` of the time on it."""
         if self.trainer.is_saving_due() and self._saving_seconds <= SAVING_SHARE * (monotonic() - self._saved):

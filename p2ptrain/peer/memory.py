@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import sys
@@ -55,19 +56,23 @@ class Memory:
 
     def __init__(self, limit: int | None, device: torch.device) -> None:
         self.limit, self._device = limit, device
-        self._process = psutil.Process()
+        self._process, self._has_peaks = psutil.Process(), sys.platform == "linux"
 
     def used(self) -> int:
         """Bytes at the peak since the last `forget_peak`: of main memory or of the GPU's, whichever is more."""
-        host: int = max(_peak(), self._process.memory_info().rss) + sum(map(_rss, self._process.children()))
+        peak = _peak() if self._has_peaks else 0
+        host: int = max(peak, _rss(self._process)) + sum(map(_rss, _children(self._process)))
         if self._device.type == "cuda":
             return int(max(host, torch.cuda.max_memory_reserved(self._device)))
         return host
 
     def forget_peak(self) -> None:
         """Start to measure a new peak."""
-        if sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")
+        if self._has_peaks:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:  # some containers forbid it; a peak that stays would count for ever
+                self._has_peaks = False
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -96,15 +101,19 @@ class Memory:
 
 
 def _peak() -> int:
-    """Peak of this process's resident memory in bytes, as the kernel counts it; 0 on systems other than Linux."""
-    if sys.platform != "linux":
-        return 0
+    """Peak of this process's resident memory in bytes, as Linux counts it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error, OSError):  # some containers hide processes
+        return list(process.children())
+    return []
 
 
 def _rss(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it has ended, or may not be looked at
         return 0

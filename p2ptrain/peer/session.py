@@ -97,6 +97,9 @@ def run_peer(
             raise
         except AccessError:
             pass  # `loop.given_up` is raised below, after this peer has saved
+        except Exception:  # p2pd or the data are gone, or this is a bug of ours
+            loop.rescue()
+            raise
         loop.save()
         _say_goodbye(run, loop, reporter, again)
         if loop.given_up is not None:
@@ -116,7 +119,11 @@ def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:
     if volunteer.threads is not None or volunteer.compile or device.type != "cpu":
         return None
     most = torch.get_num_threads()
-    return Cores(most, psutil.cpu_count() or most, OthersShare())
+    try:
+        return Cores(most, psutil.cpu_count() or most, OthersShare())
+    except Exception as error:  # of psutil: some containers hide other processes, and the system's times
+        log.info("this system does not tell what others use, so training always takes %d threads: %s", most, error)
+        return None
 
 
 def prepare_torch(threads: int | None) -> None:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from p2ptrain.errors import MalformedError, SpecError
-from p2ptrain.paths import PathLike, path_of
+from p2ptrain.paths import PathLike, exists, path_of
 from p2ptrain.run.method import METHODS
 from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 from p2ptrain.run.task import TASKS
+from p2ptrain.text import first_line
 
 _TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", tuple(METHODS))}
 """Sections that have several kinds: the field that names the kind, and its values."""
@@ -34,7 +35,7 @@ def load_spec(name_or_path: PathLike) -> RunSpec:
     """
     path, name = path_of(name_or_path, "spec"), os.fspath(name_or_path)
     # A folder with a recipe's name is not meant: `p2ptrain demo` makes a folder "demo", and there is a recipe "demo".
-    if not path.suffix and (not path.exists() or (path.is_dir() and name in recipes())):
+    if not path.suffix and (not exists(path) or (path.is_dir() and name in recipes())):
         path = _recipe_path(name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -55,6 +56,8 @@ def parse_spec(text: str, source: str) -> RunSpec:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{source} is not valid TOML", str(error), "correct the line it names") from None
+    except Exception as error:  # e.g. brackets a thousand deep, or a number of 5,000 digits
+        raise SpecError(f"{source} is not valid TOML", first_line(error), "give a TOML file") from None
     return _validate(fields, source)
 
 

@@ -115,12 +115,19 @@ class Database:
             if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
                 next_step = "start the peer again: it puts the file aside and fetches the run anew"
                 raise DamagedError(what, why, next_step) from None
-            next_step = "check that the folder is readable and writable, and try again"
-            if "full" in why or "disk I/O" in why:
-                next_step = "free some disk space and start the peer again: nothing that was saved is lost"
-            elif "locked" in why:
-                next_step = "end the other process that has it open, and try again"
-            raise StorageError(what, why, next_step) from None
+            raise StorageError(what, why, _next_step(why)) from None
+
+
+def _next_step(why: str) -> str:
+    """What helps, by SQLite's words."""
+    if "full" in why:
+        return "free some disk space and start the peer again: nothing that was saved is lost"
+    if "disk I/O" in why or "locking protocol" in why:
+        room = "free some disk space and start the peer again: nothing that was saved is lost"
+        return f"{room}; if there is room, choose a folder on a disk of this machine with --home"
+    if "locked" in why:
+        return "end the other process that has it open, and try again"
+    return "check that the folder is readable and writable, and try again"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

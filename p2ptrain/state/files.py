@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from p2ptrain.causes import writing
 from p2ptrain.errors import StorageError
 from p2ptrain.run.digest import Buffer
 
@@ -27,9 +28,8 @@ def write_whole(path: Path, data: Buffer) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        free = "free some disk space (or choose another folder with --home) and start the peer again"
-        next_step = f"{free}: it resumes from what was saved before"
-        raise StorageError(f"can't write {path}", error.strerror or str(error), next_step) from None
+        then = "it resumes from what was saved before"
+        raise StorageError(f"can't write {path}", *writing(error, then)) from None
 
 
 def tidy_up(folder: Path) -> None:
@@ -51,8 +51,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def nearest(folder: Path) -> Path:
-    """The folder itself if it exists, else the nearest folder above it that exists."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

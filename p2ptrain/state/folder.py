@@ -16,6 +16,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from p2ptrain.errors import MalformedError, StorageError
+from p2ptrain.paths import exists
 from p2ptrain.run import Digest, Genesis, PeerId, RunSpec, digest_of, short_peer, spec_from_canonical
 from p2ptrain.run.access import owners_of
 from p2ptrain.run.digest import SHORTEST_ID
@@ -25,6 +26,7 @@ from p2ptrain.state.files import tidy_up, write_whole
 from p2ptrain.state.incoming import Incoming
 from p2ptrain.state.ledger import Ledger
 from p2ptrain.state.vectors import Vectors
+from p2ptrain.text import first_line
 
 _GIVE_ANOTHER = "give the folder that the peer printed at its start"
 
@@ -79,7 +81,7 @@ class RunFolder:
         Raises:
             StorageError: this is not a run folder, or it is damaged, in use, or of another format.
         """
-        if not (path / "genesis").is_file() and not (path / "ledger.sqlite").exists():
+        if not exists(path / "genesis") and not exists(path / "ledger.sqlite"):
             raise StorageError(f"{path} is not a run folder", "it holds no genesis", _GIVE_ANOTHER)
         with contextlib.ExitStack() as undo:
             held = _lock(path) if lock else None
@@ -119,7 +121,7 @@ def find_folder(given: Path, home: Path) -> Path:
         StorageError: there is no such folder, or there are several.
     """
     name = str(given)
-    if given.exists() or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+    if exists(given) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         return given
     found = sorted(path.parent for path in (home / "runs").glob("*/*/genesis") if _goes_by(path.parent, name))
     meant = [path for path in found if _is_owners(path)] if len(found) > 1 else found
@@ -199,6 +201,7 @@ def _lock(path: Path) -> FileLock:
     except Timeout:
         why = "another process on this machine trains in it"
         raise StorageError(f"the run folder {path} is in use", why, "stop that one first") from None
-    except OSError as error:
-        raise StorageError(f"can't use the run folder {path}", str(error), "check its permissions") from None
+    except Exception as error:  # of the system, or of filelock, where a disk can't lock
+        step = "check its permissions, and that it is on a disk of this machine"
+        raise StorageError(f"can't use the run folder {path}", first_line(error), step) from None
     return lock

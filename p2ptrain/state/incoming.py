@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from p2ptrain.causes import writing
 from p2ptrain.errors import MalformedError, StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.run.digest import Buffer, chunk_digest, chunk_spans
@@ -48,8 +49,7 @@ class Incoming:
 
     def failed(self, error: OSError) -> StorageError:
         """The error to raise when a write has failed."""
-        next_step = "free some disk space and start the peer again: it goes on where it was"
-        return StorageError(f"can't keep what arrives in {self._folder}", error.strerror or str(error), next_step)
+        return StorageError(f"can't keep what arrives in {self._folder}", *writing(error, "it goes on where it was"))
 
     def forget(self, digest: Digest) -> None:
         """Delete an unfinished blob: it is kept elsewhere now, or not needed any more."""

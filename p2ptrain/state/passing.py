@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from p2ptrain.errors import StorageError
 from p2ptrain.state.members import door_for
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Swarm
 from p2ptrain.swarm.config import NOWHERE
@@ -31,11 +32,20 @@ def passing(
 
     Raises:
         NetworkError: nobody there answers.
+        StorageError: there is no folder for temporary files.
         AccessError: the run is private, and the invite lets nobody in any more.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _temporary_folder() as folder:
         identity = Identity.open(Path(folder) / "passing.key")
         config = NodeConfig(listen, announce, invite.addresses, passing=True)
         door = door_of(identity) if door_of else door_for(invite, identity, passing=True)
         with Swarm.start(identity, config, door) as swarm:
             yield swarm
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        step = "set TMPDIR to a folder that you can write"
+        raise StorageError("can't make a temporary folder", error.strerror or str(error), step) from None

@@ -14,13 +14,14 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.state.blobs import Read, read_file
 from p2ptrain.state.files import drop_unfinished, write_whole
+from p2ptrain.text import first_line
 
 Number = TypeVar("Number", bound=np.generic)
 Numbers = NDArray[np.float32] | NDArray[np.int32]
@@ -61,8 +62,8 @@ class Vectors:
         try:
             with safe_open(path, framework="numpy") as file:
                 values: NDArray[Number] = file.get_tensor(_NAME)
-        except (SafetensorError, OSError) as error:
-            raise self._damaged(path, str(error)) from None
+        except Exception as error:  # of the system, or of safetensors, whatever the damage has left
+            raise self._damaged(path, first_line(error)) from None
         if values.dtype != dtype or Manifest.of(values.data.cast("B")).digest != digest:
             raise self._damaged(path, "its content does not match its digest")
         return values

@@ -7,12 +7,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 
+from hivemind.utils.multiaddr import Multiaddr
+
 from p2ptrain.run import PeerId
+from p2ptrain.text import first_line
 
 CIRCUIT = "/p2p-circuit"
+HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
+PORT = "[0-9]{1,5}"
 MAX_KNOWN = 4096
 
 
@@ -47,9 +53,22 @@ def through(relay: str, peer: PeerId) -> str:
 def address_parts(address: str) -> tuple[str, str, int] | None:
     """(host, 'tcp' or 'udp', port) of an /ip4 or /ip6 multiaddr; None for every other one."""
     parts = address.strip("/").split("/")
-    if len(parts) >= 4 and parts[0] in ("ip4", "ip6") and parts[2] in ("tcp", "udp") and parts[3].isdigit():
-        return parts[1], parts[2], int(parts[3])
+    if len(parts) >= 4 and parts[0] in ("ip4", "ip6") and parts[2] in ("tcp", "udp") and re.fullmatch(PORT, parts[3]):
+        return (parts[1], parts[2], port) if (port := int(parts[3])) < 2**16 else None
     return None
+
+
+def what_is_wrong(address: str) -> str:
+    """Why p2pd would not take an address to listen at or to announce; empty if it would."""
+    try:
+        Multiaddr(address)
+    except Exception as error:  # each protocol of hivemind's parser fails in its own way
+        return first_line(error)
+    parts = address.strip("/").split("/")
+    if parts[0] == "dnsaddr":  # a name whose records have the ports
+        return ""
+    is_complete = len(parts) >= 4 and parts[0] in HOSTS and parts[1] and parts[2] in ("tcp", "udp")
+    return "" if is_complete else "it does not begin with a host and a TCP or UDP port"
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2ptrain.errors import UsageError
 from p2ptrain.swarm import addresses as at
 
 NOWHERE = "/ip4/127.0.0.1/tcp/0"
@@ -25,7 +26,7 @@ class RelayLimits:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """How this machine takes part in the network; addresses are libp2p multiaddrs."""
+    """How this machine takes part in the network; addresses are libp2p multiaddrs. Raises UsageError if one is none."""
 
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     announce: tuple[str, ...] = ()
@@ -42,6 +43,14 @@ class NodeConfig:
     """This node leaves again soon, so others store no DHT records with it."""
     daemon_flags: tuple[tuple[str, str], ...] = ()
     """More flags of p2pd; they replace the flags that follow from the other fields."""
+
+    def __post_init__(self) -> None:
+        """Look at the addresses before anything starts. p2pd itself says only that it did not start."""
+        like = "write it like --listen /ip4/0.0.0.0/tcp/31337", "write it like --announce /ip4/203.0.113.7/tcp/31337"
+        for word, addresses, step in zip(("listen at", "announce"), (self.listen, self.announce), like, strict=True):
+            for address in addresses:
+                if wrong := at.what_is_wrong(address):
+                    raise UsageError(f"can't {word} {address!r}", wrong, step)
 
     @property
     def binds(self) -> tuple[str, ...]:

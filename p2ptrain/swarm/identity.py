@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from p2ptrain.errors import IdentityError, StorageError
 from p2ptrain.paths import PathLike, path_of
 from p2ptrain.run import PeerId, SigningKey
+from p2ptrain.text import first_line
 
 MAX_LOCAL_PEERS = 1000
 
@@ -102,10 +103,10 @@ def _lock(path: Path) -> FileLock | None:
         lock.acquire()
     except Timeout:
         return None
-    except OSError as error:
-        raise StorageError(
-            f"can't use the identity {path}", error.strerror or str(error), "choose a folder you can write with --home"
-        ) from None
+    except Exception as error:  # of the system, or of filelock, where a disk can't lock
+        why = getattr(error, "strerror", None) or first_line(error)
+        step = "choose a folder you can write with --home, on a disk of this machine"
+        raise StorageError(f"can't use the identity {path}", why, step) from None
     return lock
 
 

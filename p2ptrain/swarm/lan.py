@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Self
 
 from blake3 import blake3
 from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from p2ptrain.errors import NetworkError
 from p2ptrain.run import Digest, PeerId
 from p2ptrain.run.keys import check_peer_id
 from p2ptrain.swarm.addresses import address_parts, host_of
+from p2ptrain.text import first_line
 
 SERVICE = "_p2ptrain._tcp.local."
 MAX_WAITING = 32
@@ -34,8 +36,8 @@ log = logging.getLogger(__name__)
 
 
 class Lan:
-    """Finds peers in the local network, on the event loop that enters this context. Raises OSError if this machine has
-    no local network to ask in."""
+    """Finds peers in the local network, on the event loop that enters this context. Each method raises NetworkError if
+    this machine has no local network to ask in."""
 
     def __init__(self, run: Digest) -> None:
         self._run = blake3(b"p2ptrain lan " + run).digest(16)
@@ -44,14 +46,16 @@ class Lan:
         self._browser: AsyncServiceBrowser
 
     async def __aenter__(self) -> Self:
-        self._dns = AsyncZeroconf(ip_version=IPVersion.V4Only)
-        self._browser = AsyncServiceBrowser(self._dns.zeroconf, SERVICE, handlers=[self._hear])
+        with _explained():
+            self._dns = AsyncZeroconf(ip_version=IPVersion.V4Only)
+            self._browser = AsyncServiceBrowser(self._dns.zeroconf, SERVICE, handlers=[self._hear])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # of zeroconf, while the network goes away
             await self._browser.async_cancel()
-        await self._dns.async_close()  # says goodbye
+        with contextlib.suppress(Exception):
+            await self._dns.async_close()  # says goodbye
 
     async def advertise(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Announce until this context ends that `peer` listens at these addresses; only the local ones are told."""
@@ -67,13 +71,16 @@ class Lan:
             server=f"{peer}.local.",
             parsed_addresses=[host for host, _, port in places if port == ports[0]][:MAX_HOSTS],
         )
-        await (await self._dns.async_register_service(service))
+        with _explained():
+            await (await self._dns.async_register_service(service))
 
     async def found(self) -> AsyncIterator[tuple[PeerId, list[str]]]:
         """Yields each peer of the run that is heard and its addresses, for as long as the caller asks."""
         while True:
             info = AsyncServiceInfo(SERVICE, await self._heard.get())
-            if await info.async_request(self._dns.zeroconf, ASK_MILLISECONDS) and (peer := self._peer_of(info)):
+            with _explained():
+                has_answered = await info.async_request(self._dns.zeroconf, ASK_MILLISECONDS)
+            if has_answered and (peer := self._peer_of(info)):
                 hosts = info.parsed_addresses(IPVersion.V4Only)[:MAX_HOSTS]
                 addresses = [f"/ip4/{host}/tcp/{info.port}/p2p/{peer}" for host in hosts]
                 if usable := [address for address in addresses if is_local(address)]:
@@ -93,6 +100,15 @@ class Lan:
             return None
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what zeroconf and the system raise into a NetworkError; without network interfaces it is a RuntimeError."""
+    try:
+        yield
+    except Exception as error:
+        raise NetworkError("the local network can't be searched", first_line(error)) from None
+
+
 def find(run: Digest) -> tuple[str, ...]:
     """Addresses of the run's peers in the local network. Blocks for 4 s at most; returns () if there are none."""
     return asyncio.run(_find(run))
@@ -107,8 +123,8 @@ async def _find(run: Digest) -> tuple[str, ...]:
                     if not addresses:
                         patience.reschedule(asyncio.get_running_loop().time() + LINGER_SECONDS)
                     addresses += places
-    except OSError as error:
-        log.info("the local network can't be asked: %s", error)
+    except NetworkError as error:
+        log.info("%s", error.brief)
     return tuple(addresses)
 
 

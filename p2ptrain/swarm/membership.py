@@ -270,9 +270,7 @@ class Membership:
 
     async def _meet_in_lan(self) -> None:
         """Announce this peer in the local network, and connect to peers that are found there."""
-        from zeroconf import Error as ZeroconfError  # a bootstrap node does not search and saves the memory
-
-        from p2ptrain.swarm.lan import Lan
+        from p2ptrain.swarm.lan import Lan  # a bootstrap node does not search and saves the memory
 
         try:
             async with Lan(self.run) as lan:
@@ -280,8 +278,8 @@ class Membership:
                 async for peer, addresses in lan.found():
                     if peer != self._swarm.peer_id and await self._meet(peer, addresses):
                         await self._swarm.directory.meet(peer)
-        except (OSError, ZeroconfError) as error:
-            log.info("the local network can't be searched: %s", error)
+        except NetworkError as error:
+            log.info("%s", error.brief)
 
     async def _meet(self, peer: PeerId, addresses: Sequence[str]) -> bool:
         if not addresses:  # such a peer opens all its connections itself

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hivemind.p2p import P2P
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, read_pbmsg_safe, write_pbmsg
+from hivemind.p2p.p2p_daemon_bindings.utils import read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
@@ -104,13 +104,9 @@ class Node:
                 dht_mode="client" if config.no_listen or gate.is_private else "server",
                 nat_port_map=not config.local and not config.no_listen,
             )
-        except (P2PDaemonError, OSError, ValueError) as error:
+        except Exception as error:  # of hivemind, of the system, or p2pd's own last words
             sockets.remove()
-            why, next_step = (
-                str(error).rpartition("Daemon failed to start: ")[2],
-                "check the addresses in --listen and --announce",
-            )
-            raise NetworkError("the libp2p daemon did not start", why, next_step) from None
+            raise _did_not_start(str(error)) from None
         except BaseException:
             sockets.remove()
             raise
@@ -331,6 +327,21 @@ class Node:
                     continue
                 if len(message.data) <= MAX_GOSSIP_BYTES:
                     yield Gossip(origin, message.data)
+
+
+def _did_not_start(message: str) -> NetworkError:
+    """p2pd's last words as an error. What p2ptrain could look at before has been looked at: addresses, ports, the key
+    and the folder for sockets."""
+    why = message.rpartition("Daemon failed to start: ")[2].strip()
+    if "Permission denied" in why or "Exec format error" in why or "No such file" in why:
+        step = "install p2ptrain anew, for this kind of processor, on a disk that allows programs: pip install p2ptrain"
+    elif why.endswith("seconds"):
+        step = "this machine is very busy: try again"
+    elif "listen" in why or "multiaddr" in why:
+        step = "check the addresses in --listen and --announce"
+    else:
+        step = "see what this machine lacks: p2ptrain doctor"
+    return NetworkError("the libp2p daemon (p2pd) did not start", "" if why == "None" else why, step)
 
 
 def _dial_failure(message: str) -> str:

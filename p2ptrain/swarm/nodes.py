@@ -136,7 +136,7 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
             raise ValueError(f"it has an unknown key: {next(iter(fields))!r}")
         if not isinstance(rows, list) or len(rows) > MAX_NODES:
             raise ValueError(f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
-    except (OSError, ValueError, RecursionError) as error:  # errors of decoding and of TOML are ValueErrors
+    except Exception as error:  # of the system, of decoding, of TOML
         why = (isinstance(error, OSError) and error.strerror) or str(error)[:200]
         raise InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md") from None
     listed: list[Listed] = []

@@ -17,6 +17,7 @@ import torch
 from p2ptrain.errors import DataError, SpecError, StorageError
 from p2ptrain.run.spec import LoraSection
 from p2ptrain.tasks.patterns import matching
+from p2ptrain.text import first_line
 
 FILE = "adapters.safetensors"
 """File of an export. It has the trained parameters under the run's own names, which merged weights do not keep."""
@@ -31,9 +32,11 @@ def add_adapters(model: torch.nn.Module, section: LoraSection) -> None:
     """
     try:
         import peft
-    except ImportError:
+    except Exception as error:  # peft is missing, or does not fit to the other libraries
+        missing = isinstance(error, ModuleNotFoundError)
+        why, more = ("it is not installed", "") if missing else (first_line(error), "--upgrade ")
         what = "this run trains LoRA adapters, which need the library peft"
-        raise DataError(what, "it is not installed", 'pip install "p2ptrain[lora]"') from None
+        raise DataError(what, why, f'pip install {more}"p2ptrain[lora]"') from None
     targets = _targets(model, section)
     config = peft.LoraConfig(
         r=section.rank,
@@ -43,7 +46,11 @@ def add_adapters(model: torch.nn.Module, section: LoraSection) -> None:
     )
     with warnings.catch_warnings():  # peft finds out by itself whether a weight is transposed, and warns
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
-        peft.inject_adapter_in_model(config, model)
+        try:
+            peft.inject_adapter_in_model(config, model)
+        except Exception as error:  # of peft: it knows some modules that it can't adapt
+            step = "name other modules in model.lora.targets"
+            raise SpecError("model.lora: peft can't add the adapters", first_line(error), step) from None
 
 
 def _targets(model: torch.nn.Module, section: LoraSection) -> list[str]:
@@ -102,10 +109,10 @@ def exported_adapters(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         StorageError: the file is missing or damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             return {name: file.get_tensor(name) for name in json.loads(file.metadata()["order"])}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{folder / FILE} can't be read", str(error), "export the run again") from None
+    except Exception as error:  # of the system, of safetensors, or of its metadata
+        raise StorageError(f"{folder / FILE} can't be read", first_line(error), "export the run again") from None

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from p2ptrain.errors import DataError, SpecError
+from p2ptrain.causes import cause_of
+from p2ptrain.data.loading import loading
+from p2ptrain.errors import DataError, SpecError, StorageError
 from p2ptrain.parameters import digest_of_frozen, shared_parameters
 from p2ptrain.run import Digest, RunSpec
 from p2ptrain.run.task import Classification
@@ -18,8 +20,7 @@ from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.documents import TextData, text_data
 from p2ptrain.tasks.patterns import matching
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
-from p2ptrain.tasks.trust import LOADING_ERRORS, check_model, loading, refuse_code, transformers_without_code
-from p2ptrain.text import first_line
+from p2ptrain.tasks.trust import OTHER_MODEL, check_model, refuse_code, transformers_without_code
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
@@ -94,13 +95,15 @@ def exported_parameters(spec: RunSpec, folder: Path) -> tuple[dict[str, torch.Te
         merged into them.
 
     Raises:
-        DataError: the folder wants code to be run.
-        StorageError, OSError, ValueError, RuntimeError: it can't be loaded.
+        DataError: the folder wants code to be run, or holds no model.
+        StorageError: it can't be loaded.
     """
     if spec.model.lora is not None:
         return exported_adapters(folder), None
     check_model(str(folder), None)
-    model = _auto_class(spec).from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, weights_only=True)
+    kind = _auto_class(spec)
+    with loading("model", str(folder), "export the run again", StorageError):
+        model = kind.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, weights_only=True)
     _choose_trained(model, spec)
     return {name: tensor.detach() for name, tensor in shared_parameters(model).items()}, digest_of_frozen(model)
 
@@ -162,25 +165,26 @@ def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
     tokens = {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None}
+    fields, kind = {**tokens, **section.config, **_label_fields(spec)}, _auto_class(spec)
     try:
-        config = config_of(name, **{**tokens, **section.config, **_label_fields(spec)})
-        return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except (*LOADING_ERRORS, ZeroDivisionError) as error:
+        config = config_of(name, **fields)
+        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # of transformers: each architecture checks its fields in its own way, or not at all
         what = f"model.config does not make a {name}"
-        raise SpecError(what, first_line(error), "correct the values in [model.config]") from None
+        raise SpecError(what, *cause_of(error, "correct the values in [model.config]")) from None
 
 
 def _pretrained(spec: RunSpec, override: str | None, outline: bool = False) -> Any:
     """The pretrained model; with `outline`, it is made without reading its weights."""
     name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
     fields, safely = _label_fields(spec), {"dtype": torch.float32, "trust_remote_code": False}
-    with loading("model", name, "pass a complete local folder with --model"):
-        check_model(name, revision)
+    check_model(name, revision)
+    kind, configs = _auto_class(spec), transformers_without_code().AutoConfig
+    with loading("model", name, OTHER_MODEL):
         if outline:
-            configs = transformers_without_code().AutoConfig
             config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
-            return _auto_class(spec).from_config(config, **safely)
-        model, report = _auto_class(spec).from_pretrained(
+            return kind.from_config(config, **safely)
+        model, report = kind.from_pretrained(
             name, revision=revision, weights_only=True, output_loading_info=True, **safely, **fields
         )
     # A missing head is made with the spec's seed, the same on every peer; all other weights must be there.

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from p2ptrain.data.loading import loading
 from p2ptrain.errors import DataError
-from p2ptrain.tasks.trust import check_tokenizer, loading, transformers_without_code
+from p2ptrain.tasks.trust import OTHER_TOKENIZER, check_tokenizer, transformers_without_code
 
 Tokens = NDArray[np.int32]
 
@@ -61,10 +62,11 @@ class HubTokenizer:
     """A tokenizer of transformers: a name on the hub, or a folder."""
 
     def __init__(self, name: str) -> None:
-        with loading("tokenizer", name, "name a local folder"):
-            check_tokenizer(name)
-            library = transformers_without_code()
+        check_tokenizer(name)
+        library = transformers_without_code()
+        with loading("tokenizer", name, OTHER_TOKENIZER):
             self._inner: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            self._inner.encode("a")
         self.vocab_size = len(self._inner)
         ends = [end for end in (self._inner.eos_token_id, self._inner.sep_token_id) if end is not None]
         if not ends:

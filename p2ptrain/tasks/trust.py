@@ -9,21 +9,13 @@ and datasets run strangers' code (docs/safety.md lists the others, with the vers
 
 from __future__ import annotations
 
-import contextlib
-import pickle
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from safetensors import SafetensorError
-
+from p2ptrain.data.loading import loading
 from p2ptrain.data.trust import is_folder, refuse_code_of
 from p2ptrain.errors import DataError, SpecError
-from p2ptrain.text import first_line
-
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, SafetensorError)
-LOADING_ERRORS = (OSError, RuntimeError, ImportError, *_MALFORMED)
-"""What transformers raises if files are missing, malformed or refused."""
 
 BRINGS_CODE = {
     "auto_map": "names Python files to run instead of transformers' own",
@@ -37,6 +29,8 @@ BRINGS_CODE = {
     "checkpoint_path": "names a file for the timm library to unpickle",
 }
 """Keys of a configuration, at any depth. An empty or false value does no harm."""
+OTHER_MODEL = "check the name, or pass a complete local folder with --model"
+OTHER_TOKENIZER = "check the name, or name a local folder"
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation", "implementation_internal")
 """Endings of keys. Their value names a function in transformers, or a repository from which a function is fetched."""
 
@@ -53,16 +47,6 @@ def transformers_without_code() -> Any:
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # no time for an answer: the answer is no
     return transformers
-
-
-@contextlib.contextmanager
-def loading(kind: str, name: str, instead: str) -> Iterator[None]:
-    """Turn what transformers raises, while it loads a model or tokenizer, into a DataError."""
-    try:
-        yield
-    except LOADING_ERRORS as error:
-        next_step = f"check the name and your connection to the hub, or {instead}"
-        raise DataError(f"can't load the {kind} {name!r}", first_line(error), next_step) from None
 
 
 def code_in(fields: Any) -> tuple[str, str] | None:
@@ -119,17 +103,19 @@ def check_model(name: str, revision: str | None) -> None:
     """Check what a pretrained model's repository or folder says of itself.
 
     Raises:
-        DataError: it wants code to be run, or is only an adapter for another model.
-        One of `LOADING_ERRORS`: there is no such model, or its configuration can't be read.
+        DataError: there is no such model, its configuration can't be read, it wants code to be run, or it is only an
+            adapter for another model.
     """
     transformers = transformers_without_code()
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
+    with loading("model", name, OTHER_MODEL):
+        config, _ = transformers.PreTrainedConfig.get_config_dict(name, revision=revision or "main")
+        adapter = find_adapter_config_file(name, revision=revision or "main")
     _check_config("model", name, "config.json", config)
     if is_folder(name) and is_folder(f"{name}/custom_generate"):  # nothing fetches such a folder from the hub
         refuse_code_of("model", name, "custom_generate holds Python files to run instead of transformers' own")
-    if find_adapter_config_file(name, revision=revision or "main") is not None:
+    if adapter is not None:
         raise DataError(
             f"{name!r} is an adapter, not a model",
             "its adapter_config.json names another model, which would be loaded without a check",
@@ -141,13 +127,14 @@ def check_tokenizer(name: str) -> None:
     """Check what a tokenizer's repository or folder says of itself.
 
     Raises:
-        DataError: it wants code to be run.
-        One of `LOADING_ERRORS`: there is no such tokenizer, or its configuration can't be read.
+        DataError: there is no such tokenizer, its configuration can't be read, or it wants code to be run.
     """
     transformers_without_code()
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    _check_config("tokenizer", name, "tokenizer_config.json", get_tokenizer_config(name))
+    with loading("tokenizer", name, OTHER_TOKENIZER):
+        config = get_tokenizer_config(name)
+    _check_config("tokenizer", name, "tokenizer_config.json", config)
 
 
 def _check_config(kind: str, name: str, file: str, fields: Any) -> None:

@@ -29,6 +29,8 @@ LEVELS = (
 """The rooms from the bottom to the top. A room imports rooms of lower levels only, and none of its own level."""
 BESIDE = {
     "errors": set(),
+    "causes": set(),
+    "caches": set(),
     "exit_codes": set(),
     "text": set(),
     "units": set(),

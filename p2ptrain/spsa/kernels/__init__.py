@@ -11,12 +11,17 @@ implementations: `cpu` (numba), `cuda` (Triton), and `plain` (torch's integers),
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 from p2ptrain.errors import SpecError
+from p2ptrain.text import first_line
+
+log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
@@ -55,18 +60,32 @@ class Kernels(Protocol):
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """The fastest kernels for a device. Raises SpecError if it is a GPU, and Triton is not installed."""
-    if device.type == "cpu":
+    """The fastest kernels for a device. Without a working numba, a CPU gets the slow ones. Raises SpecError if the
+    device is a GPU, and Triton does not work."""
+    if device.type == "cpu" and not (problem := _problem_of("numba")):
         from p2ptrain.spsa.kernels.cpu import CpuKernels
 
         return CpuKernels()
+    if device.type == "cpu":
+        log.warning(
+            "numba does not work here (%s), so each step takes much longer: pip install --upgrade numba", problem
+        )
     if device.type == "cuda":
-        try:
-            from p2ptrain.spsa.kernels.cuda import CudaKernels
-        except ImportError:
-            then = "pip install triton, or use --device cpu"
-            raise SpecError("one-byte SPSA on a GPU needs Triton", "it is not installed", then) from None
+        if problem := _problem_of("triton"):
+            step = "pip install triton, or use --device cpu"
+            raise SpecError("one-byte SPSA on a GPU needs Triton, which does not work here", problem, step)
+        from p2ptrain.spsa.kernels.cuda import CudaKernels
+
         return CudaKernels()
     from p2ptrain.spsa.kernels.plain import PlainKernels
 
     return PlainKernels()
+
+
+def _problem_of(library: str) -> str:
+    """Why a library can't be imported; empty if it can be."""
+    try:
+        importlib.import_module(library)
+    except Exception as error:  # it is missing, or does not fit to numpy, to the driver or to the processor
+        return first_line(error)
+    return ""

@@ -6,6 +6,8 @@ loops are not used: depending on its threading layer, they forbid a later fork, 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -14,6 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core.caching import FunctionCache
 
 from p2ptrain.spsa.signs import BLOCKS, LANES, MULTIPLIERS, ROUNDS, TILE, WEYL
 
@@ -26,6 +29,8 @@ _TILES_IN_CACHE = 32
 _M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _W0, _W1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+log = logging.getLogger(__name__)
 
 
 class CpuKernels:
@@ -100,9 +105,40 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="spsa")
 
 
+class _Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
+    """numba's cache, which is no reason to fail: if its files are damaged or the disk is full, numba compiles again."""
+
+    def load_overload(self, *args: Any) -> Any:
+        try:
+            return super().load_overload(*args)
+        except Exception:  # of unpickling whatever a crash has left
+            with contextlib.suppress(Exception):
+                self.flush()  # else saving would read the same index
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        try:
+            super().save_overload(*args)
+        except Exception as error:  # a full disk, or a folder that has gone
+            _warn(str(error))
+
+
+@lru_cache(maxsize=1)
+def _warn(reason: str) -> None:
+    log.warning(
+        "compiled code can't be kept (%s), so each start of a one-byte run compiles for some seconds; "
+        "to keep it, set NUMBA_CACHE_DIR to a folder that you can write",
+        reason,
+    )
+
+
 def _jit(function: Callable[..., None]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
-    return compiled
+    compiled: Any = numba.njit(nogil=True)(function)
+    try:
+        compiled._cache = _Cache(function)  # as `cache=True` does with numba's own
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        _warn("no folder can be written")
+    return compiled  # type: ignore[no-any-return]
 
 
 @_jit

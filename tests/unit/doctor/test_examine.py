@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from p2ptrain.peer import Volunteer
 from p2ptrain.swarm import Identity
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-LOCAL = ["versions", "memory", "open files", "disk", "identity", "listen", "device"]
+LOCAL = ["versions", "memory", "open files", "disk", "identity", "temporary", "caches", "/dev/shm", "listen", "device"]
 
 
 def found(home: Path, **options: Any) -> dict[str, Finding]:
@@ -62,6 +63,20 @@ def test_keys_are_tried(tmp_path: Path) -> None:
 
 def test_an_address_where_nobody_can_listen_is_told(tmp_path: Path) -> None:
     assert found(tmp_path, listen=("/dns/example.org",))["listen"].verdict == "problem"
+
+
+def test_an_address_that_nobody_can_be_told_is_told(tmp_path: Path) -> None:
+    assert "can't announce 'here'" in found(tmp_path, announce=("here",))["listen"].text
+
+
+def test_a_machine_without_what_others_have_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    seen = found(tmp_path / "home")
+    assert seen["temporary"].verdict == "warning"
+    assert "/proc/nowhere: No such file" in seen["temporary"].text
+    assert f"go to {tmp_path}/home/cache" in seen["caches"].text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_device_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from p2ptrain.errors import MemoryLimitError
 from p2ptrain.monitor import Reporter, events
 from p2ptrain.peer import batch_size as choosing
+from p2ptrain.peer import memory as watching
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.memory import FULL, Memory, check_before_loading
@@ -59,6 +60,19 @@ def test_the_peak_between_two_looks_counts_and_not_the_one_before() -> None:
     assert memory.used() >= before + 90_000_000
     memory.forget_peak()
     assert memory.used() < before + 50_000_000
+
+
+def test_where_the_peak_can_not_be_forgotten_it_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some containers forbid it. A peak that stays would end the peer long after the memory is free again."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    memory = Memory(10**12, torch.device("cpu"))
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(watching, "_peak", lambda: 10**12)
+    memory.forget_peak()
+    assert memory.used() < 10**12
 
 
 @pytest.mark.parametrize(("share", "state"), [(0.5, "fine"), (0.93, "tight"), (0.99, "full"), (1.2, "full")])

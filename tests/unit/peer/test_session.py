@@ -19,7 +19,7 @@ import torch
 from p2ptrain.commands.export import export_run
 from p2ptrain.commands.provenance import check_export
 from p2ptrain.diloco.trainer import make_optimizer
-from p2ptrain.errors import DataError, TrainingError
+from p2ptrain.errors import DataError, NetworkError, TrainingError
 from p2ptrain.monitor import events
 from p2ptrain.monitor.report import Peers
 from p2ptrain.peer import Volunteer, loop, run_peer
@@ -189,6 +189,30 @@ def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     folder = Path(notes.all(events.Started)[0].folder)
     assert not (folder / "checkpoint.pt").exists()
     assert "training can't go on" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), NetworkError("the connection to the swarm is lost")])
+def test_an_error_that_nobody_expected_is_logged_and_what_was_trained_is_saved(
+    error: Exception, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Loop.train
+
+    def fails(training: Loop, *args: Any) -> None:
+        monkeypatch.setattr(training.trainer, "step", stumble)
+        train(training, *args)
+
+    def stumble(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(Loop, "train", fails)
+    notes = Notebook()
+    with pytest.raises(type(error), match=str(error)):
+        run_peer(lambda: Run.found(spec_of(corpus), config=LOOPBACK, home=tmp_path), VOLUNTEER, notes)
+    folder = Path(notes.all(events.Started)[0].folder)
+    assert (folder / "checkpoint.pt").exists()
+    log = (folder / "log.txt").read_text()
+    assert "Traceback" in log
+    assert str(error) in log
 
 
 def test_what_ends_a_peer_before_it_trains_leaves_nothing_open(tmp_path: Path, corpus: Path) -> None:

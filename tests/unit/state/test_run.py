@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 
 from p2ptrain.errors import IdentityError, InviteError, NetworkError, P2PTrainError, StorageError
@@ -95,6 +96,17 @@ def test_an_identity_that_is_to_be_reached_is_not_ones_own(tmp_path: Path) -> No
 def test_the_default_home_is_the_users_own() -> None:
     assert default_home().is_absolute()
     assert default_home().name == "p2ptrain"
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("P2PTRAIN_HOME", raising=False)
+    monkeypatch.setattr(platformdirs, "user_data_path", none)
+    with pytest.raises(StorageError, match="no folder for identities") as refused:
+        default_home()
+    assert "--home" in refused.value.next_step
 
 
 # Joining -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2ptrain.errors import NetworkError, UsageError
+from p2ptrain.swarm import sockets
 from p2ptrain.swarm.addresses import address_parts, is_loopback
-from p2ptrain.swarm.node import _dial_failure
+from p2ptrain.swarm.node import _dial_failure, _did_not_start
 from p2ptrain.swarm.sockets import SocketFolder, check_port
 
 # Addresses to listen at ----------------------------------------------------------------------------------------------
@@ -126,13 +126,31 @@ def test_any_other_failure_is_told_in_its_first_line() -> None:
     assert _dial_failure("something else") == "something else"
 
 
+@pytest.mark.parametrize(
+    ("words", "why", "step"),
+    [
+        ("Daemon failed to start: PermissionError: [Errno 13] Permission denied: '/x/p2pd'", "'/x/p2pd'", "install"),
+        ("Daemon failed to start: OSError: [Errno 8] Exec format error: '/x/p2pd'", "Exec format", "install"),
+        ("Daemon failed to start: 2026/11/30 21:15:54 listen tcp4: no such device", "no such device", "--listen"),
+        ("Daemon failed to start in 15.0 seconds", "15.0 seconds", "try again"),
+        ("Daemon failed to start: None", "", "doctor"),
+    ],
+)
+def test_what_helps_a_daemon_that_does_not_start_follows_from_its_words(words: str, why: str, step: str) -> None:
+    error = _did_not_start(words)
+    assert why in error.why
+    assert step in error.next_step
+
+
 # Folders of sockets --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where socket folders are made: below a temporary folder of this test's own."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    """Where socket folders are made: below a temporary folder of this test's own. No socket is bound there, so its path
+    may be long."""
+    monkeypatch.setattr(sockets, "temporary_folders", lambda: [tmp_path])
+    monkeypatch.setattr(sockets, "LONGEST_PLACE", 1000)
     folder = SocketFolder.make()
     folder.remove()
     return folder.path.parent
