@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -9,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from p2ptrain import output
 from p2ptrain.cli import (
     bootstrap,
     demo,
@@ -31,6 +33,7 @@ from p2ptrain.cli import (
 )
 from p2ptrain.cli.options import Command
 from p2ptrain.errors import P2PTrainError
+from p2ptrain.peer.stopping import QUIT_CODE, Stopping
 from p2ptrain.text import printable
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -83,8 +86,9 @@ def end_with(error: P2PTrainError) -> NoReturn:
 
 def main() -> None:
     """Run the program; an expected error is three short lines on standard error and its exit code."""
+    output.open_standard_streams()
     try:
-        app()
+        _run()
     except P2PTrainError as error:
         end_with(error)
     except ModuleNotFoundError as error:  # of an installation that is a bootstrap node's
@@ -93,5 +97,18 @@ def main() -> None:
             raise
         what, why = f"this command needs the package {package}", "it is not installed: a bootstrap node needs fewer"
         end_with(P2PTrainError(what, why, "install all that p2ptrain needs: pip install p2ptrain"))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    finally:
+        output.close()
+
+
+def _run() -> None:
+    """Run the command. Ctrl-C ends it with `QUIT_CODE`, unless the command hears signals itself."""
+    with Stopping(quiet=True, signals=(signal.SIGINT,)) as stopping:
+        try:
+            app()
+        except BaseException as error:
+            if stopping.requested():  # a library may have turned the interruption into an error of its own
+                sys.exit(QUIT_CODE)
+            if isinstance(error, SystemExit) and not error.code:
+                sys.stdout.flush()  # if that fails, the command has failed
+            raise
