@@ -23,8 +23,12 @@ EXIT_CODES = (
         0,
         "done",
         "The command did what it was asked. A peer ends with this code when the run is complete, or when it was asked "
-        "to stop and has saved.",
-        ("The run has reached its last step.", "Ctrl-C was pressed once, or the system asked the process to stop."),
+        "to stop and has saved. If it was asked before its first step, it had nothing to save.",
+        (
+            "The run has reached its last step.",
+            "Ctrl-C was pressed once, the terminal was closed (SIGHUP), or the system asked the process to stop "
+            "(SIGTERM). SIGHUP means nothing to a process that nohup has started.",
+        ),
         (
             "Resume a stopped peer with the command that it printed last: p2ptrain peer RUN_DIR",
             "Write the model to a folder that transformers loads: p2ptrain export RUN_DIR OUT",
@@ -170,7 +174,7 @@ EXIT_CODES = (
         8,
         "a folder can't be used",
         "A run folder, an export, or the folder of a bootstrap node can't be written or read, is damaged, is in use by "
-        "another process, or does not hold what was asked for.",
+        "another process, or does not hold what was asked for; or a command can't write its output.",
         (
             "The disk is full, or the folder belongs to another user.",
             "This user has no home folder, and no --home was given.",
@@ -180,6 +184,7 @@ EXIT_CODES = (
             "No run folder here has the given name, or several have it.",
             "The folder has no such height, records, peer or invite (`export --at`, `replay`, `revoke`, `invite`).",
             "The folder that `export` or `demo` should write to is not empty.",
+            "Standard output is a file on a full disk. A peer that trains does not need it, and goes on.",
         ),
         (
             "Free disk space, or choose another folder with --home. Check both: p2ptrain doctor",
@@ -258,9 +263,23 @@ EXIT_CODES = (
     ExitCode(
         130,
         "quit at once",
-        "The peer quit at once, after a second Ctrl-C. It lost what it did after its last checkpoint.",
-        ("Ctrl-C was pressed twice.",),
+        "Ctrl-C ended the command. A peer that trains quits only after a second Ctrl-C. Then it has lost what it did "
+        "after its last checkpoint.",
+        (
+            "Ctrl-C was pressed twice.",
+            "Ctrl-C was pressed once, while the program was starting or the command was no peer.",
+            "A peer that was loading did not react to Ctrl-C or SIGTERM within 3 seconds. It lost nothing.",
+            "A peer that was asked to stop by SIGTERM or SIGHUP did not finish its step and save within 25 seconds.",
+        ),
         ("Resume from the last checkpoint: p2ptrain peer RUN_DIR",),
+    ),
+    ExitCode(
+        141,
+        "nobody reads the output",
+        "The program that read the command's output has ended, so the command ended, too, without a word. A peer that "
+        "trains goes on.",
+        ("The output went to a program that reads only a part of it, e.g. `p2ptrain runs | head -1`.",),
+        ("Nothing, if you saw what you wanted. Otherwise write the output to a file: p2ptrain history RUN_DIR > FILE",),
     ),
 )
 

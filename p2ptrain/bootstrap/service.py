@@ -11,7 +11,6 @@ import asyncio
 import concurrent.futures
 import json
 import logging
-import logging.handlers
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from p2ptrain import output
 from p2ptrain.bootstrap.health import ANSWER_SECONDS, LOOK_SECONDS, Look, look_at
 from p2ptrain.bootstrap.metrics import MetricsServer, NodeCollector, free_port, parse_address
 from p2ptrain.errors import NetworkError, StorageError
@@ -35,7 +35,7 @@ from p2ptrain.swarm.node import ControlError
 STOP_SECONDS = 0.5
 REPORT_SECONDS = 10.0
 LOG_SECONDS = 60.0
-LOG_BYTES, LOG_FILES = 10_000_000, 5
+OLD_LOGS = 5
 ADDRESSES_OF_ONE = 4
 MAX_ADDRESS = 256
 DAEMON_MEMORY = {"GOMEMLIMIT": "128MiB", "GOGC": "10"}
@@ -69,7 +69,16 @@ def run_bootstrap(options: BootstrapOptions) -> None:
         NetworkError: this machine can't listen there; or the node starts for the first time and no peer of the given
             swarm answers; or p2pd has ended: then a supervisor should start the node again.
     """
-    stopping = Stopping("leaving the swarm")
+    with Stopping("leaving the swarm") as stopping:
+        try:
+            _serve(options, stopping)
+        except KeyboardInterrupt:  # at its start
+            stopping.leave()
+
+
+def _serve(options: BootstrapOptions, stopping: Stopping) -> None:
+    if not options.json_lines:  # with --json, a program that reads the lines has started the node, and ends it
+        output.outlive(lambda error: output.say_on_stderr(f"standard output is gone ({error.strerror})"))
     metrics_address = parse_address(options.metrics) if options.metrics else None
     _log_to(options.log, options.json_lines)
     for variable, value in DAEMON_MEMORY.items():
@@ -86,6 +95,7 @@ def run_bootstrap(options: BootstrapOptions) -> None:
         if metrics_address and daemon_port:
             collector = NodeCollector(swarm, lambda: service.last_look, daemon_port)
             port = stack.enter_context(MetricsServer(metrics_address, collector)).port
+        stopping.finish_steps()
         service.introduce(port)
         while not stopping.requested():
             swarm.check()
@@ -235,7 +245,8 @@ def _log_to(path: Path | None, json_lines: bool) -> None:
         if path is None:
             handler = logging.StreamHandler(sys.stderr if json_lines else sys.stdout)
         else:
-            handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+            path.open("a").close()  # raises now if that is impossible
+            handler = output.LogFile(path, OLD_LOGS, output.say_on_stderr)
     except OSError as error:
         why = error.strerror or str(error)
         raise StorageError(f"can't write the log {path}", why, "choose another file with --log") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from p2ptrain import output
 from p2ptrain.cli import (
     bootstrap,
     demo,
@@ -32,6 +34,7 @@ from p2ptrain.cli import (
 )
 from p2ptrain.cli.options import Command
 from p2ptrain.errors import P2PTrainError
+from p2ptrain.peer.stopping import QUIT_CODE, Stopping
 from p2ptrain.text import first_line, printable
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -84,8 +87,9 @@ def end_with(error: P2PTrainError) -> NoReturn:
 
 def main() -> None:
     """Run the program; an expected error is three short lines on standard error and its exit code."""
+    output.open_standard_streams()
     try:
-        app()
+        _run()
     except P2PTrainError as error:
         end_with(error)
     except ModuleNotFoundError as error:  # of an installation that is a bootstrap node's
@@ -99,5 +103,18 @@ def main() -> None:
         why = f"{type(error).__name__}: {first_line(error)}"
         step = "report the lines above, with log.txt if there is a run folder; start a peer again: it resumes"
         end_with(P2PTrainError("this is a bug of p2ptrain", why, step))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    finally:
+        output.close()
+
+
+def _run() -> None:
+    """Run the command. Ctrl-C ends it with `QUIT_CODE`, unless the command hears signals itself."""
+    with Stopping(quiet=True, signals=(signal.SIGINT,)) as stopping:
+        try:
+            app()
+        except BaseException as error:
+            if stopping.requested():  # a library may have turned the interruption into an error of its own
+                sys.exit(QUIT_CODE)
+            if isinstance(error, SystemExit) and not error.code:
+                sys.stdout.flush()  # if that fails, the command has failed
+            raise

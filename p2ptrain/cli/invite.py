@@ -8,9 +8,11 @@ from typing import Annotated
 from p2ptrain.cli import options as o
 from p2ptrain.errors import UsageError
 from p2ptrain.lean import spare_torch
+from p2ptrain.output import can_show
 from p2ptrain.text import check_name
 
 LABEL = o.parser(check_name)
+HALF_BLOCKS = "\u2580\u2584\u2588"
 
 
 def invite(
@@ -77,4 +79,4 @@ def invite(
         if qr:
             import segno
 
-            segno.make(link, error="l").terminal(compact=True)
+            segno.make(link, error="l").terminal(compact=can_show(HALF_BLOCKS))

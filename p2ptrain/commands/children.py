@@ -63,7 +63,8 @@ class Child:
 
 
 class Children:
-    """Several processes. Use it in a `with` block on the main thread: the block ends them all, also after SIGTERM."""
+    """Several processes. Use it in a `with` block on the main thread: the block ends them all, also after SIGTERM
+    and when the terminal is closed."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -99,9 +100,13 @@ class Children:
             self._children.pop(name).reap()
 
     def __enter__(self) -> Children:
-        self._handler = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in self._handlers.items():
+            if handler != signal.SIG_IGN:  # nohup
+                signal.signal(number, lambda number, _frame: sys.exit(128 + number))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop(*self._children)
-        signal.signal(signal.SIGTERM, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)

@@ -255,7 +255,9 @@ def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
     sections = {"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
     task = open_task(spec.model_copy(update=sections), LocalOptions(device="cpu"))
     task.load_data(0)
-    return task.evaluate({})  # with its own weights
+    found = task.evaluate({})  # with its own weights
+    assert found is not None, "nobody stops it"
+    return found
 
 
 def _bar(spec: RunSpec, run_folder: Path, base: Path) -> Bar | None:

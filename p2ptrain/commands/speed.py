@@ -11,7 +11,7 @@ from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.peer.stopping import Stopping
 from p2ptrain.run import RunSpec
-from p2ptrain.tasks import LocalOptions, open_task
+from p2ptrain.tasks import LocalOptions, Task, open_task
 
 REPORT_SECONDS = 1.0
 WARM_UP_STEPS = 3
@@ -21,12 +21,16 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
     """Train for `seconds` and print inner steps and tokens per second; with `json_lines` also a line every second.
     Raises DataError or SpecError if the model or the data can't be loaded here, and MemoryLimitError if not even a
     batch of one row fits."""
-    stopping = Stopping()
-    prepare_torch(threads)
-    task = open_task(spec, local)
-    task.load_data(0)
-    if local.batch_size is None:
-        choose_batch_size(task, spec, Memory(None, task.device))
+    with Stopping("finishing the step") as stopping:
+        prepare_torch(threads)
+        task = open_task(spec, local)
+        task.load_data(0)
+        if local.batch_size is None:
+            choose_batch_size(task, spec, Memory(None, task.device))
+        _measure(spec, task, seconds, json_lines, stopping)
+
+
+def _measure(spec: RunSpec, task: Task, seconds: float, json_lines: bool, stopping: Stopping) -> None:
     one_step = method_of(spec).alone(spec, task)
     step = 0
 
@@ -37,6 +41,7 @@ def measure_speed(spec: RunSpec, local: LocalOptions, threads: int | None, secon
 
     for _ in range(WARM_UP_STEPS):
         train()
+    stopping.finish_steps()
     step, began = 0, time.monotonic()
     reported = began
     while (now := time.monotonic()) - began < seconds and not stopping.requested():

@@ -23,7 +23,7 @@ class DiLoCoTrainer:
     """See `Trainer`."""
 
     def __init__(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> None:
-        self._run, self._task, self._method = run, task, run.spec.diloco
+        self._run, self._task, self._method, self._stop = run, task, run.spec.diloco, stop
         self._inner = make_optimizer(task.model, self._method)
         self.optimizer = StreamingDiLoCo(
             task.model, self._inner, run, held_out=task.held_out_digest, on_event=tell, stop=stop
@@ -59,7 +59,9 @@ class DiLoCoTrainer:
         self._looked_at = head
         if head.height % self._run.spec.eval.every or evaluator_of(commit) != self._run.swarm.peer_id:
             return None
-        found = self._task.evaluate(self.optimizer.global_parameters(view))
+        found = self._task.evaluate(self.optimizer.global_parameters(view), self._stop)
+        if found is None:
+            return None
         self.optimizer.report_evaluation(head.height, found.loss)
         return events.Evaluated(head.height, found.loss, found.accuracy)
 

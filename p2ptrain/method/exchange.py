@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from p2ptrain.run import PeerId
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Membership, Phase, Presence, Vitals
+from p2ptrain.swarm import Membership, Phase, Presence, Vitals, monotonic
 
 WAIT_SECONDS = 0.5
 CLOSE_SECONDS = 10.0
@@ -93,9 +93,15 @@ class Exchange(Generic[View]):
 
     def wait(self, until: Callable[[View], bool], timeout: float) -> bool:
         """Wait until the view satisfies `until`, which is asked whenever the view or the peers change. Returns False
-        after `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: until(self.view), timeout)
+        after `timeout` seconds, or soon after `stop` returns True."""
+        deadline = monotonic() + timeout
+        while True:
+            left = deadline - monotonic()
+            with self._changed:
+                if self._changed.wait_for(lambda: until(self.view), max(0.0, min(left, WAIT_SECONDS))):
+                    return True
+            if left <= WAIT_SECONDS or self._stop():
+                return False
 
     def wait_or_stop(self, until: Callable[[View], bool]) -> None:
         """Wait until the view satisfies `until`, or `stop` returns True. Raises P2PTrainError if the network or the

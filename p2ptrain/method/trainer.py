@@ -69,7 +69,8 @@ class Trainer(Protocol):
         not fit into memory."""
 
     def evaluate(self) -> events.Evaluated | None:
-        """Measure the global weights on the held-out data, if this is due and it is this peer's turn."""
+        """Measure the global weights on the held-out data, if this is due and it is this peer's turn. None also if
+        somebody has asked to stop meanwhile."""
 
     def finish(self, timeout: float) -> None:
         """After the last step: take in what has arrived, and stay until every peer is at the same head, but at most for

@@ -3,8 +3,8 @@ or as JSON.
 """
 
 from p2ptrain.monitor import events
-from p2ptrain.monitor.report import JsonReporter, LiveReporter, PlainReporter, Reporter, make_reporter
+from p2ptrain.monitor.report import JsonReporter, LiveReporter, PlainReporter, Reporter, describe, make_reporter
 from p2ptrain.monitor.table import peers_lines, peers_table
 
-__all__ = ["JsonReporter", "LiveReporter", "PlainReporter", "Reporter", "events", "make_reporter"]
+__all__ = ["JsonReporter", "LiveReporter", "PlainReporter", "Reporter", "describe", "events", "make_reporter"]
 __all__ += ["peers_lines", "peers_table"]

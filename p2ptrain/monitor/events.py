@@ -249,8 +249,18 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Left(Event):
+    """The last event of a peer that was asked to stop before it had joined the run: it has nothing to save."""
+
+    name: ClassVar[str] = "left"
+    folder: str
+    """Empty if the run has no folder here yet."""
+    resume: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped(Event):
-    """The last event: how the peer ended, what it sent, and how to resume it."""
+    """The last event of a peer that had joined the run: how the peer ended, what it sent, and how to resume it."""
 
     name: ClassVar[str] = "stopped"
     reason: str

@@ -104,7 +104,7 @@ class LiveReporter:
             self._evaluation = event
         if isinstance(event, events.Committed | events.Marked | events.Evaluated):
             return  # the table shows where everyone is
-        if isinstance(event, events.Stopped):
+        if isinstance(event, events.Left | events.Stopped):
             self.close()
         if isinstance(event, events.Loading):
             self._console.print(loading_panel(event))
@@ -187,6 +187,10 @@ def describe(event: events.Event) -> list[str]:
             return [f"training again after a pause of {duration(event.seconds)}"]
         case events.Warned():
             return [f"warning: {event.text}"]
+        case events.Left():
+            if not event.resume:
+                return ["left before there was a run here: nothing was lost"]
+            return ["left before training began: nothing was lost", *_go_on_with(event)]
         case events.Stopped():
             return _last_words(event)
     raise TypeError(f"no words for {type(event).__name__}")
@@ -212,8 +216,11 @@ def _last_words(event: events.Stopped) -> list[str]:
     lines.append("sent " + ", ".join(f"{size(count)} {what}" for what, count in event.sent.items()))
     if event.refused:
         lines.append("not used: " + ", ".join(f"{count} × {why}" for why, count in event.refused.items()))
-    command = event.resume.replace(shlex.quote(event.folder), for_shell(event.folder), 1)
-    return [*lines, "go on with:", f"  {command}"] if event.resume else lines
+    return [*lines, *_go_on_with(event)] if event.resume else lines
+
+
+def _go_on_with(event: events.Left | events.Stopped) -> list[str]:
+    return ["go on with:", f"  {event.resume.replace(shlex.quote(event.folder), for_shell(event.folder), 1)}"]
 
 
 def for_shell(path: str) -> str:

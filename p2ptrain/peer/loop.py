@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -86,16 +87,17 @@ class Loop:
         self.trainer.optimizer.wait_until_ready()
         self._restore()
         self._tell_news()
-
-    def train(self) -> None:
-        """Step until the run is complete or somebody asks to stop."""
-        trainer = self.trainer
         self._began = self._reported = self._saved = monotonic()
+
+    def train(self, most: float = math.inf) -> None:
+        """Step until the run is complete or somebody asks to stop, at most so many steps."""
+        trainer, steps = self.trainer, 0
         self._evaluate()
-        while self._may_go_on():
+        while steps < most and self._may_go_on():
             used = trainer.step(self._batch, self._fits)
             if not used:
                 continue
+            steps += 1
             self._batch += used
             self._tell_news()
             self._evaluate()
@@ -300,6 +302,10 @@ class Loop:
             self.save()
         except Exception:  # the first error is the one that people need to see
             log.exception("what was trained since the last checkpoint can't be saved")
+
+    def forget(self) -> None:
+        """Remove the checkpoint: the next start goes on from the swarm's weights alone."""
+        self._run.folder.checkpoint.unlink(missing_ok=True)
 
     def _save_if_due(self) -> None:
         """Save so that a crash loses little, but spend at most `SAVING_SHARE` of the time on it."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import math
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import torch
 
+from p2ptrain import output
 from p2ptrain.data.tally import Tally
 from p2ptrain.errors import AccessError, StorageError, TrainingError
 from p2ptrain.method import SharedOptimizer
-from p2ptrain.monitor import Reporter, events
+from p2ptrain.monitor import Reporter, describe, events
+from p2ptrain.output import LogFile
 from p2ptrain.peer.batch_size import choose_batch_size
 from p2ptrain.peer.busy import open_probes
 from p2ptrain.peer.contents import check_own_files, check_room, look_at
@@ -34,7 +38,7 @@ from p2ptrain.swarm import version
 from p2ptrain.tasks import Task, open_task, shard_seed
 
 FINISH_SECONDS = 60.0
-LOG_BYTES = 10_000_000
+OLD_LOGS = 2
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ def run_peer(
 ) -> None:
     """Train until the run is complete or somebody asks to stop; then save, and leave the swarm.
 
+    Somebody who asks before the first step is done does not wait: until then there is nothing to save.
+
     Args:
         begin: founds, joins or resumes the `Run`.
         again: the options that were typed; they become part of the command that resumes.
@@ -56,11 +62,56 @@ def run_peer(
     Raises:
         P2PTrainError: the peer can't begin or can't go on; the error has the exit code of the process.
     """
-    stopping, local = Stopping(), volunteer.local
-    prepare_torch(volunteer.threads)
-    with contextlib.ExitStack() as stack:
+    output.outlive(lambda error: output.say_on_stderr(_without_output(error)))
+    with Stopping() as stopping, contextlib.ExitStack() as stack:
+        peer = _Peer(volunteer, reporter, again, stopping, stack)
+        try:
+            peer.load(begin, pauses)
+            peer.train(most=1)  # compiles, too
+        except BaseException:  # a library may have turned the interruption into an error of its own
+            if not stopping.requested():
+                raise
+            stopping.leave()
+            peer.say_goodbye()
+            return
+        stopping.finish_steps()
+        peer.train()
+        peer.end()
+
+
+def _without_output(error: OSError) -> str:
+    return f"standard output is gone ({error.strerror}): the peer goes on without it"
+
+
+class _Peer:
+    """What `run_peer` does, one step after another. `stack` takes what has to be closed."""
+
+    def __init__(
+        self,
+        volunteer: Volunteer,
+        reporter: Reporter,
+        again: Sequence[str],
+        stopping: Stopping,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._volunteer, self._reporter, self._again = volunteer, reporter, again
+        self._stopping, self._stack = stopping, stack
+        self._run: Run | None = None
+        self._loop: Loop | None = None
+        """There when the peer has joined the run."""
+
+    @property
+    def loop(self) -> Loop:
+        assert self._loop is not None, "load comes first"
+        return self._loop
+
+    def load(self, begin: Callable[[], Run], pauses: Pauses | None) -> None:
+        """Join the run, load what it needs, and wait until training can begin."""
+        volunteer, reporter, local = self._volunteer, self._reporter, self._volunteer.local
+        prepare_torch(volunteer.threads)
         reporter.emit(events.Preparing("connecting"))
-        run = stack.enter_context(begin())
+        run = self._run = self._stack.enter_context(begin())
+        self._stopping.last_words = "\n".join(describe(self._left()))
         loading = look_at(run.spec, local, None if run.founding else run.folder.genesis)
         reporter.emit(loading)
         if not run.founding and run.folder.genesis.author != run.swarm.peer_id:
@@ -77,33 +128,78 @@ def run_peer(
             reporter.emit(events.Preparing(f"batches of {size} fit and pay"))
         torch.manual_seed(shard_seed(run.spec.digest, run.swarm.peer_id) % 2**63)  # dropout
         cores = _shared_cores(volunteer, task.device)
-        loop = Loop(run, task, reporter, stopping.requested, pauses, memory, cores)
-        stack.enter_context(_log_to(run, loop.warn))
-        stack.callback(loop.close)
-        stack.callback(reporter.close)
+        loop = Loop(run, task, reporter, self._stopping.requested, pauses, memory, cores)
+        self._stack.enter_context(_log_to(run, loop.warn))
+        output.outlive(lambda error: log.info("%s", _without_output(error)))
+        self._stack.callback(loop.close)
+        self._stack.callback(reporter.close)
         reporter.emit(events.Preparing("founding the run" if run.founding else "joining the others"))
         loop.connect()
+        self._loop = loop
+        self._stopping.last_words = "\n".join(describe(self._left()))
         optimizer = loop.trainer.optimizer
         _introduce(run, task, optimizer, reporter)
         loop.begin()
         head, others = optimizer.head, len(optimizer.exchange.peers)
         reporter.emit(events.Training(head.height, head.commit.hex(), head.state.hex(), others))
+
+    def train(self, most: float = math.inf) -> None:
+        """Train on, at most so many steps."""
         try:
-            loop.train()
-            loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
+            self.loop.train(most)
         except TrainingError:
             log.exception("training can't go on")
-            run.folder.checkpoint.unlink(missing_ok=True)  # its optimizer state may lead to the same error
+            self.loop.forget()  # the optimizer's state may lead to the same error
             raise
         except AccessError:
-            pass  # `loop.given_up` is raised below, after this peer has saved
+            pass  # `loop.given_up` is raised in `end`, after this peer has saved
         except Exception:  # p2pd or the data are gone, or this is a bug of ours
-            loop.rescue()
+            self.loop.rescue()
             raise
+
+    def end(self) -> None:
+        """Save, and say goodbye."""
+        loop = self.loop
+        with contextlib.suppress(AccessError):
+            loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
         loop.save()
-        _say_goodbye(run, loop, reporter, again)
+        self.say_goodbye()
         if loop.given_up is not None:
             raise loop.given_up
+
+    def say_goodbye(self) -> None:
+        """The last event. The log gets the last words, too, and standard error if standard output is gone."""
+        last = self._left() if self._loop is None or self._run is None else self._stopped(self._run, self._loop)
+        self._reporter.emit(last)
+        for line in describe(last):
+            log.info("%s", line.strip())
+            if output.is_gone():
+                print(line, file=sys.stderr)
+
+    def _resume(self, run: Run) -> str:
+        return shlex.join(["p2ptrain", "peer", str(run.folder.path), *self._again])
+
+    def _left(self) -> events.Left:
+        if self._run is None or not self._run.has_folder:
+            return events.Left("", "")
+        return events.Left(str(self._run.folder.path), self._resume(self._run))
+
+    def _stopped(self, run: Run, loop: Loop) -> events.Stopped:
+        optimizer = loop.trainer.optimizer
+        head = optimizer.head
+        complete, shut_out = optimizer.is_complete, isinstance(loop.given_up, AccessError)
+        return events.Stopped(
+            reason="the run is complete" if complete else "shut out" if shut_out else "stopped",
+            height=head.height,
+            commit=head.commit.hex(),
+            state=head.state.hex(),
+            steps=optimizer.vitals.steps,
+            seconds=round(loop.seconds, 3),
+            folder=str(run.folder.path),
+            resume="" if complete or shut_out else self._resume(run),
+            sent=accounts(run),
+            refused=dict(optimizer.exchange.refused),
+        )
 
 
 def _tell_data(read: Tally, reporter: Reporter) -> None:
@@ -176,26 +272,6 @@ def _invite_command(run: Run) -> str:
     return f"p2ptrain invite {shlex.quote(str(named))}"
 
 
-def _say_goodbye(run: Run, loop: Loop, reporter: Reporter, again: Sequence[str]) -> None:
-    optimizer = loop.trainer.optimizer
-    head, folder = optimizer.head, str(run.folder.path)
-    complete, shut_out = optimizer.is_complete, isinstance(loop.given_up, AccessError)
-    reporter.emit(
-        events.Stopped(
-            reason="the run is complete" if complete else "shut out" if shut_out else "stopped",
-            height=head.height,
-            commit=head.commit.hex(),
-            state=head.state.hex(),
-            steps=optimizer.vitals.steps,
-            seconds=round(loop.seconds, 3),
-            folder=folder,
-            resume="" if complete or shut_out else shlex.join(["p2ptrain", "peer", folder, *again]),
-            sent=accounts(run),
-            refused=dict(optimizer.exchange.refused),
-        )
-    )
-
-
 def accounts(run: Run) -> dict[str, int]:
     """Bytes sent, by purpose: each purpose of a blob, "gossip", and "calls" for all other calls."""
     node, blobs = run.swarm.node.sent, dict(run.blobs.sent)
@@ -206,7 +282,7 @@ def accounts(run: Run) -> dict[str, int]:
 @contextlib.contextmanager
 def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
     """While the block lasts, write this process's log to the run folder and hand its warnings to `warn`."""
-    handlers = (_LogFile(run), _Shown(warn))
+    handlers = (_LogFile(run, warn), _Shown(warn))
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -223,13 +299,13 @@ def _log_to(run: Run, warn: Callable[[str], None]) -> Iterator[None]:
 class _LogFile(logging.handlers.MemoryHandler):
     """log.txt in the run folder. A founder has no folder before its model is loaded; until then, lines wait here."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, warn: Callable[[str], None]) -> None:
         super().__init__(capacity=0)
-        self._run = run
+        self._run, self._warn = run, warn
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:
         if self.target is None and self._run.has_folder:
-            self.target = _Rotating(self._run.folder.log, maxBytes=LOG_BYTES, backupCount=2)
+            self.target = LogFile(self._run.folder.log, OLD_LOGS, self._warn)
             self.target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         return self.target is not None
 
@@ -238,17 +314,6 @@ class _LogFile(logging.handlers.MemoryHandler):
         super().close()
         if file is not None:
             file.close()
-
-
-class _Rotating(logging.handlers.RotatingFileHandler):
-    """Ignores a full disk: the ledger and the checkpoint fail on it, too, and they tell the user."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
 
 
 class _Shown(logging.Handler):

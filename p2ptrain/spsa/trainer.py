@@ -23,7 +23,7 @@ class SPSATrainer:
     """See `Trainer`."""
 
     def __init__(self, run: Run, task: Task, tell: Tell, stop: Callable[[], bool]) -> None:
-        self._run, self._task, self._method = run, task, run.spec.spsa
+        self._run, self._task, self._method, self._stop = run, task, run.spec.spsa, stop
         self.optimizer = OneByteSPSA(
             task.model, task.loss_on, run, held_out=task.held_out_digest, bf16=task.bf16, on_event=tell, stop=stop
         )
@@ -55,7 +55,9 @@ class SPSATrainer:
         peers = sorted([me, *awake])
         if peers[turn % len(peers)] != me:
             return None
-        found = self._task.evaluate(self.optimizer.global_parameters())
+        found = self._task.evaluate(self.optimizer.global_parameters(), self._stop)
+        if found is None:
+            return None
         self.optimizer.report_evaluation(self.optimizer.records, found.loss)
         return events.Evaluated(self.optimizer.records, found.loss, found.accuracy)
 

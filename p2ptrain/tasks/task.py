@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,18 +146,26 @@ class Task(ABC):
         """Mean loss, in nats, on these rows: a differentiable scalar, float32."""
         return self._loss(self._forward, rows)
 
-    def evaluate(self, parameters: Mapping[str, torch.Tensor]) -> Evaluation:
-        """Evaluate on the held-out rows with these weights. The model's own weights do not change."""
+    def evaluate(
+        self, parameters: Mapping[str, torch.Tensor], stop: Callable[[], bool] = lambda: False
+    ) -> Evaluation | None:
+        """Evaluate on the held-out rows with these weights. The model's own weights do not change.
+
+        Returns None if `stop`, which is asked before each batch, has returned True.
+        """
 
         def forward(**inputs: Any) -> Any:
             return torch.func.functional_call(self.model, dict(parameters), kwargs=inputs)
 
-        rows = self.rows.held_out
+        rows, parts = self.rows.held_out, list[Measured]()
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
-                parts = [self._measure(forward, rows[at : at + EVAL_BATCH]) for at in range(0, len(rows), EVAL_BATCH)]
+                for at in range(0, len(rows), EVAL_BATCH):
+                    if stop():
+                        return None
+                    parts.append(self._measure(forward, rows[at : at + EVAL_BATCH]))
         finally:
             self.model.train(was_training)
         correct = [part.correct for part in parts if part.correct is not None]

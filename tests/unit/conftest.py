@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # tiny models: threads only get in each other's way
 @pytest.fixture(autouse=True)
 def signals_of_this_process() -> Iterator[None]:
     """Who hears of them is as before afterwards: a command that ended in this process must not end the tests."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():

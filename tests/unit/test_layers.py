@@ -36,6 +36,7 @@ BESIDE = {
     "units": set(),
     "lean": set(),
     "paths": set(),
+    "output": set(),
     "parameters": {"run"},
 }
 """Modules beside the rooms, which every room may import; the set names the rooms that the module itself may import."""

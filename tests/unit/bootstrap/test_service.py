@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from p2ptrain import output
 from p2ptrain.bootstrap import service as bootstrap
 from p2ptrain.bootstrap.health import STALE_SECONDS, Look
 from p2ptrain.bootstrap.metrics import MetricsServer, NodeCollector, parse_address
@@ -196,12 +197,12 @@ def logger() -> Iterator[logging.Logger]:
 
 
 def test_the_log_is_rotated(tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "LOG_BYTES", 200)
+    monkeypatch.setattr(output, "LOG_BYTES", 200)
     bootstrap._log_to(tmp_path / "node.log", json_lines=False)
     for number in range(50):
         bootstrap.log.info("line %d", number)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["node.log", *(f"node.log.{number}" for number in range(1, bootstrap.LOG_FILES + 1))]
+    assert files == ["node.log", *(f"node.log.{number}" for number in range(1, bootstrap.OLD_LOGS + 1))]
     assert "line 49" in (tmp_path / "node.log").read_text()
 
 

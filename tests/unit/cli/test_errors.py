@@ -60,7 +60,7 @@ def test_an_error_is_three_lines_and_its_exit_code(
 def test_every_kind_has_an_exit_code_of_its_own_and_each_is_documented() -> None:
     codes = [kind.exit_code for kind in KINDS]
     assert len(set(codes)) == len(codes)
-    assert [each.code for each in EXIT_CODES] == sorted({*codes, 0, 130})
+    assert [each.code for each in EXIT_CODES] == sorted({*codes, 0, 130, 141})
     assert all(each.causes and each.next_steps for each in EXIT_CODES)
 
 

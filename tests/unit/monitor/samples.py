@@ -88,6 +88,7 @@ MARKED = events.Marked(number=3, records=6150, position=STATE[::-1], state=STATE
 PAUSED = events.Paused(reason="outside its hours", until="2026-11-21T22:00")
 WENT_ON = events.WentOn(seconds=3725.0)
 WARNED = events.Warned(text="the held-out text [here] is another one")
+LEFT = events.Left("/home/runs/x", "p2ptrain peer /home/runs/x")
 STOPPED = events.Stopped(
     reason="stopped",
     height=9,
@@ -117,6 +118,7 @@ ALL = (
     PAUSED,
     WENT_ON,
     WARNED,
+    LEFT,
     STOPPED,
 )
 

@@ -21,6 +21,7 @@ from tests.unit.monitor.samples import (
     COMMITTED,
     EVALUATED,
     FETCHING,
+    LEFT,
     MARKED,
     PAUSED,
     PEERS,
@@ -159,6 +160,15 @@ def test_the_last_lines_say_how_it_ended_and_how_to_go_on() -> None:
         "  p2ptrain peer /home/runs/x",
     ]
     assert len(plain(dataclasses.replace(STOPPED, resume="", refused={}))) == 2
+
+
+def test_who_left_before_training_is_told_how_to_go_on_if_there_is_a_run_here() -> None:
+    assert plain(LEFT) == [
+        "left before training began: nothing was lost",
+        "go on with:",
+        "  p2ptrain peer /home/runs/x",
+    ]
+    assert plain(events.Left("", "")) == ["left before there was a run here: nothing was lost"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_dataset_cache: None
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         HfFileSystem.clear_instance_cache()
         yield server
+
+
+@pytest.fixture(autouse=True)
+def logger_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before afterwards."""
+    logger = logging.getLogger("p2ptrain")
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    monkeypatch.setattr(logger, "level", logger.level)

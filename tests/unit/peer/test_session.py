@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +20,7 @@ from p2ptrain.commands.provenance import check_export
 from p2ptrain.diloco.trainer import make_optimizer
 from p2ptrain.errors import DataError, NetworkError, TrainingError
 from p2ptrain.monitor import events
-from p2ptrain.monitor.report import Peers
-from p2ptrain.peer import Volunteer, loop, run_peer
+from p2ptrain.peer import loop, run_peer
 from p2ptrain.peer.hours import Hours
 from p2ptrain.peer.loop import Loop
 from p2ptrain.peer.pausing import Pauses
@@ -30,43 +28,11 @@ from p2ptrain.peer.session import _log_to, accounts
 from p2ptrain.run import RunSpec
 from p2ptrain.run.spec import LoraSection
 from p2ptrain.state.run import Run
-from p2ptrain.swarm import Identity, NodeConfig
+from p2ptrain.swarm import Identity
 from p2ptrain.text import one_line
-from tests.unit.peer.samples import spec_of
+from tests.unit.peer.samples import LOOPBACK, VOLUNTEER, Leaver, Notebook, spec_of
 from tests.unit.state.samples import empty, flip_a_bit, overwrite, truncate
 from tests.unit.tasks.samples import COMPLETION, example_spec
-
-LOOPBACK = NodeConfig(listen=("/ip4/127.0.0.1/tcp/0",))
-VOLUNTEER = Volunteer(device="cpu", batch_size=2, threads=1)
-
-
-class Notebook:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.events: list[events.Event] = []
-        self.me, self.closed = "", False
-
-    def emit(self, event: events.Event) -> None:
-        self.events.append(event)
-
-    def watch(self, me: str, peers: Peers) -> None:
-        self.me = me
-        assert [seen.author for seen in peers()] == [me]
-
-    def close(self) -> None:
-        self.closed = True
-
-    def all(self, kind: type[events.Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-@pytest.fixture(autouse=True)
-def logger_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before afterwards."""
-    logger = logging.getLogger("p2ptrain")
-    monkeypatch.setattr(logger, "propagate", logger.propagate)
-    monkeypatch.setattr(logger, "level", logger.level)
 
 
 def test_what_a_run_loads_is_told_before_any_of_it_is_loaded(tmp_path: Path, corpus: Path) -> None:
@@ -124,15 +90,6 @@ def test_a_run_is_founded_trained_to_its_end_and_resumed(tmp_path: Path, corpus:
     assert again.all(events.Stopped)[0].steps == 0
 
 
-class Leaver(Notebook):
-    """Presses Ctrl-C at the first commit."""
-
-    def emit(self, event: events.Event) -> None:
-        if isinstance(event, events.Committed) and not self.all(events.Committed):
-            signal.raise_signal(signal.SIGINT)
-        super().emit(event)
-
-
 def test_who_leaves_is_told_the_command_that_goes_on_in_the_same_way(tmp_path: Path, corpus: Path) -> None:
     notes = Leaver()
     typed = ("--no-listen", "--name", "Otto's laptop")
@@ -178,7 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_left_aside(
 def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(training: Loop) -> None:
+    def fails(training: Loop, most: float) -> None:
         training.save()
         raise TrainingError("the loss is nan")
 
@@ -235,6 +192,23 @@ def test_every_byte_that_was_sent_is_in_one_account() -> None:
 
 
 # The log -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_cant_be_written_ends_nothing_and_is_told_once(tmp_path: Path) -> None:
+    log, warned, path = logging.getLogger("p2ptrain.tests"), list[str](), tmp_path / "log.txt"
+    path.symlink_to("/dev/full")
+    with _log_to(cast(Run, SimpleNamespace(has_folder=True, folder=SimpleNamespace(log=path))), warned.append):
+        log.info("a step")
+        log.info("another step")
+    assert warned == [f"the log {path} can't be written: No space left on device"]
+
+
+def test_a_log_that_cant_be_opened_ends_nothing_either(tmp_path: Path) -> None:
+    log, warned = logging.getLogger("p2ptrain.tests"), list[str]()
+    with _log_to(cast(Run, SimpleNamespace(has_folder=True, folder=SimpleNamespace(log=tmp_path))), warned.append):
+        log.info("a step")
+        log.info("another step")
+    assert warned == [f"the log {tmp_path} can't be written: Is a directory"]
 
 
 def test_the_log_goes_to_the_folder_and_its_warnings_to_the_user(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM, sent to a real process that takes its time to save."""
+"""Ctrl-C, SIGTERM and SIGHUP, sent to a real process that loads, or that trains and takes its time to save."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -20,15 +21,45 @@ import importlib.util, sys, time
 spec = importlib.util.spec_from_file_location("stopping", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-module.TERM_DEADLINE = float(sys.argv[2])
-stopping = module.Stopping()
-print("training", flush=True)
-while not stopping.requested():
-    time.sleep(0.001)
-print("saving", flush=True)
-sys.stdin.read()
-print("saved", flush=True)
+module.TERM_DEADLINE = module.REACT_SECONDS = float(sys.argv[2])
+with module.Stopping() as stopping:
+    stopping.finish_steps()
+    print("training", flush=True)
+    while not stopping.requested():
+        time.sleep(0.001)
+    print("saving", flush=True)
+    sys.stdin.read()
+    print("saved", flush=True)
 """
+LOADING = (
+    PROGRAM.split("    stopping.finish")[0]
+    + """
+    stopping.last_words = "go on with this"
+    try:
+        print("loading", flush=True)
+        while True:
+            time.sleep(0.001)
+    except KeyboardInterrupt:
+        print("reacted", flush=True)
+"""
+)
+"""The same before training."""
+LEAVES = """
+        stopping.leave()
+        sys.stdin.read()
+        print("left", flush=True)
+"""
+SWALLOWS = """
+        sys.stdin.read()  # as a library that goes on
+"""
+HASHES = """
+    import contextlib, hashlib
+    print("loading", flush=True)
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # if it comes before the call
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
@@ -37,16 +68,16 @@ Start = Callable[..., Process]
 def start() -> Iterator[Start]:
     started: list[Process] = []
 
-    def one(deadline: float = 60.0) -> Process:
+    def one(deadline: float = 60.0, program: str = PROGRAM, first: str = "training") -> Process:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, stopping.__file__, str(deadline)],
+            [sys.executable, "-c", program, stopping.__file__, str(deadline)],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         started.append(process)
-        assert next_line(process) == "training"
+        assert next_line(process) == first
         return process
 
     yield one
@@ -65,17 +96,17 @@ def ask(process: Process, number: int) -> None:
     assert next_line(process) == "saving"
 
 
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGINT, "Ctrl-C again quits at once"), (signal.SIGTERM, "")])
-def test_one_request_lets_it_save_and_end_well(start: Start, number: int, told: str) -> None:
+@pytest.mark.parametrize("number", ALL)
+def test_one_request_lets_it_save_and_end_well(start: Start, number: int) -> None:
     process = start()
     ask(process, number)
     out, errors = process.communicate(timeout=10)  # closes its input: it has saved
     assert (out, process.returncode) == ("saved\n", 0)
-    assert told in errors
-    assert bool(errors) == bool(told)
+    told = "\nfinishing the step and saving; Ctrl-C again quits at once\n"
+    assert errors == (told if number == signal.SIGINT else "")
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", ALL)
 def test_a_second_ctrl_c_ends_it_at_once(start: Start, first: int) -> None:
     process = start()
     ask(process, first)
@@ -85,11 +116,11 @@ def test_a_second_ctrl_c_ends_it_at_once(start: Start, first: int) -> None:
 
 
 BUSY = (
-    "while not stopping.requested():",
+    "    while not stopping.requested():",
     """
-import hashlib
-hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a call that does not return, as a long backward pass
-while not stopping.requested():""",
+    import hashlib
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a call that does not return, as a long backward pass
+    while not stopping.requested():""",
 )
 
 
@@ -112,16 +143,16 @@ def test_both_are_answered_at_once_also_in_a_call_that_takes_long() -> None:
 def test_the_signals_of_a_child_are_its_own() -> None:
     """Ctrl-C goes to all processes of a terminal: what a forked one hears must not count as a second one here."""
     forks = """
-import os, signal, threading
-if (child := os.fork()) == 0:
-    os.kill(os.getpid(), signal.SIGINT)
-    os._exit(0)
-os.waitpid(child, 0)
-os.kill(os.getpid(), signal.SIGTERM)  # answered after whatever the child has left here
-while not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()):  # its deadline
-    time.sleep(0.001)
+    import os, signal, threading
+    if (child := os.fork()) == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGINT, "it has ended as any process does, without a traceback"
+    os.kill(os.getpid(), signal.SIGTERM)  # answered after whatever the child has left here
+    while not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()):  # its deadline
+        time.sleep(0.001)
 """
-    program = PROGRAM.split("print(")[0] + forks
+    program = PROGRAM.split("    print(")[0] + forks
     command = [sys.executable, "-c", program, stopping.__file__, "60"]
     assert "Ctrl-C" not in subprocess.run(command, text=True, capture_output=True, timeout=20, check=True).stderr
 
@@ -142,4 +173,63 @@ def test_who_does_not_save_in_time_after_sigterm_is_ended(start: Start) -> None:
 
 
 def test_nobody_has_asked_at_the_start() -> None:
-    assert not Stopping().requested()
+    with Stopping() as asked:
+        assert not asked.requested()
+
+
+# While it loads ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_while_it_loads_it_is_interrupted_and_given_time_to_leave(start: Start, number: int) -> None:
+    process = start(program=LOADING + LEAVES, first="loading")
+    process.send_signal(number)
+    assert next_line(process) == "reacted"
+    if number == signal.SIGINT:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == "leaving; Ctrl-C again quits at once\n"
+    process.send_signal(signal.SIGTERM)  # does not interrupt it once more
+    assert process.communicate(timeout=10) == ("left\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_library_that_goes_on_loading_does_not_keep_the_process(start: Start, number: int) -> None:
+    process = start(0.05, LOADING + SWALLOWS, "loading")
+    process.send_signal(number)
+    assert next_line(process) == "reacted"
+    assert process.wait(10) == 130
+    assert process.stderr is not None
+    assert process.stderr.read().endswith("go on with this\n")
+
+
+def test_a_library_that_does_not_return_does_not_keep_it_either(start: Start) -> None:
+    process = start(0.05, PROGRAM.split("    stopping.finish")[0] + HASHES, "loading")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 130
+
+
+def test_what_was_asked_in_vain_while_loading_holds_for_training() -> None:
+    """A library has swallowed the interruption, but was quick enough."""
+    with Stopping(quiet=True) as asked:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        asked.finish_steps()
+        assert asked.requested()
+
+
+def test_who_ignores_sighup_goes_on_doing_so() -> None:
+    """A process that nohup has started."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stopping() as asked:
+        signal.raise_signal(signal.SIGHUP)
+        assert not asked.requested()
+
+
+def test_signals_are_as_before_afterwards() -> None:
+    before = [signal.getsignal(number) for number in ALL]
+    with Stopping():
+        assert [signal.getsignal(number) for number in ALL] != before
+    assert [signal.getsignal(number) for number in ALL] == before
+    assert signal.set_wakeup_fd(-1) == -1
