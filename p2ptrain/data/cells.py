@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -19,6 +20,7 @@ from uuid import UUID
 WORDS = (int, float, Decimal, date, time, timedelta, UUID)
 """Types of values that stand for words in a template. bool is an int, and a datetime is a date."""
 REPLACEMENT = "\ufffd"
+_LIKE_MESSAGES = re.compile(r"\s*\[\s*\{")
 
 
 class Kind(Enum):
@@ -30,7 +32,12 @@ class Kind(Enum):
     """A part of a template, or a label: text, a number, a date, true or false."""
     CHAT = "chat"
     """Messages with a role and a content. The cell holds them as JSON."""
+    PROMPT = "prompt"
+    """The whole of a prompt: words, or messages as JSON."""
 
+
+_WORDS = (Kind.WORDS, Kind.PROMPT)
+_MESSAGES = (Kind.CHAT, Kind.PROMPT)
 
 Columns = Mapping[str, Kind]
 """The columns that a task reads."""
@@ -53,19 +60,21 @@ def cell_of(value: Any, column: str, kind: Kind) -> str | Fault | None:
         case None:
             return None
         case str():
-            return value if kind is not Kind.CHAT else _not(column, "text", "chat messages")
+            return value if kind is not Kind.CHAT or chat_in(value) is not None else _not(column, "text", kind)
         case float() if math.isnan(value):
             return None
-        case bool() if kind is Kind.WORDS:
+        case bool() if kind in _WORDS:
             return "true" if value else "false"
-        case _ if kind is Kind.WORDS and isinstance(value, WORDS):
+        case _ if kind in _WORDS and isinstance(value, WORDS):
             return str(value)
         case list() if is_chat(value):
-            if kind is Kind.CHAT:
-                return json.dumps(value, ensure_ascii=False)
+            if kind in _MESSAGES:
+                return json.dumps(value, ensure_ascii=False, default=_type_of)
+            step = f'to train on them, set task.kind = "chat" and task.messages = "{column}"'
+            whole = f'; in a completion they must be the whole prompt, task.prompt = "{{{column}}}"'
             why = f"column {column!r} holds chat messages, not text"
-            return Fault(why, f'to train on them, set task.kind = "chat" and task.messages = "{column}"')
-    return _not(column, _type_of(value), "chat messages" if kind is Kind.CHAT else "text")
+            return Fault(why, step + whole if kind is Kind.WORDS else step)
+    return _not(column, _type_of(value), kind)
 
 
 def is_chat(value: Any) -> bool:
@@ -77,8 +86,21 @@ def is_chat(value: Any) -> bool:
     )
 
 
-def _not(column: str, found: str, wanted: str) -> Fault:
-    return Fault(f"column {column!r} holds {found}, not {wanted}", f"name a column that holds {wanted}")
+def chat_in(text: str) -> list[dict[str, Any]] | None:
+    """The messages that a text holds as JSON; None if it holds something else."""
+    if not _LIKE_MESSAGES.match(text):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if is_chat(value) else None
+
+
+def _not(column: str, found: str, kind: Kind) -> Fault:
+    wanted = "chat messages" if kind is Kind.CHAT else "text"
+    form = ': a list of {"role": …, "content": …}' if kind is Kind.CHAT else ""
+    return Fault(f"column {column!r} holds {found}, not {wanted}", f"name a column that holds {wanted}{form}")
 
 
 def _type_of(value: Any) -> str:

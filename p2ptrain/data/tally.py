@@ -50,6 +50,12 @@ class Tally:
         self.first.setdefault(fault, where)
         return is_first
 
+    def take_back(self, fault: Fault, where: str) -> None:
+        """Leave a row out that was counted as used."""
+        self.rows -= 1
+        self.used -= 1
+        self.leave_out(fault, where)
+
     def replace(self, characters: int, where: str) -> None:
         """Count characters that were replaced in decoding."""
         if characters:

@@ -16,7 +16,7 @@ from p2ptrain.run.digest import Digest, digest_of
 from p2ptrain.run.method import METHODS, DiLoCoMethod, Method, SPSAMethod
 from p2ptrain.run.record import PeerIdField
 from p2ptrain.run.section import PositiveInt, Section, Words
-from p2ptrain.run.task import LanguageModelling, TaskSection
+from p2ptrain.run.task import Chat, LanguageModelling, TaskSection
 
 PROTOCOL: Final = 1
 """Version of the protocol between peers. A peer speaks exactly the protocol of its run."""
@@ -206,7 +206,10 @@ class RunSpec(Section):
         if isinstance(self.data, DatasetData) and self.data.streaming:
             raise ValueError(f"{task} reads the whole dataset before it begins: set data.streaming = false")
         if self.data.text_column != "text":
-            raise ValueError(f"data.text_column is for language modelling: with {task} the templates name the columns")
+            raise ValueError(f"data.text_column is for language modelling: with {task} [task] names the columns")
+        if isinstance(self.task, Chat) and self.data.tokenizer == "bytes":
+            instead = "set data.tokenizer, e.g. to the name of an instruct model"
+            raise ValueError(f"{task} needs a tokenizer with a chat template, which 'bytes' has not: {instead}")
         return self
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -64,8 +64,8 @@ class Completion(Section):
 
     kind: Literal["completion"]
     prompt: Template
-    """What the model reads. {column} stands for the value in that column of the table. A prompt that is too long loses
-    its beginning."""
+    """What the model reads. {column} stands for the value in that column of the table. The column may hold chat
+    messages if the prompt is nothing else, e.g. "{messages}". A prompt that is too long loses its beginning."""
     completion: Template
     """What the model should answer. The loss counts its tokens and, without labels, the token that ends a text. It is
     never cut."""
@@ -94,9 +94,33 @@ class Completion(Section):
         return self.prompt
 
     @property
+    def chat_column(self) -> str | None:
+        """The column that is the whole prompt, so that it may hold chat messages; None if there is no such column."""
+        (literal, column), *more = parse_template(self.prompt)
+        return None if literal or more or column in columns_of(self.completion) else column
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """All columns that the task reads. The label's is among them: a completion with labels names it."""
         return columns_of(self.prompt, self.completion)
+
+
+class Chat(Section):
+    """Answer in conversations. Each row of the table is one conversation, which the chat template of the tokenizer puts
+    into words. The loss counts the tokens of the assistant's turns only."""
+
+    kind: Literal["chat"]
+    messages: Column = "messages"
+    """Column that holds the conversation: a list of messages, each with a role and a content. A conversation that is
+    too long loses its end."""
+
+    label_column: ClassVar[None] = None
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column that the task reads."""
+        return (self.messages,)
 
 
 class Classification(Section):
@@ -132,7 +156,7 @@ def _check_labels(labels: tuple[str, ...]) -> None:
         raise ValueError("two labels are the same word")
 
 
-TableTask = Completion | Classification
+TableTask = Completion | Chat | Classification
 """Tasks whose examples are the rows of a table."""
-TaskSection = Annotated[LanguageModelling | Completion | Classification, Field(discriminator="kind")]
-TASKS = ("language-modelling", "completion", "classification")
+TaskSection = Annotated[LanguageModelling | Completion | Chat | Classification, Field(discriminator="kind")]
+TASKS = ("language-modelling", "completion", "chat", "classification")

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from p2ptrain.run.method import DiLoCoMethod
 from p2ptrain.run.spec import LoraSection, ModelSection, RunSpec, StdlibData
-from p2ptrain.run.task import Classification, Completion, LanguageModelling
+from p2ptrain.run.task import Chat, Classification, Completion, LanguageModelling
 
 _SECTIONS: dict[str, Any] = {name: field.annotation for name, field in RunSpec.model_fields.items()}
 _SECTIONS |= {"data": StdlibData, "task": LanguageModelling, "method": DiLoCoMethod}  # these have several kinds
@@ -33,6 +33,7 @@ _LABELS = {"label_column": "label", "labels": ("negative", "positive")}
 _ALTERNATIVES: dict[type[BaseModel], dict[str, Any]] = {
     LoraSection: {},
     Completion: {"kind": "completion", "prompt": _PROMPT, "completion": " {label}", **_LABELS},
+    Chat: {"kind": "chat", "messages": "messages"},
     Classification: {"kind": "classification", "text": "{text}", **_LABELS},
 }
 """Sections that are commented out as a whole."""
@@ -58,7 +59,7 @@ def template(name: str) -> str:
             parts.append(f"[model.config]\n{config}{_MODEL_CONFIG}")
             parts.append(lora + _alternative("model.lora", LoraSection))
         if section == "task":
-            others = (_alternative("task", other) for other in (Completion, Classification))
+            others = (_alternative("task", other) for other in (Completion, Chat, Classification))
             parts += ["# Or, with a table as data:\n" + other for other in others]
         if section == "data":
             parts[-1] += _OTHER_DATA

@@ -2,62 +2,125 @@
 
 The tokenizer's own first tokens stand before the prompt. If a prompt is too long, its beginning is cut off, because its
 end leads to the answer; a completion is never cut. The prompt is cut in the same way for the completions of all labels.
+
+A prompt that is chat messages goes through the tokenizer's chat template, and the completion is the assistant's answer.
+Then the template says what stands before the prompt and what ends the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from p2ptrain.data.cells import Fault, chat_in
 from p2ptrain.errors import DataError
+from p2ptrain.run.task import Completion
+from p2ptrain.tasks.chat_format import ChatFormat, Losses
+from p2ptrain.tasks.conversation import ASSISTANT, Messages, Unusable, check_contents, messages_of
 from p2ptrain.tasks.examples import Example, ExampleTask
+from p2ptrain.tasks.model import tokenizer_name
 from p2ptrain.tasks.task import EVAL_BATCH, Measured
 from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
 
 Pair = tuple[Tokens, Tokens]
 """The prompt (at least one token), and the completion."""
+_NOTHING = np.empty(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A prompt with its completions, and the tokens around them."""
+
+    before: Tokens
+    pairs: tuple[tuple[str, str], ...]
+    end: Tokens
 
 
 class PromptCompletion(ExampleTask):
     """The loss is the mean cross-entropy, in nats per token, of the completions' tokens."""
 
-    def _check(self, where: str, example: Example) -> None:
-        room = self._data.sequence_length - len(self.tokenizer.before) - 1
-        for completion in example.completions:
+    def load_data(self, seed: int) -> None:
+        self._losses = Losses()
+        super().load_data(seed)
+        self.read.notes += self._losses.notes
+
+    def _check(self, where: str, example: Example) -> Fault | None:
+        try:
+            words = self._words(example)
+            if (messages := self._messages(example)) is not None:
+                answered = self._format.answered(messages, example.completions[example.label])
+                self._format.count_losses(self._losses, messages, answered)
+        except Unusable as unusable:
+            return unusable.fault
+        room = self._data.sequence_length - len(words.before) - 1
+        for _, completion in words.pairs:
             if len(completion.encode(errors="replace")) + 2 <= room:
                 continue  # a text has hardly ever more tokens than bytes: no need to count
-            taken = len(self.tokenizer.encode(completion)) + (not self._section.labels)
+            taken = len(self.tokenizer.encode(completion)) + len(words.end)
             if taken > room:
                 raise DataError(
                     f"the completion of {where} is too long",
                     f"it has {taken} tokens, and data.sequence_length = {self._data.sequence_length} leaves {room}",
                     "raise data.sequence_length, or leave such rows out",
                 )
-        super()._check(where, example)
+        return super()._check(where, example)
 
     def _is_cut(self, example: Example) -> bool:
-        most = max(len((example.text + text).encode(errors="replace")) for text in example.completions)
-        if most + 2 <= self._data.sequence_length - len(self.tokenizer.before):
+        words = self._words(example)
+        most = max(len((prompt + text).encode(errors="replace")) for prompt, text in words.pairs)
+        if most + 2 <= self._data.sequence_length - len(words.before):
             return False
         (prompt, _), *_ = self.pairs(example)
-        return len(prompt) - len(self.tokenizer.before) < len(self.tokenizer.encode(example.text))
+        return len(prompt) - len(words.before) < len(self.tokenizer.encode(words.pairs[0][0]))
 
     def _length(self, example: Example) -> int:
         return sum(map(len, self.pairs(example)[example.label]))
 
     def pairs(self, example: Example) -> list[Pair]:
         """The prompt with each of its completions, in tokens."""
-        end = np.full(0 if self._section.labels else 1, self.tokenizer.end, dtype=np.int32)
-        cut = [_cut(self.tokenizer, example.text, completion) for completion in example.completions]
-        longest = max(len(completion) for _, completion in cut) + len(end)
-        room = max(1, self._data.sequence_length - len(self.tokenizer.before) - longest)
+        words = self._words(example)
+        cut = [_cut(self.tokenizer, *pair) for pair in words.pairs]
+        longest = max(len(completion) for _, completion in cut) + len(words.end)
+        room = max(1, self._data.sequence_length - len(words.before) - longest)
         return [
-            (np.concatenate([self.tokenizer.before, prompt[-room:]]), np.concatenate([completion, end]))
+            (np.concatenate([words.before, prompt[-room:]]), np.concatenate([completion, words.end]))
             for prompt, completion in cut
         ]
+
+    def _words(self, example: Example) -> Words:
+        """Raises Unusable if the prompt is a conversation that can't be answered."""
+        completions = example.completions
+        if (messages := self._messages(example)) is not None:
+            answers = tuple(self._format.answered(messages, text).last for text in completions)
+            return Words(_NOTHING, answers, _NOTHING)
+        end = np.full(0 if self._section.labels else 1, self.tokenizer.end, dtype=np.int32)
+        return Words(self.tokenizer.before, tuple((example.text, text) for text in completions), end)
+
+    def _messages(self, example: Example) -> Messages | None:
+        """The messages that the prompt is; None if it is a text. Raises Unusable if they can't be answered."""
+        if self._section.chat_column is None or chat_in(example.text) is None:
+            return None
+        messages = messages_of(example.text)
+        check_contents(messages)
+        if messages[-1]["role"] == ASSISTANT:
+            step = 'end them with a message of the user, or train on all answers with task.kind = "chat"'
+            raise Unusable("the messages of the prompt end with the assistant's: nothing is left to answer", step)
+        return messages
+
+    @cached_property
+    def _format(self) -> ChatFormat:
+        """Raises DataError if the tokenizer has no chat template."""
+        return ChatFormat(self.tokenizer, tokenizer_name(self._spec, self._options.model))
+
+    @property
+    def _section(self) -> Completion:
+        assert isinstance(self._spec.task, Completion)
+        return self._spec.task
 
     def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
         pairs = [self.pairs(example)[example.label] for example in rows]

@@ -1,4 +1,4 @@
-"""Examples: the task's templates put the rows of a table into words.
+"""Examples: what a task makes of the rows of a table.
 
 Rows that say the same are one example. The hash of the prompt or text decides whether an example is held out; its
 answer does not count. An evaluation reads the examples with the lowest hashes, so that the order of the table does not
@@ -17,12 +17,14 @@ from functools import cached_property
 import torch
 from blake3 import blake3
 
-from p2ptrain.data.cells import Cells, Kind
+from p2ptrain.data.cells import Cells, Columns, Fault, Kind, chat_in
 from p2ptrain.data.table import Rows as TableRows
+from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
 from p2ptrain.run import Digest, digest_of
 from p2ptrain.run.spec import StdlibData
-from p2ptrain.run.task import Completion, TableTask, fill
+from p2ptrain.run.task import Chat, Classification, Completion, TableTask, fill
+from p2ptrain.tasks.conversation import asked, messages_of, written
 from p2ptrain.tasks.documents import chosen_data, draw_of, is_held_out, open_table
 from p2ptrain.tasks.model import padding_id
 from p2ptrain.tasks.sequences import generator
@@ -41,9 +43,11 @@ class Example:
     """One row in words."""
 
     text: str
-    """What is given: a prompt, or the text to classify."""
+    """What is given: a prompt, the text to classify, or (as JSON) all messages of a conversation but the assistant's.
+    A prompt may be messages as JSON, too."""
     completions: tuple[str, ...]
-    """One completion of the prompt for each label; a single one if there are no labels; empty for a classification."""
+    """One completion of the prompt for each label; a single one if there are no labels, for a conversation all its
+    messages (as JSON); empty for a classification."""
     label: int
     """Index of the right completion or label."""
 
@@ -62,39 +66,47 @@ class Examples(Rows):
         evaluated: int,
         seed: int,
         where: Callable[[int], str] = lambda number: f"row {number}",
-        check: Callable[[str, Example], None] = lambda where, example: None,
+        check: Callable[[str, Example], Fault | None] = lambda where, example: None,
+        tally: Tally | None = None,
     ) -> None:
         """Read every row once.
 
         Args:
             where: a row's file and number, for messages.
-            check: takes a row's place and its example; raises DataError to refuse it.
+            check: takes a row's place and its example; says why the row must be left out, or raises DataError.
+            tally: counts the rows that `check` leaves out.
 
         Raises:
-            DataError: a label is unknown, no row has one of the labels, or no row is left for training or evaluation.
+            DataError: a label is unknown, no row has one of the labels, no row is left for training or evaluation, or
+                too many are left out.
         """
         self._table, self._task, self._seed = table, task, seed
         self._training: list[int] = []
         held_out: list[tuple[int, bytes, int]] = []
-        seen, labels = set[bytes](), set[int]()
+        seen, labels, unfit = set[bytes](), set[int](), 0
+        tally = tally or Tally(1.0)
         for number, row in enumerate(table):
             example = example_of(task, row, lambda at=number: where(at))  # type: ignore[misc]
             labels.add(example.label)
             if (name := _name(example)) in seen:
                 continue
-            check(where(number), example)
+            if (fault := check(where(number), example)) is not None:
+                tally.take_back(fault, where(number))
+                unfit += 1
+                continue
             seen.add(name)
             if is_held_out(example.text, fraction):
                 held_out.append((draw_of(example.text), name, number))
             else:
                 self._training.append(number)
-        self.repeated = len(table) - len(seen)
+        tally.check()
+        self.repeated = len(table) - len(seen) - unfit
         """Rows that say what another row says."""
         if not self._training:
             raise DataError(
                 "there is no example to train on",
-                f"of {len(table)} rows {len(held_out)} are held out, and the others are repeated",
-                "use more data, or check the templates' columns",
+                f"of {len(table)} rows {len(held_out)} are held out, and the others are repeated or left out",
+                "use more data, or check the columns in [task]",
             )
         if not held_out:
             raise DataError(
@@ -132,13 +144,29 @@ def example_of(task: TableTask, row: Cells, where: Callable[[], str] = lambda: "
     Raises:
         DataError: the label is none of the task's.
     """
+    if isinstance(task, Chat):
+        messages = messages_of(row[task.messages])
+        return Example(written(asked(messages)), (written(messages),), 0)
     label = 0 if task.label_column is None else _label(task, row[task.label_column], where)
-    if not isinstance(task, Completion):
+    if isinstance(task, Classification):
         return Example(fill(task.text, row), (), label)
+    prompt = fill(task.prompt, row)
+    if task.chat_column is not None and chat_in(prompt) is not None:
+        prompt = written(messages_of(prompt))
     if task.label_column is None:
-        return Example(fill(task.prompt, row), (fill(task.completion, row),), label)
+        return Example(prompt, (fill(task.completion, row),), label)
     completions = tuple(fill(task.completion, {**row, task.label_column: word}) for word in task.labels)
-    return Example(fill(task.prompt, row), completions, label)
+    return Example(prompt, completions, label)
+
+
+def kinds_of(task: TableTask) -> Columns:
+    """The columns that a task reads, and what it makes of them."""
+    columns = dict.fromkeys(task.columns, Kind.WORDS)
+    if isinstance(task, Chat):
+        columns[task.messages] = Kind.CHAT
+    elif isinstance(task, Completion) and task.chat_column is not None:
+        columns[task.chat_column] = Kind.PROMPT
+    return columns
 
 
 def _label(task: TableTask, cell: str, where: Callable[[], str]) -> int:
@@ -174,9 +202,9 @@ class ExampleTask(Task):
     def load_data(self, seed: int) -> None:
         data, task = chosen_data(self._spec, self._options), self._section
         assert not isinstance(data, StdlibData), "the spec's validator"
-        table = open_table(data, dict.fromkeys(task.columns, Kind.WORDS))
+        table = open_table(data, kinds_of(task))
         self.read, self._measured, self._cut = table.tally, 0, 0
-        arguments = (data.held_out, self._spec.eval.sequences, seed, table.where, self._check)
+        arguments = (data.held_out, self._spec.eval.sequences, seed, table.where, self._check, table.tally)
         self.rows = Examples(table, task, *arguments)
         if self.rows.repeated:
             rows = counted(len(table), "row")
@@ -191,11 +219,12 @@ class ExampleTask(Task):
         assert isinstance(self._spec.task, TableTask)
         return self._spec.task
 
-    def _check(self, where: str, example: Example) -> None:
-        """Count examples that are too long; raise DataError if this one can't be used."""
+    def _check(self, where: str, example: Example) -> Fault | None:
+        """Count examples that are too long; say why this one must be left out, or raise DataError."""
         if self._measured < MEASURED:
             self._measured += 1
             self._cut += self._is_cut(example)
+        return None
 
     @abstractmethod
     def _is_cut(self, example: Example) -> bool:

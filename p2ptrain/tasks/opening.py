@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from p2ptrain.run import RunSpec
-from p2ptrain.run.task import Classification, Completion
+from p2ptrain.run.task import Chat, Classification, Completion
 from p2ptrain.tasks.causal_lm import CausalLM
+from p2ptrain.tasks.chat import ChatTuning
 from p2ptrain.tasks.classification import TextClassification
 from p2ptrain.tasks.completion import PromptCompletion
 from p2ptrain.tasks.local import LocalOptions
@@ -21,6 +22,8 @@ def open_task(spec: RunSpec, options: LocalOptions) -> Task:
     match spec.task:
         case Completion():
             return PromptCompletion(spec, options)
+        case Chat():
+            return ChatTuning(spec, options)
         case Classification():
             return TextClassification(spec, options)
     return CausalLM(spec, options)

@@ -21,6 +21,8 @@ class Tokenizer(Protocol):
     """What a task needs of a tokenizer."""
 
     vocab_size: int
+    library: Any
+    """transformers' own tokenizer, if this is one of them; else None."""
     end: int
     """Id of the token between two documents."""
     before: Tokens
@@ -37,6 +39,7 @@ class ByteTokenizer:
     """Ids 0…255 are the bytes of UTF-8; 256 is the end of a document. It needs no download."""
 
     vocab_size = 257
+    library = None
     end = 256
     before = after = np.empty(0, dtype=np.int32)
 
@@ -65,10 +68,10 @@ class HubTokenizer:
         check_tokenizer(name)
         library = transformers_without_code()
         with loading("tokenizer", name, OTHER_TOKENIZER):
-            self._inner: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            self._inner.encode("a")
-        self.vocab_size = len(self._inner)
-        ends = [end for end in (self._inner.eos_token_id, self._inner.sep_token_id) if end is not None]
+            self.library: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            self.library.encode("a")
+        self.vocab_size = len(self.library)
+        ends = [end for end in (self.library.eos_token_id, self.library.sep_token_id) if end is not None]
         if not ends:
             why = "without it, nothing marks where a document ends"
             raise DataError(f"the tokenizer {name!r} has no end-of-text token", why, "use another tokenizer")
@@ -76,17 +79,17 @@ class HubTokenizer:
         self.before, self.after = self._frame()
 
     def encode(self, text: str) -> Tokens:
-        return np.asarray(self._inner.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
+        return np.asarray(self.library.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
 
     def _frame(self) -> tuple[Tokens, Tokens]:
-        framed, text = np.asarray(self._inner.encode("a"), dtype=np.int32), self.encode("a")
+        framed, text = np.asarray(self.library.encode("a"), dtype=np.int32), self.encode("a")
         for start in range(len(framed) - len(text) + 1):
             if np.array_equal(framed[start : start + len(text)], text):
                 return framed[:start], framed[start + len(text) :]
         return framed[:0], framed[:0]
 
     def save(self, folder: Path) -> None:
-        self._inner.save_pretrained(folder)
+        self.library.save_pretrained(folder)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"swarm.zebra": 1}, "swarm.zebra: no such field"),
     ({**COMPLETION, "task.promt": "x"}, "task.promt: no such field; did you mean 'prompt'?"),
     ({"task.prompt": "x"}, "task.kind: is missing; must be one of 'language-modelling', 'completion'"),
-    ({"task.kind": "chat"}, "task.kind: found 'chat'; must be one of 'language-modelling', 'completion'"),
+    ({"task.kind": "talk"}, "task.kind: found 'talk'; must be one of 'language-modelling', 'completion', 'chat'"),
     ({"task": {"kind": "language-modelling", "prompt": "x"}}, "task.prompt: no such field"),
     ({"model.lora": {"rang": 4}}, "model.lora.rang: no such field; did you mean 'rank'?"),
     # wrong type

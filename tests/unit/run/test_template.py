@@ -19,7 +19,7 @@ from p2ptrain.run.spec import (
     StdlibData,
     SwarmSection,
 )
-from p2ptrain.run.task import Classification, Completion, LanguageModelling
+from p2ptrain.run.task import Chat, Classification, Completion, LanguageModelling
 from p2ptrain.run.template import template
 
 SHOWN: list[type[BaseModel]] = [
@@ -29,13 +29,14 @@ SHOWN: list[type[BaseModel]] = [
     StdlibData,
     LanguageModelling,
     Completion,
+    Chat,
     Classification,
     DiLoCoMethod,
     EvalSection,
     LimitsSection,
     SwarmSection,
 ]
-TAGS = {(StdlibData, "source"), (DiLoCoMethod, "name"), (Completion, "kind"), (Classification, "kind")}
+TAGS = {(StdlibData, "source"), (DiLoCoMethod, "name"), (Completion, "kind"), (Chat, "kind"), (Classification, "kind")}
 """They choose the section; its other fields are what there is to explain."""
 
 
@@ -72,13 +73,15 @@ def test_a_line_that_is_commented_out_shows_the_default() -> None:
 def test_what_is_commented_out_as_a_whole_is_valid_too(section: str) -> None:
     """As a reader would: take the block's prefix away, and the other section of that name."""
     text = template("my-run").replace('kind = "language-modelling"\n', "").replace("\n[task]\n", "\n", 1)
-    data = '[data]\nsource = "files"\npaths = ["reviews.csv"]\n'
+    data = '[data]\nsource = "files"\npaths = ["reviews.csv"]\ntokenizer = "an/instruct-model"\n'
     text = re.sub(r"\[data\].*?\n\n", lambda _: data + "\n", text, count=1, flags=re.DOTALL)
     blocks = re.findall(rf"(?:#   .*\n)*?#   \[{section}\]\n(?:#   .*\n)*", text)
-    assert len(blocks) == (1 if section == "model.lora" else 2)
+    assert len(blocks) == (1 if section == "model.lora" else 3)
     for block in blocks:
         spec = parse_spec(text.replace(block, re.sub("^#   ", "", block, flags=re.MULTILINE)), "run.toml")
-        assert spec.model.lora if section == "model.lora" else spec.task.kind in ("completion", "classification")
+        assert (
+            spec.model.lora if section == "model.lora" else spec.task.kind in ("completion", "chat", "classification")
+        )
 
 
 def test_no_line_is_too_wide_for_an_editor() -> None:
