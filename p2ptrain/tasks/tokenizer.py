@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.errors import DataError
+from p2ptrain.tasks.reasons import fetched_by_lfs
 from p2ptrain.tasks.trust import check_tokenizer, loading, transformers_without_code
 
 Tokens = NDArray[np.int32]
@@ -22,6 +23,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     end: int
     """Id of the token between two documents."""
+    pad: int | None
+    """Id of a token that fills up rows and stands in no text; None if there is none."""
     before: Tokens
     after: Tokens
     """Tokens that the tokenizer puts before and after a text, e.g. [CLS] and [SEP]; mostly none."""
@@ -37,6 +40,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     end = 256
+    pad: int | None = 0  # the byte NUL: text has none
     before = after = np.empty(0, dtype=np.int32)
 
     def encode(self, text: str) -> Tokens:
@@ -61,7 +65,7 @@ class HubTokenizer:
     """A tokenizer of transformers: a name on the hub, or a folder."""
 
     def __init__(self, name: str) -> None:
-        with loading("tokenizer", name, "name a local folder"):
+        with fetched_by_lfs("tokenizer", name), loading("tokenizer", name, "name a local folder"):
             check_tokenizer(name)
             library = transformers_without_code()
             self._inner: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -71,6 +75,8 @@ class HubTokenizer:
             why = "without it, nothing marks where a document ends"
             raise DataError(f"the tokenizer {name!r} has no end-of-text token", why, "use another tokenizer")
         self.end = int(ends[0])
+        pad: int | None = self._inner.pad_token_id
+        self.pad = None if pad in ends else pad
         self.before, self.after = self._frame()
 
     def encode(self, text: str) -> Tokens:
