@@ -30,7 +30,7 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
     check_is_free(out)
     prepare_torch(None)
     with RunFolder.open(run_dir, lock=False) as folder:
-        task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
+        task = open_task(folder.spec, LocalOptions(device="cpu", model=model), trains=False)
         return write(folder, task, out, method_of(folder.spec).state_at(folder, task.model, at))
 
 

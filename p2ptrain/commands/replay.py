@@ -51,7 +51,7 @@ def replay(run_dir: Path, to: tuple[str, ...], at: str | None, out: Path | None,
             state = past.state_at(position, lambda done, in_all: progress.update(bar, completed=done, total=in_all))
         print(f"{total(position):,} records of {len(position)} logs: state {state.digest.hex()}")
         if out is not None:
-            task = open_task(folder.spec, LocalOptions(device="cpu", model=model))
+            task = open_task(folder.spec, LocalOptions(device="cpu", model=model), trains=False)
             print(write(folder, task, out, past_state(past, state)))
 
 

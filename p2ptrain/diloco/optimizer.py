@@ -32,7 +32,7 @@ from p2ptrain.diloco.state import GlobalState, HashedVector
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
-from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
+from p2ptrain.parameters import Buffers, check_shareable, device_name, digest_of_frozen, shared_parameters
 from p2ptrain.run import NO_DIGEST, Digest, short
 from p2ptrain.run.head import Head
 from p2ptrain.state.run import Run
@@ -50,14 +50,16 @@ class StreamingDiLoCo:
     Call `wait_until_ready` before the first step.
 
     Args:
-        model: its trainable parameters are shared, its buffers are not. Every peer must build the same names and
-            shapes. A wrapper's prefix (torch.compile, DistributedDataParallel) does not count as part of a name.
+        model: its trainable parameters are shared, as float32. Every peer must build the same names and shapes. A
+            wrapper's prefix (torch.compile, DistributedDataParallel) does not count as part of a name. Buffers are not
+            shared, so training must not change them: see `check_shareable` and `Buffers`.
         inner_optimizer: steps those parameters; its moments stay with this peer.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
         on_event: called on the network thread with a name and facts ("commit", "rollback", "resync", "progress").
         stop: asked whenever this would wait for others; once it returns True, nothing waits any more.
 
     Raises:
+        UsageError: peers can't share this model, e.g. a parameter is complex or a BatchNorm keeps statistics.
         P2PTrainError: there is no peer to join, the model is another one, the disk is full, …
     """
 
@@ -71,6 +73,8 @@ class StreamingDiLoCo:
         on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        check_shareable(model)
+        self._buffers = Buffers(model)
         self._run, self._method = run, run.spec.diloco
         self._optimizer, self._codec = inner_optimizer, CODECS[run.spec.diloco.codec]
         self._tensors = shared_parameters(model)
@@ -119,6 +123,7 @@ class StreamingDiLoCo:
         Raises:
             ValueError: `tokens` is less than 1.
             TrainingError: the weights or the loss are not finite any more; nothing was contributed.
+            UsageError: training has changed a buffer of the model; nothing was contributed.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
@@ -173,6 +178,7 @@ class StreamingDiLoCo:
 
     def _contribute(self) -> None:
         """Offer the encoded Δ_f to the next round."""
+        self._buffers.check()
         height = self._lanes.next_height(self._view.head.height)
         index = fragment_of(height, self._method.fragments)
         lane = self._lanes[index]

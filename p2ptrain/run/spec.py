@@ -76,6 +76,10 @@ class ModelSection(Section):
             raise ValueError("give either 'architecture' or 'pretrained', one of the two")
         if self.pretrained is not None and self.config:
             raise ValueError("'config' belongs to 'architecture'; a pretrained model brings its own")
+        try:
+            json.dumps(self.config, allow_nan=False)
+        except ValueError:
+            raise ValueError("a number in 'config' is not finite (nan or inf)") from None
         if self.revision is not None and self.pretrained is None:
             raise ValueError("'revision' belongs to 'pretrained'")
         if self.architecture == "custom" and (self.trainable or self.lora):

@@ -26,7 +26,14 @@ import torch
 
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
-from p2ptrain.parameters import device_name, digest_of_frozen, shared_parameters
+from p2ptrain.parameters import (
+    Buffers,
+    check_float32,
+    check_shareable,
+    device_name,
+    digest_of_frozen,
+    shared_parameters,
+)
 from p2ptrain.run import NO_DIGEST, Digest
 from p2ptrain.run.head import Head
 from p2ptrain.spsa.byte import encode
@@ -60,8 +67,9 @@ class OneByteSPSA:
     perturbation. `global_parameters`, `finish` and `close` restore θ.
 
     Args:
-        model: trainable parameters are shared, buffers are not. Every peer must build the same names, shapes and
-            untrained weights.
+        model: its trainable parameters are shared; they are float32. Every peer must build the same names, shapes and
+            untrained weights. Buffers are not shared, so the loss must not change them: see `check_shareable` and
+            `Buffers`.
         loss_fn: the model's mean loss on a minibatch, a scalar.
         held_out: digest of this peer's held-out text, for the genesis and for comparing evaluations.
         bf16: keep the working copy in bfloat16, which takes half the memory, if its gradients agree with float32's on
@@ -70,6 +78,7 @@ class OneByteSPSA:
         stop: asked whenever this waits for others. Once it returns True, nothing waits any more.
 
     Raises:
+        UsageError: peers can't share this model, e.g. a parameter is not float32 or a BatchNorm keeps statistics.
         P2PTrainError: nobody to join, another model, a learning rate that rounding would swallow, …
     """
 
@@ -84,6 +93,9 @@ class OneByteSPSA:
         on_event: Tell = lambda name, facts: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        check_shareable(model)
+        check_float32(model, "call model.float() first; with bf16=True the working copy is bfloat16, after a check")
+        self._buffers = Buffers(model)
         self._run, self._method, self._stop, self._tell = run, run.spec.spsa, stop, on_event
         self._tensors = shared_parameters(model)
         device = next(iter(self._tensors.values())).device
@@ -137,6 +149,7 @@ class OneByteSPSA:
         Raises:
             ValueError: the number of minibatches is not `method.batches_per_seed`.
             TrainingError: an owner has revoked this peer.
+            UsageError: the loss function has changed a buffer of the model.
             P2PTrainError: the network or the disk has failed for good.
         """
         self._run.swarm.check()
@@ -149,6 +162,7 @@ class OneByteSPSA:
             self._halve(batches)
         began = monotonic()
         losses = [self._measure(batches) for _ in range(self._method.seeds_per_step)]
+        self._buffers.check()
         self._seconds_per_step = _smooth(self._seconds_per_step, monotonic() - began)
         loss = sum(losses) / len(losses)
         rate = tokens / self._seconds_per_step if self._seconds_per_step else 0.0

@@ -35,6 +35,9 @@ class CausalLM(Task):
     def longest(self, count: int) -> Tokens:
         return np.repeat(self.rows.held_out[:1], count, axis=0)
 
+    def loss_of_row(self, tokens: Tokens) -> torch.Tensor:
+        return self._loss(self.model, tokens[None])
+
     def _loss(self, forward: Any, rows: Tokens) -> torch.Tensor:
         tokens = torch.from_numpy(rows.astype(np.int64)).to(self.device)
         loss: torch.Tensor = self._answer(forward, input_ids=tokens, labels=tokens, use_cache=False).loss

@@ -80,17 +80,19 @@ class ChatTuning(ExampleTask):
         last = int(counted[: self._data.sequence_length].nonzero()[0].max(initial=1))
         return tokens[: last + 1], counted[: last + 1]
 
+    def loss_of_row(self, tokens: Tokens) -> torch.Tensor:
+        return self._surprise(self.model, [(tokens, np.arange(len(tokens)) > 0)]).mean()
+
     def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
-        surprise = self._surprise(forward, rows)
+        surprise = self._surprise(forward, [self.turns(example) for example in rows])
         return surprise.sum() / max(1, len(surprise))
 
     def _measure(self, forward: Any, rows: Sequence[Example]) -> Measured:
-        surprise = self._surprise(forward, rows)
+        surprise = self._surprise(forward, [self.turns(example) for example in rows])
         return Measured(float(surprise.double().sum()), len(surprise))
 
-    def _surprise(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
+    def _surprise(self, forward: Any, turns: Sequence[Turns]) -> torch.Tensor:
         """−log p of each token that counts, in nats: (tokens,), float32."""
-        turns = [self.turns(example) for example in rows]
         ids, mask = self._padded([tokens[:-1] for tokens, _ in turns])  # the last token is predicted, never read
         row = np.concatenate([np.full(int(counted.sum()), at) for at, (_, counted) in enumerate(turns)])
         place = np.concatenate([counted.nonzero()[0] - 1 for _, counted in turns])

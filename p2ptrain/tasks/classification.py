@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ class TextClassification(ExampleTask):
         tokens = np.concatenate([before, self.tokenizer.encode(example.text)[: self._room], after])
         return tokens if len(tokens) else np.asarray([self.tokenizer.end], dtype=np.int32)
 
+    def loss_of_row(self, tokens: Tokens) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(self.scores([tokens]), torch.tensor([0], device=self.device))
+
+    def scores(self, rows: Sequence[Tokens]) -> torch.Tensor:
+        """The model's scores of texts in tokens: (rows, labels), float32."""
+        return self._scores(self.model, rows)
+
     def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self._logits(forward, rows), self._right(rows))
 
@@ -44,8 +52,13 @@ class TextClassification(ExampleTask):
 
     def _logits(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
         """(rows, labels), float32."""
-        ids, mask = self._padded([self.tokens(example) for example in rows])
-        logits: torch.Tensor = self._answer(forward, input_ids=ids, attention_mask=mask).logits
+        return self._scores(forward, [self.tokens(example) for example in rows])
+
+    def _scores(self, forward: Any, rows: Sequence[Tokens]) -> torch.Tensor:
+        ids, mask = self._padded(rows)
+        # Only decoders have a cache, which training does not use.
+        fields = {"use_cache": False} if "use_cache" in signature(self.model.forward).parameters else {}
+        logits: torch.Tensor = self._answer(forward, input_ids=ids, attention_mask=mask, **fields).logits
         return logits.float()
 
     def _right(self, rows: Sequence[Example]) -> torch.Tensor:

@@ -122,6 +122,9 @@ class PromptCompletion(ExampleTask):
         assert isinstance(self._spec.task, Completion)
         return self._spec.task
 
+    def loss_of_row(self, tokens: Tokens) -> torch.Tensor:
+        return self._surprise(self.model, [(tokens[:-1], tokens[-1:])]).mean()
+
     def _loss(self, forward: Any, rows: Sequence[Example]) -> torch.Tensor:
         pairs = [self.pairs(example)[example.label] for example in rows]
         return self._surprise(forward, pairs).sum() / sum(len(completion) for _, completion in pairs)

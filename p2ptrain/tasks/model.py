@@ -5,46 +5,51 @@ parameters are trained.
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from p2ptrain.causes import cause_of
 from p2ptrain.data.loading import loading
 from p2ptrain.errors import DataError, SpecError, StorageError
-from p2ptrain.parameters import digest_of_frozen, shared_parameters
+from p2ptrain.parameters import digest_of_frozen, give_own_memory, not_finite, shared_parameters
 from p2ptrain.run import Digest, RunSpec
 from p2ptrain.run.task import Classification
 from p2ptrain.tasks.adapters import add_adapters, exported_adapters
-from p2ptrain.tasks.documents import TextData, text_data
+from p2ptrain.tasks.batch import is_out_of_memory
+from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.patterns import matching
+from p2ptrain.tasks.reasons import enough_memory, fetched_by_lfs, reason
 from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
 from p2ptrain.tasks.trust import OTHER_MODEL, check_model, refuse_code, transformers_without_code
+
+ENCODER_DECODER = "it is an encoder-decoder; p2ptrain trains decoders, and classifies with decoders and encoders"
 
 
 def build_model(spec: RunSpec, tokenizer: Tokenizer, override: str | None = None) -> torch.nn.Module:
     """Build the run's model in float32 on the CPU; parameters that are not trained have requires_grad = False.
 
     The spec seeds all random weights (of a model, a new head, adapters). So peers on the same platform build the same
-    weights, and need not fetch them.
+    weights, and need not fetch them. `check_fit` says whether the model can do the run's task.
 
     Args:
         override: a local folder to load instead of the pretrained model that the spec names.
 
     Raises:
-        SpecError: the configuration does not fit the architecture, the task, the tokenizer or the sequence length; or
-            a pattern matches nothing.
-        DataError: the pretrained model can't be loaded, or is incomplete.
+        SpecError: the configuration makes no model for the run's task, or a pattern matches nothing.
+        DataError: the pretrained model can't be loaded, is damaged, or is incomplete.
+        MemoryLimitError: the model does not fit into memory.
     """
     model: torch.nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(spec.digest[:8], "little"))
         if spec.model.pretrained is None:
-            model = _from_scratch(spec, tokenizer.vocab_size, tokenizer.end)
+            with enough_memory("to build the model"):
+                model = _from_scratch(spec, _Ids.of(tokenizer))
         else:
             model = _pretrained(spec, override)
-        _check_sizes(getattr(model, "config", None), text_data(spec), tokenizer)
+        give_own_memory(model)
         _choose_trained(model, spec)
     if isinstance(spec.task, Classification):  # a decoder's head looks for the last token that is no padding
         config: Any = model.config
@@ -74,7 +79,7 @@ def count_parameters(spec: RunSpec, override: str | None = None, vocabulary: int
     if scratch and vocabulary is None:
         vocabulary = load_tokenizer(tokenizer_name(spec, override)).vocab_size
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a meta tensor has a shape and no memory
-        model = _from_scratch(spec, vocabulary or 0, None) if scratch else _pretrained(spec, override, outline=True)
+        model = _from_scratch(spec, _Ids(vocabulary or 0, 0, 0)) if scratch else _outline(spec, override)
         _choose_trained(model, spec)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
@@ -148,68 +153,125 @@ def _label_fields(spec: RunSpec) -> dict[str, Any]:
     return {"id2label": words, "label2id": {word: index for index, word in words.items()}}
 
 
-def _from_scratch(spec: RunSpec, vocabulary: int, end: int | None) -> Any:
-    section = spec.model
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """What a new model's configuration has to know of the tokenizer."""
+
+    size: int
+    end: int
+    pad: int | None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> _Ids:
+        return cls(tokenizer.vocab_size, tokenizer.end, tokenizer.pad)
+
+
+def _from_scratch(spec: RunSpec, ids: _Ids) -> Any:
+    section, name = spec.model, spec.model.architecture or ""
     refuse_code(section.config)
-    config_of = transformers_without_code().AutoConfig.for_model
-    name = section.architecture
-    try:
-        default = config_of(name)
-    except (ValueError, KeyError):
-        what = f"model.architecture: transformers knows no model type {name!r}"
-        raise SpecError(what, "", "use e.g. 'llama', 'gpt2' or 'qwen3'") from None
+    default = _default_config(name)
     known = set(default.to_dict()) | set(getattr(default, "attribute_map", {}))
     for key in section.config:
         if key not in known:  # transformers would ignore it without a word
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see the architecture's documentation"
             raise SpecError(f"model.config.{key}: {name} has no such field", "", hint)
-    tokens = {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": None, "pad_token_id": None}
-    fields, kind = {**tokens, **section.config, **_label_fields(spec)}, _auto_class(spec)
+    _check_kind(f"model.architecture: {name}", default, spec, SpecError)
+    fields = {"vocab_size": ids.size, "eos_token_id": ids.end, "bos_token_id": None, "pad_token_id": None}
+    if not _takes(default, bos_token_id=None):
+        fields["bos_token_id"] = ids.end
+    if getattr(default, "pad_token_id", None) is not None:  # such architectures may need one, e.g. to count positions
+        fields["pad_token_id"] = ids.pad
     try:
-        config = config_of(name, **fields)
-        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except Exception as error:  # of transformers: each architecture checks its fields in its own way, or not at all
-        what = f"model.config does not make a {name}"
-        raise SpecError(what, *cause_of(error, "correct the values in [model.config]")) from None
+        config = type(default)(**{**fields, **section.config, **_label_fields(spec)})
+        model = _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # any: what the architecture's own code does with the values
+        if is_out_of_memory(error):
+            raise
+        next_step = "correct the values in [model.config]"
+        if fields["pad_token_id"] is None and "pad" in str(error) and "pad_token_id" not in section.config:
+            next_step = "set model.config.pad_token_id to the id of a token that stands in no text"
+        raise SpecError(f"model.config does not make a {name}", reason(error), next_step) from None
+    if bad := not_finite(model):
+        what = f"model.config makes a {name} with weights that are not finite"
+        raise SpecError(what, f"e.g. those of {bad}", "correct the values in [model.config]")
+    return model
 
 
-def _pretrained(spec: RunSpec, override: str | None, outline: bool = False) -> Any:
-    """The pretrained model; with `outline`, it is made without reading its weights."""
+def _default_config(name: str) -> Any:
+    """An architecture's configuration with the values that transformers gives it. Raises SpecError if there is none."""
+    configs = transformers_without_code().AutoConfig
+    try:
+        return configs.for_model(name)
+    except Exception as error:  # some can't be made without values of their own
+        known = isinstance(error, ValueError | KeyError)
+        what = f"transformers {'knows no' if known else 'makes no'} model type {name!r}"
+        why = "" if known else reason(error)
+        raise SpecError(f"model.architecture: {what}", why, "use e.g. 'llama', 'gpt2' or 'qwen3'") from None
+
+
+def _takes(default: Any, **fields: Any) -> bool:
+    """Whether an architecture's configuration allows these values."""
+    try:
+        type(default)(**fields)
+    except Exception:  # as in `_from_scratch`
+        return False
+    return True
+
+
+def _check_kind(what: str, config: Any, spec: RunSpec, error: type[SpecError | DataError]) -> None:
+    """Raises `error` if no model with this configuration does the spec's task."""
+    classifies = isinstance(spec.task, Classification)
+    next_step = "use e.g. 'bert', 'llama' or 'gpt2'" if classifies else "use a decoder, e.g. 'llama' or 'gpt2'"
+    if error is DataError:
+        next_step = "use another model"
+    if getattr(config, "is_encoder_decoder", False):
+        raise error(f"{what} is not supported", ENCODER_DECODER, next_step)
+    if type(config) not in _auto_class(spec)._model_mapping:
+        head = "classification head" if classifies else "language-modelling head, which predicts the next token,"
+        why = f"transformers has no {head} for the type {config.model_type!r}"
+        raise error(f"{what} is no model for {spec.task.kind}", why, next_step)
+
+
+def _pretrained(spec: RunSpec, override: str | None) -> Any:
     name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
-    fields, safely = _label_fields(spec), {"dtype": torch.float32, "trust_remote_code": False}
-    check_model(name, revision)
-    kind, configs = _auto_class(spec), transformers_without_code().AutoConfig
-    with loading("model", name, OTHER_MODEL):
-        if outline:
-            config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
-            return kind.from_config(config, **safely)
-        model, report = kind.from_pretrained(
-            name, revision=revision, weights_only=True, output_loading_info=True, **safely, **fields
+    loaded = loading("model", name, OTHER_MODEL)
+    with fetched_by_lfs("model", name), loaded, enough_memory(f"to load the model {name!r}"):
+        config = _pretrained_config(spec, name, revision)
+        model, report = _auto_class(spec).from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            weights_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
         )
     # A missing head is made with the spec's seed, the same on every peer; all other weights must be there.
     fresh = isinstance(spec.task, Classification)
     missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
+    again = "download it again, or pass a complete folder with --model"
     if missing:
-        raise DataError(
-            f"the model {name!r} is incomplete",
-            f"{len(missing)} weights are missing, e.g. {missing[0]}",
-            "download it again, or pass a complete folder with --model",
-        )
+        why = f"{len(missing)} weights are missing, e.g. {missing[0]}"
+        raise DataError(f"the model {name!r} is incomplete", why, again)
+    if bad := not_finite(model):
+        why = f"the weights {bad} hold numbers that are not finite (NaN or infinity)"
+        raise DataError(f"the model {name!r} is damaged", why, again)
     return model
 
 
-def _check_sizes(config: Any, data: TextData, tokenizer: Tokenizer) -> None:
-    if config.vocab_size < tokenizer.vocab_size:
-        raise SpecError(
-            "the tokenizer does not fit the model",
-            f"{data.tokenizer!r} has {tokenizer.vocab_size} tokens, the model embeds {config.vocab_size}",
-            "use the model's own tokenizer, or leave out model.config.vocab_size",
-        )
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and longest < data.sequence_length:
-        raise SpecError(
-            "data.sequence_length is more than the model can take",
-            f"it is {data.sequence_length} tokens, and the model takes {longest}",
-            "lower data.sequence_length or raise model.config.max_position_embeddings",
-        )
+def _outline(spec: RunSpec, override: str | None) -> Any:
+    """The pretrained model, made without reading its weights."""
+    name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
+    with loading("model", name, OTHER_MODEL):
+        config = _pretrained_config(spec, name, revision)
+        return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _pretrained_config(spec: RunSpec, name: str, revision: str) -> Any:
+    """The pretrained model's configuration, after a check that it brings no code and does the task."""
+    check_model(name, revision)
+    configs, fields = transformers_without_code().AutoConfig, _label_fields(spec)
+    config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
+    _check_kind(f"the model {name!r}", config, spec, DataError)
+    return config

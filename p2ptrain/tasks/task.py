@@ -17,7 +17,8 @@ from p2ptrain.tasks.adapters import export_adapters, merged
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.local import LocalOptions, open_device
 from p2ptrain.tasks.model import build_model, tokenizer_name
-from p2ptrain.tasks.tokenizer import Tokenizer, load_tokenizer
+from p2ptrain.tasks.reasons import enough_memory
+from p2ptrain.tasks.tokenizer import Tokenizer, Tokens, load_tokenizer
 
 EVAL_BATCH = 16
 
@@ -80,7 +81,7 @@ class Task(ABC):
         """Load tokenizer and model.
 
         Raises:
-            SpecError, DataError: as `build_model`, `load_tokenizer` and `open_device` raise.
+            SpecError, DataError, MemoryLimitError: as `build_model`, `load_tokenizer` and `open_device` raise.
         """
         self._spec, self._options = spec, options
         self.batch_size = options.batch_size or 1
@@ -88,7 +89,9 @@ class Task(ABC):
         self._data = text_data(spec)
         self.device = open_device(options)
         self.tokenizer: Tokenizer = load_tokenizer(tokenizer_name(spec, options.model))
-        self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model).to(self.device)
+        self.model: torch.nn.Module = build_model(spec, self.tokenizer, options.model)
+        with enough_memory("for the model on this device"):
+            self.model.to(self.device)
         self.bf16 = options.autocast
         # Autocast would round float32 weights at each use, the perturbation of one-byte SPSA with them: there it is the
         # working copy that is bfloat16, after a check.
@@ -145,6 +148,11 @@ class Task(ABC):
     def loss_on(self, rows: Any) -> torch.Tensor:
         """Mean loss, in nats, on these rows: a differentiable scalar, float32."""
         return self._loss(self._forward, rows)
+
+    @abstractmethod
+    def loss_of_row(self, tokens: Tokens) -> torch.Tensor:
+        """Mean loss on one row of these tokens, at least 2: a differentiable scalar, float32. It needs no data, and the
+        model is not compiled for it: that is for trying the model out."""
 
     def evaluate(
         self, parameters: Mapping[str, torch.Tensor], stop: Callable[[], bool] = lambda: False

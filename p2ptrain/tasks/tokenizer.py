@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from p2ptrain.data.loading import loading
 from p2ptrain.errors import DataError
+from p2ptrain.tasks.reasons import fetched_by_lfs
 from p2ptrain.tasks.trust import OTHER_TOKENIZER, check_tokenizer, transformers_without_code
 
 Tokens = NDArray[np.int32]
@@ -25,6 +26,8 @@ class Tokenizer(Protocol):
     """transformers' own tokenizer, if this is one of them; else None."""
     end: int
     """Id of the token between two documents."""
+    pad: int | None
+    """Id of a token that fills up rows and stands in no text; None if there is none."""
     before: Tokens
     after: Tokens
     """Tokens that the tokenizer puts before and after a text, e.g. [CLS] and [SEP]; mostly none."""
@@ -41,6 +44,7 @@ class ByteTokenizer:
     vocab_size = 257
     library = None
     end = 256
+    pad: int | None = 0  # the byte NUL: text has none
     before = after = np.empty(0, dtype=np.int32)
 
     def encode(self, text: str) -> Tokens:
@@ -65,9 +69,9 @@ class HubTokenizer:
     """A tokenizer of transformers: a name on the hub, or a folder."""
 
     def __init__(self, name: str) -> None:
-        check_tokenizer(name)
         library = transformers_without_code()
-        with loading("tokenizer", name, OTHER_TOKENIZER):
+        with fetched_by_lfs("tokenizer", name), loading("tokenizer", name, OTHER_TOKENIZER):
+            check_tokenizer(name)
             self.library: Any = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             self.library.encode("a")
         self.vocab_size = len(self.library)
@@ -76,6 +80,8 @@ class HubTokenizer:
             why = "without it, nothing marks where a document ends"
             raise DataError(f"the tokenizer {name!r} has no end-of-text token", why, "use another tokenizer")
         self.end = int(ends[0])
+        pad: int | None = self.library.pad_token_id
+        self.pad = None if pad in ends else pad
         self.before, self.after = self._frame()
 
     def encode(self, text: str) -> Tokens:
