@@ -105,6 +105,8 @@ def _names(error: BaseException) -> set[str]:
 
 def _words(error: BaseException) -> str:
     """What an error says; with its class, where the text alone means little."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if str(error) and isinstance(error, OSError | ValueError | RuntimeError | ImportError | TypeError):
         return first_line(error)
     return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__

@@ -112,11 +112,17 @@ def test_a_package_that_is_not_installed_is_named(program: Program, monkeypatch:
         program("status", INVITE)
 
 
-def test_a_bug_is_not_dressed_up_as_an_error(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_called_one_and_shows_where_it_is(
+    program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     raising(ZeroDivisionError("a bug"), monkeypatch)
     monkeypatch.setattr("sys.argv", ["p2ptrain", "status", INVITE])
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(SystemExit) as ended:
         main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "in meet" in told, "the traceback"
+    assert "error: this is a bug of p2ptrain\n  why:  ZeroDivisionError: a bug\n" in told
 
 
 # The command line itself -------------------------------------------------------------------------------------------

@@ -54,9 +54,9 @@ SWALLOWS = """
 """
 HASHES = """
     import contextlib, hashlib
-    print("loading", flush=True)
     while True:
         with contextlib.suppress(KeyboardInterrupt):  # if it comes before the call
+            print("loading", flush=True)
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
