@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `train`, `finish`, `save`,
-    `close`."""
+    """Everything that happens on the main thread while a peer trains: `connect`, `begin`, `take_first_step`, `train`,
+    `finish`, `save`, `close`."""
 
     def __init__(
         self,
@@ -89,22 +88,33 @@ class Loop:
         self._tell_news()
         self._began = self._reported = self._saved = monotonic()
 
-    def train(self, most: float = math.inf) -> None:
-        """Step until the run is complete or somebody asks to stop, at most so many steps."""
-        trainer, steps = self.trainer, 0
+    def take_first_step(self) -> None:
+        """The first step compiles and may take minutes. If it is interrupted, nothing is lost."""
         self._evaluate()
-        while steps < most and self._may_go_on():
-            used = trainer.step(self._batch, self._fits)
-            if not used:
-                continue
-            steps += 1
-            self._batch += used
-            self._tell_news()
-            self._evaluate()
-            self._tell_progress()
-            self._save_if_due()
+        while self._may_go_on() and not self._step():
+            pass
+
+    def train(self) -> None:
+        """Step until the run is complete or somebody asks to stop."""
+        self._attend()
+        while self._may_go_on():
+            if self._step():
+                self._attend()
         self._tell_news()
         self._evaluate()
+
+    def _step(self) -> bool:
+        """Return whether the step fitted into memory."""
+        used = self.trainer.step(self._batch, self._fits)
+        self._batch += used
+        return used > 0
+
+    def _attend(self) -> None:
+        """After a step: do what is due."""
+        self._tell_news()
+        self._evaluate()
+        self._tell_progress()
+        self._save_if_due()
 
     def finish(self, timeout: float) -> None:
         """After the last step: apply what arrived, and stay until all peers have the same head, at most `timeout` s."""

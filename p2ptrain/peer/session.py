@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
-import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -67,14 +66,14 @@ def run_peer(
         peer = _Peer(volunteer, reporter, again, stopping, stack)
         try:
             peer.load(begin, pauses)
-            peer.train(most=1)  # compiles, too
+            peer.take_first_step()
+            stopping.finish_steps()
         except BaseException:  # a library may have turned the interruption into an error of its own
             if not stopping.requested():
                 raise
             stopping.leave()
             peer.say_goodbye()
             return
-        stopping.finish_steps()
         peer.train()
         peer.end()
 
@@ -143,10 +142,21 @@ class _Peer:
         head, others = optimizer.head, len(optimizer.exchange.peers)
         reporter.emit(events.Training(head.height, head.commit.hex(), head.state.hex(), others))
 
-    def train(self, most: float = math.inf) -> None:
-        """Train on, at most so many steps."""
+    def take_first_step(self) -> None:
+        """Train one step; see `Loop.take_first_step`."""
+        with self._training():
+            self.loop.take_first_step()
+
+    def train(self) -> None:
+        """Train until the run is complete or somebody asks to stop."""
+        with self._training():
+            self.loop.train()
+            self.loop.finish(FINISH_SECONDS if self.loop.is_complete else 0.0)
+
+    @contextlib.contextmanager
+    def _training(self) -> Iterator[None]:
         try:
-            self.loop.train(most)
+            yield
         except TrainingError:
             log.exception("training can't go on")
             self.loop.forget()  # the optimizer's state may lead to the same error
@@ -159,13 +169,10 @@ class _Peer:
 
     def end(self) -> None:
         """Save, and say goodbye."""
-        loop = self.loop
-        with contextlib.suppress(AccessError):
-            loop.finish(FINISH_SECONDS if loop.is_complete else 0.0)
-        loop.save()
+        self.loop.save()
         self.say_goodbye()
-        if loop.given_up is not None:
-            raise loop.given_up
+        if self.loop.given_up is not None:
+            raise self.loop.given_up
 
     def say_goodbye(self) -> None:
         """The last event. The log gets the last words, too, and standard error if standard output is gone."""

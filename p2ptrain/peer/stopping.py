@@ -33,7 +33,7 @@ class Stopping:
 
     Args:
         finishing: what the process does after the first Ctrl-C once it trains, for the message.
-        quiet: say nothing, and give the main thread all the time that it needs to unwind.
+        quiet: for commands that tidy up in any case: say nothing, and let the main thread take its time.
         signals: those that are heard. SIGHUP stays ignored if it is: then the process was started by nohup.
     """
 
@@ -90,9 +90,11 @@ class Stopping:
 
     # On the main thread ----------------------------------------------------------------------------------------------
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
         first, self._asked = not self._asked, True
         if self._raises and first:  # only once: what unwinds is not interrupted
+            if self._quiet and _is_importing(frame):
+                quit_now()
             raise KeyboardInterrupt
 
     def _let_child_be(self) -> None:
@@ -145,6 +147,16 @@ class Stopping:
         if self._raises and self.last_words:
             print(self.last_words, file=sys.stderr, flush=True)
         quit_now()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported. There is nothing to tidy up then, and torch aborts with a core dump if an
+    exception is raised while it is imported."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def quit_now() -> None:

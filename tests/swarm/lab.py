@@ -99,23 +99,27 @@ def write_spec(
     return path
 
 
+def environment(home: Path) -> dict[str, str]:
+    """Of a peer's process."""
+    return {
+        **os.environ,
+        "P2PTRAIN_HOME": str(home),
+        "PYTHONPATH": str(REPOSITORY),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "P2PTRAIN_NO_LAN": "1",
+    }
+
+
 class Peer:
     """One process. Its events are kept in order; wait for those that matter."""
 
     def __init__(self, arguments: list[str], home: Path, fault: str = "", place: Place = HERE) -> None:
         program = ["-m", "tests.swarm.faulty", fault] if fault else ["-m", "p2ptrain"]
-        environment = {
-            **os.environ,
-            "P2PTRAIN_HOME": str(home),
-            "PYTHONPATH": str(REPOSITORY),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONFAULTHANDLER": "1",
-            "P2PTRAIN_NO_LAN": "1",
-        }
         self.process = subprocess.Popen(
             [*place.prefix, sys.executable, *program, *arguments],
-            env=environment,
+            env=environment(home),
             cwd=home,
             text=True,
             stdout=subprocess.PIPE,

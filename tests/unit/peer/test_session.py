@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_left_aside(
 def test_a_checkpoint_that_may_lead_to_the_same_end_is_not_kept(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(training: Loop, most: float) -> None:
+    def fails(training: Loop) -> None:
         training.save()
         raise TrainingError("the loss is nan")
 

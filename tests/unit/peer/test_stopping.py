@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -225,6 +226,18 @@ def test_who_ignores_sighup_goes_on_doing_so() -> None:
     with Stopping() as asked:
         signal.raise_signal(signal.SIGHUP)
         assert not asked.requested()
+
+
+def test_a_command_that_is_importing_quits_at_once(start: Start, tmp_path: Path) -> None:
+    """torch aborts with a core dump if an exception is raised while it is imported."""
+    module = 'import sys\nprint("importing", flush=True)\ntry:\n    sys.stdin.read()\nfinally:\n    print("unwound")\n'
+    (tmp_path / "slow.py").write_text(module)
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + PROGRAM.split("with module")[0]
+    program = begin + "with module.Stopping(quiet=True):\n    import slow\n"
+    process = start(program=program, first="importing")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert next_line(process) == ""
 
 
 def test_signals_are_as_before_afterwards() -> None:
