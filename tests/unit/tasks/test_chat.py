@@ -412,7 +412,7 @@ def test_a_template_that_takes_too_long_or_writes_too_much_is_an_error(
     monkeypatch.setattr(chat_format, "SLOWEST", 0.0)
     with pytest.raises(DataError, match="can't be used") as slow:
         format_of(tmp_path / "slow").rendered(said("a", "b"))
-    assert "seconds for one conversation" in slow.value.why
+    assert "seconds for a conversation" in slow.value.why
 
 
 def test_reasons_of_a_template_do_not_become_as_many_as_rows(tmp_path: Path) -> None:
