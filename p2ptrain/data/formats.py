@@ -6,6 +6,7 @@ The name says how a file's rows are read; the bytes say how it is compressed and
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import PurePath
 
 TABLES = {
@@ -19,8 +20,14 @@ TABLES = {
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 TEXT = "text"
 
-COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh91AY&SY": "bz2"}
+COMPRESSIONS = {
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+    "bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),
+}
 """The first bytes of what is decompressed."""
+MAGIC_BYTES = 10
 PARQUET = b"PAR1"
 _FOREIGN_TEXT = {
     b"%PDF-": "a PDF document",
@@ -71,7 +78,7 @@ def format_of(name: str) -> str:
 
 def compression_of(head: bytes) -> str | None:
     """How a file with these first bytes is compressed; None if it is not."""
-    return next((name for magic, name in COMPRESSIONS.items() if head.startswith(magic)), None)
+    return next((name for name, magic in COMPRESSIONS.items() if magic.match(head)), None)
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
@@ -94,9 +101,12 @@ def foreign(head: bytes) -> str | None:
         return None
     if head[257:262] == b"ustar":
         return "a tar archive"
+    if (how := compression_of(head)) is not None:
+        return f"compressed twice, the second time with {how}"
     if (what := _named(head, _FOREIGN)) is not None:
         return what
-    if any(head[start::2].count(0) > 0.3 * len(head[start::2]) for start in (0, 1)):
+    zeros = [head[start::2].count(0) / len(head[start::2]) for start in (0, 1)] if len(head) > 9 else [0.0, 0.0]
+    if abs(zeros[0] - zeros[1]) > 0.3:
         return "text in UTF-16 or UTF-32 without a byte-order mark"
     return "binary data"
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-from p2ptrain.data.formats import COMPRESSIONS, HEAD_BYTES, compression_of, encoding_of, foreign
+from p2ptrain.data.formats import HEAD_BYTES, MAGIC_BYTES, compression_of, encoding_of, foreign
 from p2ptrain.errors import DataError
 
-_LONGEST_MAGIC = max(map(len, COMPRESSIONS))
+_BAD = "p2ptrain.bad"
+codecs.register_error(_BAD, lambda error: ("\udcff", getattr(error, "end", 0)))  # as UTF-8: a byte that is none
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _peekable(raw: Any) -> io.BufferedReader:
 
 
 def _decompressed(file: io.BufferedReader) -> Any:
-    match compression_of(file.peek(_LONGEST_MAGIC)):
+    match compression_of(file.peek(MAGIC_BYTES)):
         case "gzip":
             return gzip.GzipFile(fileobj=file)
         case "xz":
@@ -74,11 +75,11 @@ def _decompressed(file: io.BufferedReader) -> Any:
 
 
 class _Recoded(io.RawIOBase):
-    """A text in UTF-16 or UTF-32 as UTF-8."""
+    """A text in UTF-16 or UTF-32 as UTF-8. What is no character becomes a byte that is no UTF-8."""
 
     def __init__(self, file: io.BufferedReader, encoding: str, mark: int) -> None:
         file.read(mark)
-        self._file, self._decoder = file, codecs.getincrementaldecoder(encoding)()
+        self._file, self._decoder = file, codecs.getincrementaldecoder(encoding)(_BAD)
         self._ready = b""
 
     def readable(self) -> bool:
@@ -87,7 +88,7 @@ class _Recoded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             raw = self._file.read(2**16)
-            self._ready = self._decoder.decode(raw, final=not raw).encode()
+            self._ready = self._decoder.decode(raw, final=not raw).encode("utf-8", "surrogateescape")
             if not raw and not self._ready:
                 return 0
         count = min(len(buffer), len(self._ready))

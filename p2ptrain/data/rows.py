@@ -6,6 +6,7 @@ documents, which are cut at line ends.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from p2ptrain.causes import cause_of
 from p2ptrain.data.cells import REPLACEMENT, Cells, Columns, Fault, cells_of, without_surrogates
-from p2ptrain.data.formats import PARQUET
+from p2ptrain.data.formats import HEAD_BYTES, PARQUET, compression_of, foreign
 from p2ptrain.data.loading import hub_caches
 from p2ptrain.data.opening import opened, opened_text
 from p2ptrain.data.tally import Tally
@@ -32,8 +33,15 @@ Take = Callable[[int], bool]
 """Whether the row with this number is wanted. Others are passed over, without being read if the format allows that."""
 Rows = Iterator[tuple[int, Cells | Fault]]
 
+
+def every(number: int) -> bool:
+    """All rows are wanted."""
+    return True
+
+
 _NOT_JSON = Fault("not a JSON object", "write one JSON object per line, or correct the broken lines")
 _OPEN_QUOTE = Fault("in a cell whose quotes do not match", "close the quote, or double the quotes inside of cells")
+_ZEROS = Fault("zero bytes, which no text has", "write the file again without them")
 _RAGGED = Fault("not as many cells as the header", "correct these rows, or quote their commas")
 
 
@@ -58,7 +66,7 @@ def read_rows(
     form: str,
     columns: Columns,
     tally: Tally,
-    take: Take = lambda number: True,
+    take: Take = every,
     group: int | None = None,
     longest: int = LONGEST_DOCUMENT,
 ) -> Rows:
@@ -94,7 +102,7 @@ def _reader(
     place: str, name: str, form: str, columns: Columns, tally: Tally, take: Take, group: int | None, longest: int
 ) -> Rows:
     if form == "parquet":
-        yield from _parquet(place, name, columns, take, group)
+        yield from _parquet(place, name, columns, tally, take, group)
         return
     with opened_text(place, name) as file:
         decode = _Decoder(name, tally)
@@ -102,7 +110,7 @@ def _reader(
             case "csv" | "tsv":
                 yield from _csv(file, name, columns, decode, take, "\t" if form == "tsv" else ",")
             case "json" | "jsonl":
-                yield from _chosen(_json(file, decode, take), name, columns, decode)
+                yield from _chosen(_json(file, decode, take), name, columns, decode, take is every)
             case _:
                 yield from _documents(file, columns, decode, take, longest)
 
@@ -133,7 +141,11 @@ class _Decoder:
 def _documents(file: io.BufferedReader, columns: Columns, decode: _Decoder, take: Take, longest: int) -> Rows:
     (column,) = columns
     for number, raw in enumerate(_pieces(file, longest), 1):
-        if take(number):
+        if not take(number):
+            continue
+        if b"\0" in raw:
+            yield number, _ZEROS
+        else:
             yield number, {column: decode(raw, number).replace("\r\n", "\n").replace("\r", "\n")}
 
 
@@ -180,8 +192,8 @@ def _first_letter(file: io.BufferedReader) -> bytes:
     return file.peek(4096).lstrip()[:1]
 
 
-def _chosen(rows: Iterable[tuple[int, Any]], name: str, columns: Columns, decode: _Decoder) -> Rows:
-    """The columns of each object."""
+def _chosen(rows: Iterable[tuple[int, Any]], name: str, columns: Columns, decode: _Decoder, are_all: bool) -> Rows:
+    """The columns of each object. If these are all rows, one of the first ones must have each column."""
     seen: dict[str, None] = {}
     for count, (number, value) in enumerate(rows, 1):
         if isinstance(value, Fault) or not isinstance(value, dict):
@@ -189,7 +201,7 @@ def _chosen(rows: Iterable[tuple[int, Any]], name: str, columns: Columns, decode
             continue
         if count <= SEEN_ROWS:
             seen.update(dict.fromkeys(value))
-        if count == SEEN_ROWS:
+        if count == SEEN_ROWS and are_all:
             check_columns(name, columns, list(seen))
         cells = cells_of(value, columns)
         if not isinstance(cells, Fault):
@@ -197,7 +209,7 @@ def _chosen(rows: Iterable[tuple[int, Any]], name: str, columns: Columns, decode
                 cells[column], replaced = without_surrogates(text)
                 decode.count(replaced, number)
         yield number, cells
-    if seen:
+    if seen and are_all:
         check_columns(name, columns, list(seen))
 
 
@@ -244,7 +256,7 @@ def _csv(file: io.BufferedReader, name: str, columns: Columns, decode: _Decoder,
             return
         except csv.Error as error:
             number += max(1, reader.line_num - line)  # all lines that an open quote has swallowed
-            fault = _OPEN_QUOTE if number > first else Fault(f"not valid CSV: {error}", "correct these rows")
+            fault = _OPEN_QUOTE if number > first else Fault(f"not valid CSV: {_said(error)}", "correct these rows")
         finally:
             line = reader.line_num
         if fault is not None:
@@ -258,7 +270,7 @@ def _header(reader: Iterator[list[str]], name: str, columns: Columns) -> list[st
         header = next(filter(None, reader), None)
     except csv.Error as error:
         step = "write the names of the columns into its first line, and end each line with a line feed"
-        raise DataError(f"{name} is not valid CSV", f"its first line: {error}", step) from None
+        raise DataError(f"{name} is not valid CSV", f"its first line: {_said(error)}", step) from None
     if header is None:
         raise DataError(f"{name} is empty", "a CSV file begins with the names of its columns", "name another file")
     [first, *others] = header
@@ -269,22 +281,46 @@ def _header(reader: Iterator[list[str]], name: str, columns: Columns) -> list[st
     return header
 
 
-def _parquet(place: str, name: str, columns: Columns, take: Take, group: int | None) -> Rows:
+def _said(error: csv.Error) -> str:
+    """Without what it advises to programmers."""
+    return str(error).partition(" - ")[0]
+
+
+def _parquet(place: str, name: str, columns: Columns, tally: Tally, take: Take, group: int | None) -> Rows:
     import pyarrow.parquet
 
     with opened(place) as raw:
-        if raw.read(len(PARQUET)) != PARQUET:
-            raise DataError(f"{name} is not a Parquet file", "it does not begin as one", "name another file")
+        if not (head := raw.read(HEAD_BYTES)).startswith(PARQUET):
+            how = compression_of(head)
+            what = f"compressed with {how}: unpack it first" if how else foreign(head) or "something else"
+            raise DataError(f"{name} is not a Parquet file", f"it is {what if head else 'empty'}", "name another file")
         raw.seek(0)
         file = pyarrow.parquet.ParquetFile(raw)
         check_columns(name, columns, file.schema_arrow.names)
-        groups = None if group is None else [group]
-        number = 0
+        decode, groups, number = _Decoder(name, tally), None if group is None else [group], 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=list(columns)):
-            for values in batch.to_pylist():
-                number += 1
-                if take(number):
-                    yield number, cells_of(values, columns)
+            for at, values in enumerate(_values(batch, decode, number + 1), number + 1):
+                if take(at):
+                    yield at, cells_of(values, columns)
+            number += len(batch)
+
+
+def _values(batch: Any, decode: _Decoder, first: int) -> list[dict[str, Any]]:
+    """The rows of a batch. Some writers put bytes into a column of text that are no UTF-8."""
+    import pyarrow
+
+    with contextlib.suppress(UnicodeDecodeError):
+        found: list[dict[str, Any]] = batch.to_pylist()
+        return found
+    columns = {}
+    for column in batch.column_names:
+        values = batch[column].dictionary_decode() if hasattr(batch[column], "dictionary_decode") else batch[column]
+        if values.type in (pyarrow.string(), pyarrow.large_string()):
+            raw = values.cast(pyarrow.large_binary()).to_pylist()
+            columns[column] = [None if cell is None else decode(cell, at) for at, cell in enumerate(raw, first)]
+        else:
+            columns[column] = values.to_pylist()
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def row_groups(place: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from p2ptrain.data.cells import Columns, cells_of
 from p2ptrain.data.formats import COMPRESSED
-from p2ptrain.data.rows import LONGEST_DOCUMENT, BrokenOff, Rows, Take, check_columns, read_rows
+from p2ptrain.data.rows import LONGEST_DOCUMENT, BrokenOff, Rows, Take, check_columns, every, read_rows
 from p2ptrain.data.tally import Tally
 
 
@@ -28,7 +28,7 @@ class Source(Protocol):
     def bytes(self) -> int | None:
         """About how much text it has, if that is known without reading it."""
 
-    def rows(self, columns: Columns, tally: Tally, take: Take = lambda number: True) -> Rows:
+    def rows(self, columns: Columns, tally: Tally, take: Take = every) -> Rows:
         """Read it from its beginning; see `read_rows`."""
 
 
@@ -55,7 +55,7 @@ class File:
         plain = not self.is_remote and self.group is None and not self.place.endswith(COMPRESSED)
         return Path(self.place).stat().st_size if plain else None
 
-    def rows(self, columns: Columns, tally: Tally, take: Take = lambda number: True) -> Rows:
+    def rows(self, columns: Columns, tally: Tally, take: Take = every) -> Rows:
         return read_rows(self.place, self.name, self.form, columns, tally, take, self.group, self.longest)
 
 
@@ -68,7 +68,7 @@ class LibraryRows:
     is_remote: bool
     bytes: int | None = None
 
-    def rows(self, columns: Columns, tally: Tally, take: Take = lambda number: True) -> Rows:
+    def rows(self, columns: Columns, tally: Tally, take: Take = every) -> Rows:
         names = self.dataset.column_names
         check_columns(self.name, columns, list(next(iter(self.dataset), {})) if names is None else names)
         selected: Iterable[dict[str, Any]] = self.dataset.select_columns(list(columns))

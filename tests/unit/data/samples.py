@@ -13,7 +13,7 @@ from typing import Any
 
 from p2ptrain.data.cells import Cells, Columns, Fault, Kind, cells_of
 from p2ptrain.data.files import one_format
-from p2ptrain.data.rows import BrokenOff, Rows, Take, read_rows
+from p2ptrain.data.rows import BrokenOff, Rows, Take, every, read_rows
 from p2ptrain.data.source import File
 from p2ptrain.data.stream import Stream
 from p2ptrain.data.tally import Tally
@@ -87,7 +87,7 @@ class Listed:
     read: int = 0
     """How often it was read from its beginning."""
 
-    def rows(self, columns: Columns, tally: Tally, take: Take = lambda number: True) -> Rows:
+    def rows(self, columns: Columns, tally: Tally, take: Take = every) -> Rows:
         self.read += 1
         reached = 0
         for number, text in enumerate(self.texts, 1):
