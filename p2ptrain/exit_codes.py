@@ -79,6 +79,8 @@ EXIT_CODES = (
             "There is no recipe or file with this name.",
             "Parts of the model do not fit together: its configuration, the tokenizer, the sequence length, the number "
             "of fragments, a pattern that matches nothing, a learning rate that is too large for its weights.",
+            "The model does not fit the task: it sees the tokens that it should predict, it is an encoder-decoder, or it "
+            "fails on the first row (docs/tasks.md).",
             "The model's configuration would run code that its author wrote (docs/safety.md).",
             "The run needs a program of its founder, or the command is for runs with the other method.",
             "The device of this machine can't do what --autocast, --pause-when gpu-busy or a one-byte run needs.",
@@ -157,6 +159,8 @@ EXIT_CODES = (
             "The hub can't be reached, or it has nothing with this name.",
             "The hub gives it only to people who have accepted its terms, or who are logged in.",
             "The hub's cache can't be written (HF_HOME), or HF_HUB_OFFLINE is set and a file is missing there.",
+            "The model's folder is damaged (a weight is NaN), Git LFS has not fetched its files, or the model does not "
+            "fit the task (docs/tasks.md).",
             "A column or a label is missing, or there is too little data to train and to hold some of it out.",
             "The disk with the hub's cache is too small for the download.",
             "A package is missing: peft for runs with adapters, nvidia-ml-py for --pause-when gpu-busy.",
@@ -252,8 +256,8 @@ EXIT_CODES = (
     ExitCode(
         15,
         "not enough memory",
-        "The run needs more memory than --max-memory allows, or a batch of one row does not fit into the memory. A "
-        "peer that was training has saved. It resumes when it is started with more memory.",
+        "The run needs more memory than --max-memory allows, or the model or a batch of one row does not fit into the "
+        "memory. A peer that was training has saved. It resumes when it is started with more memory.",
         (
             "--max-memory is too small for the model. The message has the numbers.",
             "Other programs have taken the memory.",

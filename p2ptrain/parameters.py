@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from blake3 import blake3
@@ -93,24 +92,6 @@ def _unfit(parameter: torch.nn.Parameter) -> tuple[str, str] | None:
 # Buffers --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Kept:
-    name: str
-    module: torch.nn.Module
-    tensor: torch.Tensor
-    version: int
-    values: torch.Tensor
-
-    def changed(self) -> bool:
-        now = self.module._buffers.get(self.name.rpartition(".")[2])
-        if now is None:
-            return True
-        if now is self.tensor and _version(now) == self.version:
-            return False
-        self.tensor, self.version = now, _version(now)
-        return now.shape != self.values.shape or not torch.equal(now.to(self.values), self.values)
-
-
 class Buffers:
     """A model's floating buffers as they were.
 
@@ -119,33 +100,27 @@ class Buffers:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._kept = [
-            _Kept(name, module, buffer, _version(buffer), buffer.detach().clone())
-            for name, module, buffer in _persistent_buffers(model)
-            if buffer.is_floating_point() or buffer.is_complex()
-        ]
+        self._model = model
+        self._kept = {name: buffer.detach().clone() for name, buffer in _lasting_buffers(model)}
 
     def check(self) -> None:
         """Raises UsageError if a buffer holds other values now."""
-        for kept in self._kept:
-            if kept.changed():
+        now = dict(_lasting_buffers(self._model))
+        for name, kept in self._kept.items():  # torch counts no writes of BatchNorm: only the values tell
+            if name not in now or now[name].shape != kept.shape or not torch.equal(now[name].to(kept), kept):
                 raise UsageError(
-                    f"training changes the buffer {kept.name!r}",
+                    f"training changes the buffer {name!r}",
                     "peers share parameters only: such a buffer would differ from peer to peer",
                     f"{INSTEAD_OF_STATISTICS}; or call .eval() on the module that changes it",
                 )
 
 
-def _persistent_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, torch.Tensor]]:
+def _lasting_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for prefix, module in model.named_modules():
         for key, buffer in module._buffers.items():
-            if buffer is not None and key not in module._non_persistent_buffers_set:
-                yield f"{prefix}.{key}" if prefix else key, module, buffer
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was written to; -1 if torch does not count."""
-    return -1 if tensor.is_inference() else tensor._version
+            lasts = buffer is not None and key not in module._non_persistent_buffers_set
+            if lasts and (buffer.is_floating_point() or buffer.is_complex()):
+                yield f"{prefix}.{key}" if prefix else key, buffer
 
 
 # Loaded weights -------------------------------------------------------------------------------------------------------
@@ -153,8 +128,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 def not_finite(model: torch.nn.Module) -> str:
     """The name of a parameter or a lasting buffer that holds NaN or infinity; empty if there is none."""
-    buffers = ((name, buffer) for name, _, buffer in _persistent_buffers(model))
-    tensors: Iterable[tuple[str, torch.Tensor]] = (*model.named_parameters(), *buffers)
+    tensors: Iterable[tuple[str, torch.Tensor]] = (*model.named_parameters(), *_lasting_buffers(model))
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta:
             least, most = torch.aminmax(tensor.detach())  # both are NaN if one number is; takes no memory

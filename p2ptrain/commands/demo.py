@@ -253,7 +253,7 @@ def _check_agreement(ends: Mapping[str, Line]) -> None:
 def _evaluate(spec: RunSpec, exported: Path) -> Evaluation:
     """How well an exported model does on many held-out sequences."""
     sections = {"eval": EvalSection(sequences=EVALUATED_SEQUENCES), "model": ModelSection(pretrained=str(exported))}
-    task = open_task(spec.model_copy(update=sections), LocalOptions(device="cpu"))
+    task = open_task(spec.model_copy(update=sections), LocalOptions(device="cpu"), trains=False)
     task.load_data(0)
     found = task.evaluate({})  # with its own weights
     assert found is not None, "nobody stops it"

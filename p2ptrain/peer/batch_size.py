@@ -38,8 +38,8 @@ class Prober:
         """
         if self._task.device.type != "cuda" and 2 * self._grown + self._reserve > self._memory.room():
             return None
+        self._memory.forget_peak()  # of loading, of the trial of the model, or of the last batch
         before = self._memory.used()
-        self._memory.forget_peak()
         try:
             self._step(size)  # the first step compiles, and takes memory that is taken only once
             began = time.perf_counter()

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from p2ptrain import OneByteSPSA, Run, RunSpec, StreamingDiLoCo
-from p2ptrain.errors import StorageError
+from p2ptrain import OneByteSPSA, Run, RunSpec, StorageError, StreamingDiLoCo, UsageError
 from p2ptrain.swarm import NodeConfig
 from tests.swarm.lab import REPOSITORY
 
@@ -87,3 +86,35 @@ def test_who_has_other_frozen_weights_is_told_so_before_it_trains(
             assert "untrained weights differ" in refusal.value.why
         with Run.join(run.invite(), config=LOOPBACK, home=tmp_path / "2") as same, trainer(method, same, 0.5) as third:
             assert third.vitals.phase != "training"
+
+
+class Averaging(torch.nn.Linear):
+    """Keeps a moving average of its input, in a way that nobody can see before it trains."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean.lerp_(x.detach().mean(0), 0.1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("diloco", {"fragments": 1, "inner_steps": 2}), ("spsa", {})])
+def test_a_buffer_that_training_changes_ends_it_before_anything_is_contributed(
+    tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    model, batch = Averaging(), torch.rand(8, 4)
+    spec, changed = RunSpec.custom("drift", method=method, **settings), "training changes the buffer 'mean'"
+    with Run.found(spec, config=LOOPBACK, home=tmp_path) as run:
+        if method == "spsa":
+            spsa = OneByteSPSA(model, lambda x: model(x).square().mean(), run)
+            with spsa, pytest.raises(UsageError, match=changed):
+                spsa.step(batch)
+            return
+        with StreamingDiLoCo(model, torch.optim.AdamW(model.parameters()), run) as diloco:
+            model(batch).square().mean().backward()
+            diloco.step(tokens=8)
+            with pytest.raises(UsageError, match=changed):
+                diloco.step(tokens=8)
+            assert diloco.height == 0

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from p2ptrain.errors import SpecError
 from p2ptrain.run import digest_of, parse_spec, spec_from_canonical
 from tests.unit.run.specs import LEFT_OUT, fields_with, spec_with, to_toml
 
@@ -175,3 +176,11 @@ VALID = {
 @pytest.mark.parametrize("changes", VALID.values(), ids=VALID)
 def test_what_fits_together_is_accepted(changes: dict[str, Any]) -> None:
     assert spec_with(changes).digest != b""
+
+
+@pytest.mark.parametrize("value", ["nan", "[1.0, -inf]"])
+def test_a_number_of_the_configuration_is_finite(value: str) -> None:
+    """Canonical JSON has no other numbers."""
+    with pytest.raises(SpecError) as refused:
+        parse_spec(to_toml(fields_with({})).replace("[data]", f"[model.config]\nnumber = {value}\n[data]"), "test.toml")
+    assert "a number in 'config' is not finite" in str(refused.value)
