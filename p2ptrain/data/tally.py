@@ -99,10 +99,11 @@ class Tally:
             fault, number = self.left_out.most_common(1)[0]
             others = faults - number
             also = f"; {counted(others, 'row')} for other reasons" if others else ""
+            allow = f"; or allow it in the spec with data.max_left_out (now {self.most:g})"
             raise DataError(
                 "too many rows of the data can't be used",
                 f"{number:,} of {counted(self.rows, 'row')}: {fault.reason} (first: {self.first[fault]}){also}",
-                f"{fault.next_step}; or allow it in the spec with data.max_left_out (now {self.most:g})",
+                fault.next_step + (allow if self.used else ""),
             )
 
     def _check_characters(self) -> None:
