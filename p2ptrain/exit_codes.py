@@ -75,8 +75,8 @@ EXIT_CODES = (
             "There is no recipe or file with this name.",
             "Parts of the model do not fit together: its configuration, the tokenizer, the sequence length, the number "
             "of fragments, a pattern that matches nothing, a learning rate that is too large for its weights.",
-            "The model does not fit the task: it sees the tokens that it should predict, it is an encoder-decoder, or it "
-            "fails on the first row (docs/tasks.md).",
+            "The model does not fit the task: it sees the tokens that it should predict, it is an encoder-decoder, or "
+            "it fails on the first row (docs/tasks.md).",
             "The model's configuration would run code that its author wrote (docs/safety.md).",
             "The run needs a program of its founder, or the command is for runs with the other method.",
             "The device of this machine can't do what --autocast, --pause-when gpu-busy or a one-byte run needs.",
