@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from p2ptrain.data.cells import Fault
 from p2ptrain.run import RunSpec
 from p2ptrain.tasks.chat_format import ChatFormat, Losses
-from p2ptrain.tasks.conversation import ASSISTANT, Messages, Unusable, check_contents, messages_of
+from p2ptrain.tasks.conversation import Messages, Unusable, check_contents, messages_of
 from p2ptrain.tasks.examples import Example, ExampleTask
 from p2ptrain.tasks.local import LocalOptions
 from p2ptrain.tasks.model import tokenizer_name
@@ -53,8 +53,6 @@ class ChatTuning(ExampleTask):
         Raises:
             Unusable: this one can't be used.
         """
-        if not any(message["role"] == ASSISTANT for message in messages):
-            raise Unusable(f"no message has the role {ASSISTANT!r}", "use conversations with answers of an assistant")
         check_contents(messages)
         rendered = self._format.rendered(messages)
         room, (begin, _) = self._data.sequence_length, rendered.spans[0]

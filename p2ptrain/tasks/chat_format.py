@@ -7,7 +7,8 @@ up to each of the assistant's turns. A turn is what the whole has between
 * the conversation up to and with the turn.
 
 Both must be beginnings of the whole. They are not, for example, where a template removes the reasoning from all turns
-but the last; such a turn is not counted. A template that marks the turns itself ({% generation %}) is believed.
+but the last; such a turn is not counted. A template that marks the turns itself ({% generation %}) is believed. What
+comes after the assistant's last turn is not rendered: nothing is learned from it.
 
 Templates come from strangers. transformers renders them in jinja2's sandbox (docs/safety.md).
 """
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.errors import DataError
-from p2ptrain.tasks.conversation import ASSISTANT, Messages, Unusable, asked
+from p2ptrain.tasks.conversation import ASSISTANT, Messages, Unusable, asked, upto_last_answer
 from p2ptrain.tasks.tokenizer import Tokenizer, Tokens
 from p2ptrain.text import first_line, one_line
 from p2ptrain.units import counted
@@ -99,6 +100,7 @@ class ChatFormat:
         self._inner, self._name = tokenizer.library, name
         self._template = _template_of(self._inner, name)
         self._marks_turns = bool(_MARKS_TURNS.search(self._template))
+        self._always_prompts = "add_generation_prompt" not in self._template
         self._named: dict[str, Any] = self._inner.special_tokens_map
         added = self._inner.added_tokens_decoder.values()
         self._ends = tuple(str(token) for token in added)
@@ -112,21 +114,24 @@ class ChatFormat:
     # Text ------------------------------------------------------------------------------------------------------------
 
     def rendered(self, messages: Messages) -> Rendered:
-        """The conversation in words.
+        """The conversation in words, up to the assistant's last turn.
 
         Raises:
-            Unusable: the template refuses it, its last turn of the assistant can't be found in the text, or a message
-                holds a token that belongs to the template.
+            Unusable: nobody is the assistant, the template refuses the conversation, its last turn of the assistant
+                can't be found in the text, or a message holds a token that belongs to the template.
             DataError: the template itself can't be used.
         """
+        turns = [at for at, message in enumerate(messages) if message["role"] == ASSISTANT]
+        if not turns:
+            raise Unusable(f"no message has the role {ASSISTANT!r}", "use conversations with answers of an assistant")
+        messages = upto_last_answer(messages)
         self._check_control(messages)
         text, marked = self._render(messages)
         if self._marks_turns:
             spans = [(begin, end) for begin, end in marked if begin < end]
         else:
-            turns = [at for at, message in enumerate(messages) if message["role"] == ASSISTANT]
             found = [self._span(messages, text, at) for at in turns]
-            spans = [] if not found or found[-1] is None else [span for span in found if span is not None]
+            spans = [] if found[-1] is None else [span for span in found if span is not None]
         if not spans:
             raise Unusable(
                 "the chat template does not show where the assistant's last turn begins and ends",
@@ -142,7 +147,7 @@ class ChatFormat:
         """Look for what the template has left out or changed."""
         losses.conversations += 1
         losses.endless += not rendered.last[1].endswith(self._ends)
-        others = asked(messages)
+        others = asked(upto_last_answer(messages))
         losses.changed.update({each["role"] for each in others if each.get("content", "").strip() not in rendered.text})
         if not self._marks_turns:
             answers = sum(message["role"] == ASSISTANT for message in messages)
@@ -160,11 +165,18 @@ class ChatFormat:
                     return None
         except Unusable:  # some templates refuse a part of a conversation that they take as a whole
             return None
-        if not text.startswith(whole) or len(whole) <= len(prompt):
-            return None
-        turn = text[len(prompt) : len(whole)]
-        ended = turn.rstrip()  # no model writes what stands between the token that ends a turn and the next turn
-        return len(prompt), len(prompt) + len(ended if ended.endswith(self._ends) else turn)
+        turn = self._without_rest(whole.removeprefix(prompt), messages[at])
+        end = len(prompt) + len(turn)
+        return (len(prompt), end) if turn and whole.startswith(prompt) and text[len(prompt) : end] == turn else None
+
+    def _without_rest(self, turn: str, message: dict[str, Any]) -> str:
+        """A turn without what stands between the token that ends it and the next turn: no model writes that."""
+        said = message.get("content", "").strip()
+        if self._always_prompts and said and (at := turn.find(said)) >= 0:  # a prompt may follow, as in Llama 3's first
+            end = self._control.search(turn, at + len(said))
+            return turn[: end.end()] if end else turn
+        ended = turn.rstrip()
+        return ended if ended.endswith(self._ends) else turn
 
     def _check_control(self, messages: Messages) -> None:
         """A message that holds e.g. <|im_end|> would end its own turn, and could begin one of somebody else."""

@@ -49,6 +49,12 @@ def asked(messages: Messages) -> Messages:
     return [message for message in messages if message["role"] != ASSISTANT]
 
 
+def upto_last_answer(messages: Messages) -> Messages:
+    """The messages up to the assistant's last one."""
+    last = max((at for at, message in enumerate(messages) if message["role"] == ASSISTANT), default=-1)
+    return messages[: last + 1]
+
+
 def check_contents(messages: Messages) -> None:
     """Check that every content is text. Only a call of tools needs none.
 

@@ -116,9 +116,9 @@ def test_the_assistants_words_count_and_the_token_that_ends_its_turn(tmp_path: P
     assert found == ("<S>system/be<E>/<S>user/hi<E>/<S>assistant/[ho<E>]/<S>user/hm<E>/<S>assistant/[ oh/<E>]/")
 
 
-def test_a_conversation_that_ends_with_the_user_counts_what_was_answered(tmp_path: Path) -> None:
+def test_what_nobody_answers_is_not_read(tmp_path: Path) -> None:
     form = format_of(tmp_path)
-    assert masked(form, said("hi", "ho", "hm")) == "<S>user/hi<E>/<S>assistant/[ho<E>]/<S>user/hm<E>/"
+    assert masked(form, said("hi", "ho", "hm")) == "<S>user/hi<E>/<S>assistant/[ho<E>]/"
     two = [*said("hi", "ho"), {"role": "tool", "content": "7"}, {"role": "assistant", "content": "so 7"}]
     assert masked(form, two).endswith("[ho<E>]/<S>tool/7<E>/<S>assistant/[so 7<E>]/")
 
@@ -133,7 +133,7 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> list[ChatFormat]:
 def test_the_tokens_are_those_of_transformers_and_the_counted_ones_say_what_was_answered(
     formats: list[ChatFormat], at: int, contents: list[str]
 ) -> None:
-    form, messages = formats[at], said(*contents)
+    form, messages = formats[at], said(*contents[: len(contents) // 2 * 2])
     tokens, counted = form.tokens(form.rendered(messages))
     assert tokens.tolist() == form._inner.apply_chat_template(messages, return_dict=False)
     answers = b"".join(each["content"].encode() + b"|" for each in messages if each["role"] == "assistant")
@@ -148,6 +148,15 @@ def test_turns_that_a_template_changes_later_do_not_count_and_that_is_told(tmp_p
     form.count_losses(losses, messages, form.rendered(messages))
     assert losses.notes[0].startswith(
         "1 turn of the assistant not counted: the chat template writes them in another way"
+    )
+
+
+@pytest.mark.parametrize("first", ["", "{{ messages[0]['role'][:0] }}"])
+def test_a_prompt_that_a_template_always_writes_does_not_count(tmp_path: Path, first: str) -> None:
+    """As the one of the first Llama 3. The prompt after the last turn asks for another one of the assistant."""
+    form = format_of(tmp_path, first + CHATML.replace("{% if add_generation_prompt %}", "{% if true %}"))
+    assert masked(form, said("a", "b", "c", "d")) == (
+        "<S>user/a<E>/<S>assistant/[b<E>]/<S>user/c<E>/<S>assistant/[d<E>]/<S>assistant/"
     )
 
 
