@@ -149,11 +149,14 @@ def _of_disk(error: BaseException, place: _Place) -> Cause | None:
 
 
 def _of_permission(error: BaseException, place: _Place) -> Cause | None:
-    """A file may not be read, or a folder not be written."""
+    """A file may not be read, or a folder not be written or made."""
     number, path = _number(error)
-    if number not in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number is None:
         return None
     variable, folder = place.cache(path)
+    no_cache = number in (errno.ENOENT, errno.ENOTDIR) and path and PurePath(folder).is_relative_to(path)
+    if number not in (errno.EACCES, errno.EPERM, errno.EROFS) and not no_cache:
+        return None
     why = f"{path or folder or 'a file'} can't be used: {os.strerror(number)}"
     if number == errno.EROFS or folder:
         return Cause(why, f"set {variable} to a folder that you can write")

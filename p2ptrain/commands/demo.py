@@ -144,13 +144,15 @@ def run_demo(folder: Path, run: str, peers: int, json_lines: bool) -> None:
 
 
 def _empty(folder: Path) -> None:
-    marker = folder / ".p2ptrain-demo"
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
-        why = "the demo empties its folder first"
-        raise StorageError(f"{folder} holds something else", why, "choose another folder with --folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    marker.touch()
+    marker, other = folder / ".p2ptrain-demo", "choose another folder with --folder"
+    try:
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
+            raise StorageError(f"{folder} holds something else", "the demo empties its folder first", other)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.touch()
+    except OSError as error:
+        raise StorageError(f"can't write to {folder}", error.strerror or str(error), other) from None
 
 
 def measure_alone(children: Children, run: str, peers: int, threads: str, seconds: float) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from p2ptrain.commands.provenance import Provenance
 from p2ptrain.errors import StorageError
 from p2ptrain.method import PastState
@@ -11,6 +13,7 @@ from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.state import RunFolder
 from p2ptrain.tasks import LocalOptions, Task, open_task
+from p2ptrain.text import first_line
 
 
 def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = None) -> str:
@@ -36,9 +39,13 @@ def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = Non
 
 def check_is_free(out: Path) -> None:
     """Raises StorageError if `out` is a file or a folder with something in it."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    try:
+        if not out.is_file() and not (out.is_dir() and any(out.iterdir())):
+            return
         what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
-        raise StorageError(what, "an export never overwrites anything", "give the name of a new folder")
+    except OSError as error:  # a folder above it may not be read, or its name is too long
+        raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
+    raise StorageError(what, "an export never overwrites anything", "give the name of a new folder")
 
 
 def write(folder: RunFolder, task: Task, out: Path, state: PastState) -> str:
@@ -47,6 +54,7 @@ def write(folder: RunFolder, task: Task, out: Path, state: PastState) -> str:
     try:
         task.export(state.parameters, out)
         Provenance.of(folder, state).write(out)
-    except OSError as error:
-        raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
+    except (OSError, SafetensorError) as error:  # the latter on a full disk
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise StorageError(f"can't write {out}", why, "choose another folder") from None
     return f"wrote {out}: {state.words}, state {state.head.state.hex()[:12]}"

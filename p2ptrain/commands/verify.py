@@ -9,6 +9,7 @@ from pathlib import Path
 
 from p2ptrain.commands.provenance import FILE, Provenance, check_export
 from p2ptrain.errors import LedgerError, UsageError
+from p2ptrain.paths import exists
 from p2ptrain.peer.methods import method_of
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
@@ -27,7 +28,7 @@ def verify(target: Path, base: int | None, run_dir: Path | None, json_lines: boo
         StorageError: `target` is no run folder and no export.
         LedgerError: a check failed.
     """
-    if (target / FILE).is_file():
+    if exists(target / FILE):
         _tell(target, _check_export(target, run_dir), json_lines, "export the run again")
         return
     if run_dir is not None:

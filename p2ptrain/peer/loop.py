@@ -25,6 +25,7 @@ from p2ptrain.state.run import Run
 from p2ptrain.swarm import monotonic
 from p2ptrain.tasks import Task
 from p2ptrain.tasks.batch import is_out_of_memory
+from p2ptrain.text import first_line
 
 PROGRESS_SECONDS = 1.0
 REST_SECONDS = 1.0
@@ -333,7 +334,11 @@ class Loop:
             log.warning("%s is damaged: training goes on from the swarm's weights, with a new inner optimizer", path)
             return
         # To the host first: `load_state_dict` brings each tensor to its own device.
-        state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        except Exception as error:  # of another version of torch, for example
+            log.warning("%s can't be read (%s): training goes on from the swarm's weights", path, first_line(error))
+            return
         self.trainer.load_state_dict(state["method"])
         self._batch = state["batch"]
         self._task.restore_data(state["data"])

@@ -144,11 +144,12 @@ def _index(name: str, file: str, commit: str | None) -> Path:
 
 def _cached(name: str, revision: str | None, choose: Choose) -> Path | None:
     """Where the hub's cache has a revision of a model; None if one of the files that are loaded is missing there."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         # With no pattern, nothing has to be complete: whoever loads a model fetches a few of its files.
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[], local_files_only=True))
-        return folder if _bytes_in(folder, choose) is not None else None
-    return None
+    except Exception:  # it is not there, or the cache can't be read
+        return None
+    return folder if _bytes_in(folder, choose) is not None else None
 
 
 def _on_disk(part: Part, folder: Path, choose: Choose) -> Source:

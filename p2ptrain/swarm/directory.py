@@ -29,6 +29,7 @@ from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Presence
 from p2ptrain.swarm.storage import BoundedStorage
+from p2ptrain.text import first_line
 
 CLOSE_TIMEOUT = 3.0
 RUNS = "p2ptrain/runs"
@@ -58,9 +59,9 @@ class Directory:
                 strict=False,
                 client_mode=hidden,
             )
-        except RuntimeError as error:
+        except Exception as error:  # hivemind's DHT has no error type of its own
             next_step = "try again, or ask for a newer invite"
-            raise NetworkError("the swarm's peers do not answer in the DHT", str(error), next_step) from None
+            raise NetworkError("the swarm's peers do not answer in the DHT", first_line(error), next_step) from None
         dht.protocol.storage = BoundedStorage(dht.protocol.storage, door.knows)
         dht.protocol.cache = BoundedStorage(dht.protocol.cache, door.knows)
         return cls(dht, door)

@@ -105,7 +105,7 @@ def _lock(path: Path) -> FileLock | None:
         return None
     except Exception as error:  # of the system, or of filelock, where a disk can't lock
         why = getattr(error, "strerror", None) or first_line(error)
-        step = "choose a folder you can write with --home, on a disk of this machine"
+        step = "choose a folder you can write, on a disk of this machine: --home, or --identity FILE"
         raise StorageError(f"can't use the identity {path}", why, step) from None
     return lock
 

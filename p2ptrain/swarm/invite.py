@@ -99,7 +99,7 @@ class Invite:
             raise InviteError(
                 f"the invite is of version {version[:20]!r}",
                 f"this p2ptrain reads versions {PUBLIC} and {PRIVATE}",
-                "update p2ptrain" if version.isdecimal() and int(version) > int(PRIVATE) else _NEXT,
+                "update p2ptrain" if version[:20].isdecimal() and int(version[:20]) > int(PRIVATE) else _NEXT,
             )
         try:
             data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -55,6 +55,7 @@ def of_system(number: int, path: str | None = None) -> OSError:
         (of_system(errno.EACCES, "/big/hub/models--a"), "Permission denied", "set HF_HUB_CACHE"),
         (of_system(errno.EACCES, "/models/mine/config.json"), "/models/mine/config.json can't be used", "chmod"),
         (of_system(errno.EACCES, "/cached/mine"), "/cached/mine can't be used", "chmod"),  # a name that begins alike
+        (of_system(errno.ENOENT, "/cache"), "/cache can't be used", "set HF_HOME"),
         (of_system(errno.EMFILE), "too many files", "ulimit"),
         (of_system(errno.ECONNREFUSED), "Connection refused", "HTTPS_PROXY"),
         (socket.gaierror(-2, "Name or service not known"), "looked up", "connection"),
@@ -98,6 +99,8 @@ def test_an_unknown_cause_keeps_its_words_and_the_next_step_of_the_place() -> No
     assert cause_of(ValueError("no\nyes"), "otherwise") == ("no", "otherwise")
     assert cause_of(KeyError("model_type"), "otherwise") == ("KeyError: 'model_type'", "otherwise")
     assert cause_of(StopIteration(), "otherwise") == ("StopIteration", "otherwise")
+    lost = of_system(errno.ENOENT, "/cache/huggingface/hub/models--a/model.safetensors")
+    assert cause_of(lost, "otherwise", CACHES).next_step == "otherwise"
     missing = named("EntryNotFoundError", "no config.json", 404)  # only whoever asked knows what that means
     assert cause_of(missing, "otherwise").next_step == "otherwise"
 
