@@ -232,7 +232,7 @@ class Loop:
         except SourceSilent:
             return False  # `_pause_if_due` asks again
         except DataError as error:
-            self._no_data = error
+            self._no_data = self._unless_interrupted(error)
             return False
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -280,8 +280,12 @@ class Loop:
         try:
             return self._pauses.now() or self._silence.now()
         except DataError as error:
-            self._no_data = error
+            self._no_data = self._unless_interrupted(error)
             return None
+
+    def _unless_interrupted(self, error: DataError) -> DataError | None:
+        """None if somebody has asked to stop: a library may have turned the interruption into this error."""
+        return None if self._stop() else error
 
     # What this peer alone knows --------------------------------------------------------------------------------------
 

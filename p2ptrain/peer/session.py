@@ -164,7 +164,8 @@ class _Peer:
         except AccessError:
             pass  # `loop.given_up` is raised in `end`, after this peer has saved
         except Exception:  # p2pd or the data are gone, or this is a bug of ours
-            self.loop.rescue()
+            if self.loop.trainer.optimizer.vitals.steps or not self._stopping.requested():
+                self.loop.rescue()  # but if the first step was interrupted, nothing is lost
             raise
 
     def end(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from p2ptrain.cli import invite as invite_command
 from p2ptrain.commands import invite as inviting
 from p2ptrain.run import SigningKey
 from p2ptrain.run.certificate import make_invitation
@@ -100,6 +101,17 @@ def test_a_link_can_be_scanned(program: Program, tmp_path: Path) -> None:
     rows = picture.splitlines()
     assert len(rows) > 20
     assert set(picture) >= set("█▀▄ ")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_link_can_be_scanned_from_a_terminal_without_blocks(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invite_command, "can_show", lambda characters: not set(characters) & set("█▀▄"))
+    picture = program("invite", str(tmp_path), "--qr").out.partition("\n")[2]
+    assert picture.isascii()
+    assert len(picture.splitlines()) > 20
+    assert "\x1b[7m" in picture, "it is drawn by reversed colours"
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "40000", "soon"])
