@@ -57,7 +57,7 @@ def written(folder: Path, files: int, ending: str, group: int | None = None) -> 
     data.mkdir()
     for at in range(files):
         write_table(data / f"part-{at}{ending}", [{"text": name, "n": at} for name in NAMES[at::files]], group)
-    return stream_sources(dataset(data))
+    return stream_sources(dataset(data), TEXT)
 
 
 @kind
@@ -90,7 +90,7 @@ def read_by_the_library(folder: Path, files: int) -> list[Source]:
     for at in range(files):
         datasets.Dataset.from_dict({"text": NAMES[at::files]}).save_to_disk(folder / "saved")
         (folder / "saved" / "data-00000-of-00001.arrow").rename(data / f"part-{at}.arrow")
-    sources = stream_sources(dataset(data))
+    sources = stream_sources(dataset(data), TEXT)
     assert all(isinstance(source, LibraryRows) for source in sources)
     return sources
 
