@@ -243,6 +243,15 @@ def test_bad_rows_of_a_csv_are_met_once_in_a_pass(tmp_path: Path, broken: str) -
     assert places == sorted(places, key=lambda place: (place.epoch, place.turn, place.row))
 
 
+def test_a_key_that_few_rows_lack_does_not_end_a_stream(tmp_path: Path) -> None:
+    """All rows of one hand may lack it."""
+    lines = [{"text": name} if number % 30 else {"error": "x"} for number, name in enumerate(NAMES[:300])]
+    made = stream_of(write_table(tmp_path / "rows.jsonl", lines))
+    read = drawn(made, 3 * 290)
+    assert set(read) == {name for number, name in enumerate(NAMES[:300]) if number % 30}
+    assert [fault.reason for fault in made.tally.left_out] == ["column 'text' is empty"]
+
+
 def test_too_many_bad_rows_end_the_stream(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "good"}\n{"text": null}\n' * 1000)
