@@ -6,17 +6,18 @@ A path that exists is that file or folder, whatever its name. Only a text that i
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2ptrain.data.formats import format_of
+from p2ptrain.data.formats import TEXT, format_of
 from p2ptrain.errors import DataError
 from p2ptrain.text import first_line
 
-NOT_DATA = ("readme", "license", "licence", "citation", "changelog", "dataset_infos", "dataset_dict")
-"""How the names of files begin that describe a data folder."""
+NOT_DATA = re.compile(r"(readme|licen[sc]e|citation|changelog)\b|dataset_(infos?|dict)\.json$", re.IGNORECASE)
+"""How the names of files begin that describe a data folder. A table is data, whatever its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def find_files(names: Sequence[str]) -> Found:
 
 
 def _matches(name: str) -> list[Path]:
+    if not name:
+        return []  # the empty path would be the working folder
     path = Path(name)
     if not path.exists() and name.startswith("~"):
         path = path.expanduser()
@@ -59,17 +62,23 @@ def _matches(name: str) -> list[Path]:
 
 
 def _files_in(match: Path, passed_over: list[Path]) -> Iterator[Path]:
-    if match.is_file():
+    if not match.is_dir():
+        _check_link(match)
         yield match
         return
     for file in sorted(match.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(match).parts)
-        if hidden or not file.is_file():
+        if file.is_dir() or any(part.startswith(".") for part in file.relative_to(match).parts):
             continue
-        if file.name.lower().startswith(NOT_DATA):
+        _check_link(file)
+        if NOT_DATA.match(file.name) and format_of(file.name) in (TEXT, "json"):
             passed_over.append(file)
         else:
             yield file
+
+
+def _check_link(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is a link to a file that is not there")
 
 
 def one_format(files: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ FORMS = {"json": "jsonl", "csv": "csv", "parquet": "parquet", "text": "text"}
 """Formats that are read here, by the library's names."""
 _FREE = {"name", "version", "data_dir", "data_files", "description", "features", "sep", "delimiter"}
 """Fields of a dataset's configuration that do not change how its files are read here, or that are obeyed."""
-CELLS_AS_TEXT = {"keep_default_na": False, "dtype": "str"}
-"""For CSV files that the library reads: a cell that holds NA or null is that word."""
+LONGEST_CUT = 1024
+"""Bytes of the documents of text files, about. Nobody knows how long these files are: also of a short one, some
+documents must be held out, and others be dealt out to each peer."""
 GROUPED = 64
 """The row groups of Parquet files are sources of their own if there are fewer files than this."""
 
@@ -89,8 +90,11 @@ def _is_cached(place: str) -> bool:
     return isinstance(known, str)
 
 
-def table_sources(data: DatasetData) -> list[Source]:
+def table_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
     """The sources of a dataset that is read as a whole; what is not here yet is downloaded.
+
+    Args:
+        columns: those that will be read.
 
     Raises:
         DataError: it can't be found or downloaded, has no such split, or is not safe to load.
@@ -102,15 +106,18 @@ def table_sources(data: DatasetData) -> list[Source]:
         files = _files(builder, data.split)
         if files is None:
             if builder.name == "csv":
-                builder = dataset_builder(data, **CELLS_AS_TEXT)
+                builder = dataset_builder(data, **_cells_as_text(columns))
             builder.download_and_prepare()
             return [LibraryRows(data.dataset, builder.as_dataset(split=data.split), False)]
         fetched = datasets.DownloadManager(dataset_name=builder.name).download([file.place for file in files])
         return [dataclasses.replace(file, place=place) for file, place in zip(files, fetched, strict=True)]
 
 
-def stream_sources(data: DatasetData) -> list[Source]:
+def stream_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
     """The sources of a dataset that is read during training.
+
+    Args:
+        columns: those that will be read.
 
     Raises:
         DataError: it can't be found, has no such split, or is not safe to load.
@@ -120,13 +127,18 @@ def stream_sources(data: DatasetData) -> list[Source]:
         files = _files(builder, data.split)
         if files is None:
             if builder.name == "csv":
-                builder = dataset_builder(data, **CELLS_AS_TEXT)
+                builder = dataset_builder(data, **_cells_as_text(columns))
             stream = builder.as_streaming_dataset(split=data.split)
             shards = [stream.shard(stream.num_shards, at) for at in range(stream.num_shards)]
             return [LibraryRows(data.dataset, shard, not is_folder(data.dataset)) for shard in shards]
         if len(files) >= GROUPED or any(file.form != "parquet" for file in files):
             return list(files)
         return [dataclasses.replace(file, group=group) for file in files for group in range(row_groups(file.place))]
+
+
+def _cells_as_text(columns: Iterable[str]) -> dict[str, Any]:
+    """How the library must read CSV files, so that a cell that holds NA, null or 007 is that word."""
+    return {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
 
 
 def _files(builder: Any, split: str) -> list[File] | None:
@@ -139,7 +151,7 @@ def _files(builder: Any, split: str) -> list[File] | None:
     if form == "csv" and separator not in (",", "\t"):
         return None
     form = "tsv" if separator == "\t" else form
-    return [File(str(place), _short(str(place)), form) for place in known[split]]
+    return [File(str(place), _short(str(place)), form, longest=LONGEST_CUT) for place in known[split]]
 
 
 def _is_plain(config: Any) -> bool:

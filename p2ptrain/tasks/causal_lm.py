@@ -53,7 +53,7 @@ def _open_sequences(data: documents.TextData, cutter: Cutter, wanted: int | None
     column = data.text_column
     columns = {column: Kind.TEXT}
     if isinstance(data, DatasetData) and data.streaming:
-        stream = Stream(stream_sources(data), columns, cutter.seed, data.max_left_out)
+        stream = Stream(stream_sources(data, columns), columns, cutter.seed, data.max_left_out)
         streamed = StreamedSequences(stream, column, cutter, wanted)
         return streamed, streamed.tally
     table = documents.open_table(data, columns)

@@ -98,7 +98,7 @@ def open_table(data: FilesData | DatasetData, columns: Columns) -> Table:
         DataError: they can't be found or read, lack a column, or too many rows can't be used.
     """
     if isinstance(data, DatasetData):
-        return Table(table_sources(data), columns, data.max_left_out)
+        return Table(table_sources(data, columns), columns, data.max_left_out)
     found = find_files(data.paths)
     if Kind.TEXT not in columns.values() and one_format(found.files) == TEXT:
         why = "the task reads rows with columns"

@@ -57,7 +57,7 @@ def written(folder: Path, files: int, ending: str, group: int | None = None) -> 
     data.mkdir()
     for at in range(files):
         write_table(data / f"part-{at}{ending}", [{"text": name, "n": at} for name in NAMES[at::files]], group)
-    return stream_sources(dataset(data))
+    return stream_sources(dataset(data), TEXT)
 
 
 @kind
@@ -90,7 +90,7 @@ def read_by_the_library(folder: Path, files: int) -> list[Source]:
     for at in range(files):
         datasets.Dataset.from_dict({"text": NAMES[at::files]}).save_to_disk(folder / "saved")
         (folder / "saved" / "data-00000-of-00001.arrow").rename(data / f"part-{at}.arrow")
-    sources = stream_sources(dataset(data))
+    sources = stream_sources(dataset(data), TEXT)
     assert all(isinstance(source, LibraryRows) for source in sources)
     return sources
 
@@ -241,6 +241,15 @@ def test_bad_rows_of_a_csv_are_met_once_in_a_pass(tmp_path: Path, broken: str) -
     drawn(made, 300)
     assert made.tally.left_out.total() <= 2 * (broken.count("\n") + 1)
     assert places == sorted(places, key=lambda place: (place.epoch, place.turn, place.row))
+
+
+def test_a_key_that_few_rows_lack_does_not_end_a_stream(tmp_path: Path) -> None:
+    """All rows of one hand may lack it."""
+    lines = [{"text": name} if number % 30 else {"error": "x"} for number, name in enumerate(NAMES[:300])]
+    made = stream_of(write_table(tmp_path / "rows.jsonl", lines))
+    read = drawn(made, 3 * 290)
+    assert set(read) == {name for number, name in enumerate(NAMES[:300]) if number % 30}
+    assert [fault.reason for fault in made.tally.left_out] == ["column 'text' is empty"]
 
 
 def test_too_many_bad_rows_end_the_stream(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.unit.data.samples import TEXT, dataset, texts
 
 
 def opened(name: str | Path, streaming: bool = False) -> list[Source]:
-    return (stream_sources if streaming else table_sources)(dataset(name, streaming))
+    return (stream_sources if streaming else table_sources)(dataset(name, streaming), TEXT)
 
 
 def rows_of(sources: list[Source]) -> list[str]:

@@ -26,7 +26,7 @@ def _rows(hub: Hub) -> None:
 
 
 def read() -> Table:
-    return Table(table_sources(WANTED), COLUMNS, 0.0)
+    return Table(table_sources(WANTED, COLUMNS), COLUMNS, 0.0)
 
 
 def test_what_was_downloaded_is_read_again_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +42,6 @@ def test_what_was_downloaded_is_read_again_without_the_hub(hub: Hub, monkeypatch
 
 
 def test_a_stream_of_the_hub_comes_to_every_row_and_names_its_file() -> None:
-    stream = Stream(stream_sources(WANTED), COLUMNS, 1, 0.0)
+    stream = Stream(stream_sources(WANTED, COLUMNS), COLUMNS, 1, 0.0)
     assert (stream.sources[0].name, stream.hands) == ("somebody/rows/train.jsonl", REMOTE_HANDS)
     assert sorted(stream.row()["text"] for _ in TEXTS) == sorted(TEXTS)

@@ -139,7 +139,7 @@ def test_a_dataset_that_was_prepared_before_is_here_until_the_hub_has_a_newer_on
 ) -> None:
     from datasets import config
 
-    table_sources(DatasetData(source="dataset", dataset="somebody/texts", streaming=False))
+    table_sources(DatasetData(source="dataset", dataset="somebody/texts", streaming=False), ["text"])
     prepared = known(dataset(streaming=False)).part
     assert (prepared.place, prepared.bytes) == ("cache", 6 * len(TABLE))
     assert known(dataset()).part.place == "hub"  # streamed, all the same
