@@ -39,8 +39,9 @@ def one_line(text: str, most: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; its class, if it says nothing."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """What an error says first; its class, if it says nothing. A line that ends in a colon says nothing yet."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def check_name(text: str) -> str:

@@ -72,13 +72,16 @@ def check_sizes(spec: RunSpec, model: torch.nn.Module, tokenizer: Tokenizer) -> 
             f"{data.tokenizer!r} has {tokenizer.vocab_size} tokens, the model embeds {embedded}",
             "use the model's own tokenizer, or leave out model.config.vocab_size",
         )
-    field, longest = _positions(model)
-    if longest is not None and longest < data.sequence_length:
-        _refuse_length(spec, longest, "", field)
+    if (found := _positions(model)) is not None:
+        field, count, unused = found
+        if count - unused < data.sequence_length:
+            why = f" ({unused} of its {count} positions are for padding)" if unused else ""
+            _refuse_length(spec, count - unused, why, field)
 
 
-def _positions(model: torch.nn.Module) -> tuple[str, int | None]:
-    """(field of the configuration, tokens of the longest row); None if there is no limit, as far as is known.
+def _positions(model: torch.nn.Module) -> tuple[str, int, int] | None:
+    """(field of the configuration, number of positions, how many of them no token has); None if there is no limit, as
+    far as is known.
 
     RoBERTa and its relatives count positions from behind the padding token's id. So they take fewer tokens than they
     have positions.
@@ -88,12 +91,10 @@ def _positions(model: torch.nn.Module) -> tuple[str, int | None]:
         count = getattr(config, field, None)
         if not isinstance(count, int) or count < 1:  # some say -1 for no limit
             continue
-        unused = 0
-        for name, table in model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
-                unused = 0 if table.padding_idx is None else table.padding_idx + 1
-        return field, count - unused
-    return "", None
+        tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
+        padding = (table.padding_idx for table in tables if isinstance(table, torch.nn.Embedding))
+        return field, count, max((at + 1 for at in padding if at is not None), default=0)
+    return None
 
 
 def _refuse_length(spec: RunSpec, longest: int, why: str, field: str = "") -> NoReturn:

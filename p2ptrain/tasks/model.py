@@ -5,6 +5,7 @@ parameters are trained.
 from __future__ import annotations
 
 import difflib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from p2ptrain.run import Digest, RunSpec
 from p2ptrain.run.task import Classification
 from p2ptrain.tasks.adapters import add_adapters, exported_adapters
 from p2ptrain.tasks.batch import is_out_of_memory
+from p2ptrain.tasks.checkpoint import wrong_type
 from p2ptrain.tasks.documents import text_data
 from p2ptrain.tasks.patterns import matching
 from p2ptrain.tasks.reasons import enough_memory, fetched_by_lfs, reason
@@ -235,43 +237,65 @@ def _check_kind(what: str, config: Any, spec: RunSpec, error: type[SpecError | D
 
 def _pretrained(spec: RunSpec, override: str | None) -> Any:
     name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
-    loaded = loading("model", name, OTHER_MODEL)
-    with fetched_by_lfs("model", name), loaded, enough_memory(f"to load the model {name!r}"):
+    with fetched_by_lfs("model", name):
         config = _pretrained_config(spec, name, revision)
-        model, report = _auto_class(spec).from_pretrained(
-            name,
-            config=config,
-            revision=revision,
-            weights_only=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            trust_remote_code=False,
-        )
+        memory, warned = enough_memory(f"to load the model {name!r}"), warnings.catch_warnings()
+        with loading("model", name, OTHER_MODEL), memory, warned:
+            warnings.filterwarnings("ignore", message="Casting complex values")  # `wrong_type` refuses them
+            model, report = _auto_class(spec).from_pretrained(
+                name,
+                config=config,
+                revision=revision,
+                weights_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
+    _check_loaded(spec, name, model, report)
+    with loading("model", name, OTHER_MODEL):
+        folder = Path(transformers_without_code().utils.cached_file(name, "config.json", revision=revision)).parent
+        wrong = wrong_type(folder, dict(model.named_parameters()), model.base_model_prefix)
+    if wrong is not None:
+        what, why = f"the model {name!r} can't be trained", f"its weights {wrong[0]} are of the type {wrong[1]}"
+        raise DataError(what, why, "use a model with floating-point weights")
+    return model
+
+
+def _check_loaded(spec: RunSpec, name: str, model: Any, report: dict[str, Any]) -> None:
+    """Check that all weights were in the files, in their shapes, and finite. Raises DataError."""
     # A missing head is made with the spec's seed, the same on every peer; all other weights must be there.
     fresh = isinstance(spec.task, Classification)
-    missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
     again = "download it again, or pass a complete folder with --model"
+    missing = sorted(key for key in report["missing_keys"] if not (fresh and _is_head(model, key)))
     if missing:
         why = f"{len(missing)} weights are missing, e.g. {missing[0]}"
         raise DataError(f"the model {name!r} is incomplete", why, again)
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        shapes = f"{key} has the shape {tuple(found)}"
+        if fresh and _is_head(model, key):
+            why = f"{shapes}, and task.labels asks for {tuple(wanted)}"
+            raise DataError(f"the model {name!r} has a head for other labels", why, "use its labels, or another model")
+        what, why = f"the weights of {name!r} do not fit its config.json", f"{shapes}, not {tuple(wanted)}"
+        raise DataError(what, why, again)
     if bad := not_finite(model):
         why = f"the weights {bad} hold numbers that are not finite (NaN or infinity)"
         raise DataError(f"the model {name!r} is damaged", why, again)
-    return model
 
 
 def _outline(spec: RunSpec, override: str | None) -> Any:
     """The pretrained model, made without reading its weights."""
     name, revision = override or spec.model.pretrained or "", spec.model.revision or "main"
+    config = _pretrained_config(spec, name, revision)
     with loading("model", name, OTHER_MODEL):
-        config = _pretrained_config(spec, name, revision)
         return _auto_class(spec).from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def _pretrained_config(spec: RunSpec, name: str, revision: str) -> Any:
     """The pretrained model's configuration, after a check that it brings no code and does the task."""
     check_model(name, revision)
-    configs, fields = transformers_without_code().AutoConfig, _label_fields(spec)
-    config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
+    with loading("model", name, OTHER_MODEL):
+        configs, fields = transformers_without_code().AutoConfig, _label_fields(spec)
+        config = configs.from_pretrained(name, revision=revision, trust_remote_code=False, **fields)
     _check_kind(f"the model {name!r}", config, spec, DataError)
     return config
