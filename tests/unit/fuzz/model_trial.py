@@ -42,7 +42,9 @@ def play_model(seed: int, folder: Path) -> str:
     model = make_model(random, kind)
     section: dict[str, Any] = {"architecture": model.family.name, "config": model.config}
     method = random.choice((METHODS[0], METHODS[0], METHODS[1]))
-    rows = [{"text": f"number {at} is {'odd' if at % 2 else 'even'}", "mood": ("bad", "good")[at % 2]} for at in range(40)]
+    rows = [
+        {"text": f"number {at} is {'odd' if at % 2 else 'even'}", "mood": ("bad", "good")[at % 2]} for at in range(40)
+    ]
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = RunSpec.model_validate(

@@ -34,6 +34,7 @@ class Family:
     unused: int = 0
     """Positions that no token can take."""
     classifies: bool = True
+    """transformers has a classification head for it. False: some versions have."""
 
 
 FAMILIES = (
@@ -45,7 +46,7 @@ FAMILIES = (
     Family("gemma2", SIZED),
     Family("phi", GROUPED),
     Family("phi3", GROUPED, {"pad_token_id": 0}),
-    Family("olmo2", GROUPED, classifies=False),
+    Family("olmo2", GROUPED),
     Family("stablelm", GROUPED),
     Family("starcoder2", GROUPED),
     Family("granite", GROUPED, classifies=False),
@@ -129,7 +130,17 @@ def _groups(random: Random, model: Model) -> None:
 
 def _activation(random: Random, model: Model) -> None:
     name = "activation_function" if model.family.fields is GPT2 else "hidden_act"
-    if model.family.name in ("falcon", "bloom", "mpt", "mamba", "opt", "t5", "bart", "modernbert", "modernbert-decoder"):
+    if model.family.name in (
+        "falcon",
+        "bloom",
+        "mpt",
+        "mamba",
+        "opt",
+        "t5",
+        "bart",
+        "modernbert",
+        "modernbert-decoder",
+    ):
         return _unknown(random, model)
     model.config[name] = random.choice(("nonsense", "", 3))
     model.refused, model.is_open = "does not make|fails", model.family.name in ("gemma", "gemma2", "starcoder2")
@@ -143,8 +154,29 @@ def _code(random: Random, model: Model) -> None:
 
 def _odd_value(random: Random, model: Model) -> None:
     """A wrong type or a strange number somewhere."""
-    name = random.choice(list(model.family.fields.values()))
-    wrong: tuple[Any, ...] = (0, -1, -(10**6), 3, 5, 7, 33, "32", "", None, 2.0, 1.5, True, False, [], [8], {}, {"a": 1}, 10**13)
+    role, name = random.choice(list(model.family.fields.items()))
+    wrong: tuple[Any, ...] = (
+        0,
+        -1,
+        -(10**6),
+        3,
+        5,
+        7,
+        33,
+        "32",
+        "",
+        None,
+        2.0,
+        1.5,
+        True,
+        False,
+        [],
+        [8],
+        {},
+        {"a": 1},
+    )
+    if role != "layers":  # so many layers would be made one by one until the memory is full
+        wrong += (10**13,) * 2
     model.config[name] = random.choice(wrong)
     model.is_open = True
 
@@ -212,5 +244,5 @@ def make_model(random: Random, kind: str) -> Model:
         if model.config.get("is_decoder") is True:
             model.refused, model.is_open = None, True
     if kind == "classification" and not family.classifies:
-        model.refused = f"no model for classification|{model.refused or 'no model'}"
+        model.is_open = True
     return model

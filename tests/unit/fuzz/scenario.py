@@ -143,11 +143,11 @@ def _task(random: Random, kind: str) -> tuple[dict[str, Any], dict[str, str], di
         name = random.choice((text, "a.b", "list"))
         return {"kind": "language-modelling"}, {name: "document"}, {}
     if kind == "completion":
-        prompt, completion = random.choice((("{q}", " {a}"), ("Q: {q}\nA:", " {a}."), ("{a}+{q}=", "{q}")))
+        prompt, completion = random.choice((("{q}?", " {a}"), ("Q: {q}\nA:", " {a}."), ("{a}+{q}=", "{q}")))
         order = ("a", "q") if prompt.startswith("{a}") else ("q", "a")
         return {"kind": kind, "prompt": prompt, "completion": completion}, dict.fromkeys(order, "words"), {}
     labels = random.choice(LABELS)
-    template = random.choice(("{%s}", "{title}: {%s}", "Say {%s} {title}!")) % text
+    template = random.choice(("{%s}.", "{title}: {%s}", "Say {%s} {title}!")) % text
     order = (text,) if "title" not in template else ("title", text) if template.startswith("{t") else (text, "title")
     if template.startswith("{title}"):
         order = ("title", text)

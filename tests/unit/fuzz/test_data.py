@@ -1,6 +1,7 @@
 """Random files of every kind: a run trains on all that can be used and counts the rest, or it says clearly why not.
 
-A trial that fails names its seed. To play it again: FUZZ_SEEDS=SEED python -m pytest tests/unit/fuzz -k few
+A trial that fails names its seed. To play it again:
+FUZZ_SEEDS=1234 python -m pytest -k few tests/unit/fuzz/test_data.py
 """
 
 from __future__ import annotations
