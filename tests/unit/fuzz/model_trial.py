@@ -16,7 +16,7 @@ from p2ptrain.run import RunSpec
 from p2ptrain.tasks import LocalOptions, open_task
 from p2ptrain.tasks.task import Task
 from tests.unit.fuzz.models import LENGTH, Model, make_model
-from tests.unit.fuzz.trial import check_export, train
+from tests.unit.fuzz.trial import Diverged, check_export, train
 
 LABELS = {"label_column": "mood", "labels": ["bad", "good"]}
 TASKS: dict[str, dict[str, Any]] = {
@@ -59,6 +59,8 @@ def play_model(seed: int, folder: Path) -> str:
     try:
         return _play(spec, model, folder)
     except Exception as error:
+        if isinstance(error, Diverged) and model.is_open:
+            return "diverged"
         error.add_note(f"seed {seed}: {kind} with {model.family.name}, {method['name']}, {model.config}")
         error.add_note(f"must be refused for {model.refused}, may be: {model.is_open}")
         raise

@@ -26,6 +26,10 @@ DRAWN = 4000
 EVALUATED = 300
 
 
+class Diverged(AssertionError):
+    """The loss is not finite. A peer ends with exit code 9 then."""
+
+
 class Recorder(ByteTokenizer):
     """A tokenizer that remembers what it has read."""
 
@@ -90,7 +94,8 @@ def train(task: Task) -> None:
     for index in range(2):
         task.prepare()
         loss = task.loss(index)
-        assert math.isfinite(loss.item()), "the loss is not finite"
+        if not math.isfinite(loss.item()):
+            raise Diverged(f"the loss of batch {index} is not finite")
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter in task.model.parameters():
