@@ -133,7 +133,8 @@ def stream_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
             return [LibraryRows(data.dataset, shard, not is_folder(data.dataset)) for shard in shards]
         if len(files) >= GROUPED or any(file.form != "parquet" for file in files):
             return list(files)
-        return [dataclasses.replace(file, group=group) for file in files for group in range(row_groups(file.place))]
+        groups = [(file, group) for file in files for group in range(row_groups(file.place, file.name))]
+        return [dataclasses.replace(file, group=group) for file, group in groups]
 
 
 def _cells_as_text(columns: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -238,8 +239,8 @@ def check_columns(name: str, wanted: Iterable[str], found: Sequence[str]) -> Non
 
 def _csv(file: io.BufferedReader, name: str, columns: Columns, decode: _Decoder, take: Take, separator: str) -> Rows:
     csv.field_size_limit(LONGEST_CELL)
-    lines = (decode(raw, number) for number, raw in enumerate(file))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    lines = (io.StringIO(decode(raw, number), newline="") for number, raw in enumerate(file))  # cut at lone \r, too
+    reader = csv.reader(itertools.chain.from_iterable(lines), delimiter=separator, strict=True)
     header = _header(reader, name, columns)
     check_columns(name, columns, header)
     places = {column: header.index(column) for column in columns}
@@ -256,7 +257,7 @@ def _csv(file: io.BufferedReader, name: str, columns: Columns, decode: _Decoder,
             return
         except csv.Error as error:
             number += max(1, reader.line_num - line)  # all lines that an open quote has swallowed
-            fault = _OPEN_QUOTE if number > first else Fault(f"not valid CSV: {_said(error)}", "correct these rows")
+            fault = _OPEN_QUOTE if number > first else Fault(f"not valid CSV: {error}", "correct these rows")
         finally:
             line = reader.line_num
         if fault is not None:
@@ -269,8 +270,8 @@ def _header(reader: Iterator[list[str]], name: str, columns: Columns) -> list[st
     try:
         header = next(filter(None, reader), None)
     except csv.Error as error:
-        step = "write the names of the columns into its first line, and end each line with a line feed"
-        raise DataError(f"{name} is not valid CSV", f"its first line: {_said(error)}", step) from None
+        step = "write the names of the columns into its first line"
+        raise DataError(f"{name} is not valid CSV", f"its first line: {error}", step) from None
     if header is None:
         raise DataError(f"{name} is empty", "a CSV file begins with the names of its columns", "name another file")
     [first, *others] = header
@@ -279,11 +280,6 @@ def _header(reader: Iterator[list[str]], name: str, columns: Columns) -> list[st
         step = "write it with commas between cells, or with tabs as a .tsv file"
         raise DataError(f"{name} is no CSV file", f"its cells are separated by {between!r}", step)
     return header
-
-
-def _said(error: csv.Error) -> str:
-    """Without what it advises to programmers."""
-    return str(error).partition(" - ")[0]
 
 
 def _parquet(place: str, name: str, columns: Columns, tally: Tally, take: Take, group: int | None) -> Rows:
@@ -323,9 +319,16 @@ def _values(batch: Any, decode: _Decoder, first: int) -> list[dict[str, Any]]:
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def row_groups(place: str) -> int:
-    """How many row groups a Parquet file has."""
+def row_groups(place: str, name: str) -> int:
+    """How many row groups a Parquet file has.
+
+    Raises:
+        DataError: it can't be read.
+    """
     import pyarrow.parquet
 
-    with opened(place) as raw:
-        return int(pyarrow.parquet.ParquetFile(raw).num_row_groups)
+    try:
+        with opened(place) as raw:
+            return int(pyarrow.parquet.ParquetFile(raw).num_row_groups)
+    except Exception as error:  # as in `read_rows`
+        raise unreadable(BrokenOff(name, 0, error)) from None
