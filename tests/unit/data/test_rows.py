@@ -49,7 +49,7 @@ def test_an_empty_cell_is_no_value(tmp_path: Path) -> None:
     assert cells(path) == [("d", "e")]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_quoted_cells_may_hold_commas_quotes_and_lines(tmp_path: Path, end: str) -> None:
     path = written(tmp_path / "a.csv", end.join(["text,label", '"a, ""b""', 'and c",1', "", "d,2", ""]))
     assert cells(path) == [(f'a, "b"{end}and c', "1"), ("d", "2")]
@@ -98,7 +98,6 @@ def test_a_quote_within_a_row_spoils_that_row_alone(tmp_path: Path) -> None:
         ("hello,1\nworld,2\n", "no column 'text'", "its columns are: 'hello', '1'"),
         ("text, label\na,1\n", "no column 'label'", "' label'"),
         ('"text,label\na,1\n', "is not valid CSV", "unexpected end of data"),
-        ("text,label\ra,1\r", "is not valid CSV", "new-line character seen in unquoted field"),
         ('{"text": "a, b"}\n{"text": "c, d"}\n', "no column 'text'", "its columns are: "),
     ],
 )
@@ -309,7 +308,7 @@ def test_only_the_named_columns_are_fetched(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_row_group_alone_is_counted_from_its_first_row(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", group=300, text=[f"row {number}" for number in range(1000)])
-    assert rows.row_groups(str(path)) == 4
+    assert rows.row_groups(str(path), path.name) == 4
     parts = [read(path, group=group) for group in range(4)]
     assert [len(part) for part in parts] == [300, 300, 300, 100]
     assert [number for number, _ in parts[3]] == list(range(1, 101))
