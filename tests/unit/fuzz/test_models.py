@@ -6,6 +6,7 @@ FUZZ_SEEDS=1234 python -m pytest -k few tests/unit/fuzz/test_models.py
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,20 @@ from tests.unit.fuzz.budget import MINUTES_OF_ONE, play_for, seeds
 from tests.unit.fuzz.model_trial import play_model
 from tests.unit.fuzz.models import FAMILIES
 
-pytestmark = pytest.mark.usefixtures("own_dataset_cache")
+pytestmark = pytest.mark.usefixtures("own_dataset_cache", "quiet")
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """transformers warns of most of these configurations. If a trial fails, its seed would be hard to find."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    yield
+    logging.set_verbosity(before)
+    logging.enable_progress_bar()
 
 
 def test_they_are_at_least_twenty() -> None:
