@@ -14,6 +14,8 @@ from tests.unit.fuzz.scenario import Trial
 
 ENOUGH = 1e-9
 """Chances below this never happen."""
+SHORTEST_CUT = 900
+"""Bytes. Texts that are shorter stay whole."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,13 @@ def _documents(files: list[str], data: FilesData | DatasetData) -> Expected:
     """
     fraction, length = data.held_out, data.sequence_length
     files = [text for text in files if text]
-    shortest_cut = 60_000 if isinstance(data, DatasetData) else 900
-    if all(len(text.encode()) < shortest_cut for text in files):
+    if all(len(text.encode()) < SHORTEST_CUT for text in files):
         found = _texts(files, fraction, length)
         is_streamed = isinstance(data, DatasetData) and data.streaming
         if not is_streamed and _tokens(text for text in files if not is_held_out(text, fraction)) <= length:
             found.refused["training"] = ""
         return found
-    least = len(files) if isinstance(data, DatasetData) else sum(map(len, files)) // 4096
+    least = sum(map(len, files)) // 4096
     lucky = (1 - fraction) ** least < ENOUGH and fraction**least < ENOUGH
     return Expected(set(), [], {}, set() if lucky else {"held out", "training"})
 

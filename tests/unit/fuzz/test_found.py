@@ -43,4 +43,4 @@ def test_a_hand_whose_rows_all_lack_a_column_is_no_file_without_that_column(tmp_
 def test_a_cut_parquet_file_of_a_stream_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"can't read .*rows\.parquet"):
-        stream_sources(DatasetData(source="dataset", dataset=str(tmp_path), streaming=True))
+        stream_sources(DatasetData(source="dataset", dataset=str(tmp_path), streaming=True), TEXT)
