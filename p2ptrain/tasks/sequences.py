@@ -184,7 +184,7 @@ class StreamedSequences(Sequences):
         last = self._stream.place.epoch + 1
         while len(self._buffer) < self._buffered + size:
             self._read()
-            if not self._buffer and self._stream.place.epoch > last:
+            if not self._buffer and not len(self._rest) and self._stream.place.epoch > last:
                 why = "the whole stream was read, and all of it is empty or held out"
                 raise DataError("there is too little text to train on", why, "use more data")
 

@@ -12,9 +12,14 @@ from p2ptrain.data.cells import Fault, Kind
 from p2ptrain.data.formats import compression_of
 from p2ptrain.data.library import stream_sources
 from p2ptrain.data.rows import read_rows
+from p2ptrain.data.stream import Stream
 from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
 from p2ptrain.run.spec import DatasetData
+from p2ptrain.tasks.documents import is_held_out
+from p2ptrain.tasks.sequences import Cutter, StreamedSequences
+from p2ptrain.tasks.tokenizer import ByteTokenizer
+from tests.unit.tasks.samples import marked_documents
 
 TEXT = {"text": Kind.TEXT}
 
@@ -44,3 +49,14 @@ def test_a_cut_parquet_file_of_a_stream_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"can't read .*rows\.parquet"):
         stream_sources(DatasetData(source="dataset", dataset=str(tmp_path), streaming=True), TEXT)
+
+
+@pytest.mark.usefixtures("own_dataset_cache")
+def test_a_stream_with_less_text_than_a_sequence_is_read_again_and_again(tmp_path: Path) -> None:
+    held_out, training = marked_documents(1, 0.2)
+    rows = [held_out, training[:10]]
+    assert not is_held_out(rows[1], 0.2)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    stream = Stream(stream_sources(DatasetData(source="dataset", dataset=str(tmp_path)), TEXT), TEXT, 1, 0.0)
+    sequences = StreamedSequences(stream, "text", Cutter(ByteTokenizer(), 32, 0.2, 1, 1))
+    assert sequences.batch(0, 2).shape == (2, 32)
