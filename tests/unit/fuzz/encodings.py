@@ -27,6 +27,10 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+UNPACK: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.decompress, "xz": lzma.decompress, "bz2": bz2.decompress}
+"""Those that have a checksum. zstd has none by default: nobody can find a changed byte."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A text as bytes."""
@@ -115,9 +119,11 @@ def compress(random: Random, raw: bytes, how: str) -> bytes:
 def damage(random: Random, raw: bytes, how: str) -> bytes:
     """A compressed file whose end is missing, or whose middle has changed."""
     whole = COMPRESSIONS[how](raw)
-    if how != "zst" and random.random() < 0.5:  # zstd has no checksum by default: nobody can find a changed byte
-        at = max(10, len(whole) // 3) + random.randrange(
-            max(1, len(whole) // 3)
-        )  # gzip's first 10 bytes have no checksum
-        return whole[:at] + bytes([whole[at] ^ random.randint(1, 255)]) + whole[at + 1 :]
+    if how in UNPACK and random.random() < 0.5:
+        at = max(10, len(whole) // 3) + random.randrange(max(1, len(whole) // 3))  # gzip checks no header
+        changed = whole[:at] + bytes([whole[at] ^ random.randint(1, 255)]) + whole[at + 1 :]
+        try:
+            UNPACK[how](changed)  # in texts that repeat themselves, a change may change nothing
+        except Exception:
+            return changed
     return whole[: random.randint(max(6, len(whole) // 2), len(whole) - 1)]

@@ -107,4 +107,6 @@ def _check_causal(task: Task) -> None:
         other[0, at:] = 65 + torch.arange(LENGTH - at)
         with torch.no_grad():
             seen, again = (task.model(input_ids=ids, use_cache=False).logits[0, :at] for ids in (row, other))
+        if not (seen.isfinite().all() and again.isfinite().all()):
+            raise Diverged("a logit is not finite")
         assert torch.allclose(seen, again, rtol=1e-3, atol=1e-4), f"it sees token {at}"

@@ -106,7 +106,7 @@ def working(random: Random, family: Family) -> Fields:
 
 def _positions(random: Random, model: Model) -> None:
     name = model.family.fields["positions"]
-    model.config[name] = random.choice((1, 8, LENGTH - 1)) + model.family.unused
+    model.config[name] = random.choice((1, 8, LENGTH - 1))
     model.refused = "sequence_length|positions|does not make"
 
 
