@@ -114,7 +114,7 @@ def make_trial(random: Random, folder: Path) -> Trial:
     if is_dataset:
         streaming = kind == "lm" and random.random() < 0.6
         data |= {"source": "dataset", "dataset": str(folder), "streaming": streaming}
-        if not (streaming or plan.dirt) and form == "parquet" and len(files) == 1:
+        if not (streaming or plan.dirt) and form == "parquet" and len(files) == 1 and truth.rows:
             data["split"] = "train[:100%]"  # a part of a split: the library itself reads the files
         options = LocalOptions(device="cpu", batch_size=2)
     else:
