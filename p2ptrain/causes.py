@@ -105,6 +105,8 @@ def _names(error: BaseException) -> set[str]:
 
 def _words(error: BaseException) -> str:
     """What an error says; with its class, where the text alone means little."""
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        return _words(error.__cause__)  # itself it only says that something has failed
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if str(error) and isinstance(error, OSError | ValueError | RuntimeError | ImportError | TypeError):

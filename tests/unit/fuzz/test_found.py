@@ -10,7 +10,7 @@ import pytest
 
 from p2ptrain.data.cells import Fault, Kind
 from p2ptrain.data.formats import compression_of
-from p2ptrain.data.library import stream_sources
+from p2ptrain.data.library import stream_sources, table_sources
 from p2ptrain.data.rows import read_rows
 from p2ptrain.data.stream import Stream
 from p2ptrain.data.tally import Tally
@@ -49,6 +49,14 @@ def test_a_cut_parquet_file_of_a_stream_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"can't read .*rows\.parquet"):
         stream_sources(DatasetData(source="dataset", dataset=str(tmp_path), streaming=True), TEXT)
+
+
+@pytest.mark.usefixtures("own_dataset_cache")
+def test_a_file_that_the_datasets_library_can_not_read_is_told_by_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError) as refused:
+        table_sources(DatasetData(source="dataset", dataset=str(tmp_path), split="train[:50%]", streaming=False), TEXT)
+    assert "Parquet magic bytes not found" in refused.value.why
 
 
 @pytest.mark.usefixtures("own_dataset_cache")
