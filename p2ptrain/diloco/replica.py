@@ -140,7 +140,8 @@ class Replica:
 
     def restore(self) -> StartingPoint | None:
         """Where this peer was when it stopped: the newest whole snapshot on the head's branch, and the commits around
-        it. None if the folder holds no usable snapshot; then the peer joins like a newcomer.
+        it. Snapshots of other branches that are as high or higher are dropped. None if the folder holds no usable
+        snapshot; then the peer joins like a newcomer.
 
         Raises:
             AnotherModel: the snapshots belong to another model than the one that was built here.
@@ -161,6 +162,7 @@ class Replica:
                 self.snapshots.drop([row])
         if position is None:
             return None
+        self.snapshots.drop_rivals(position.state)
         self._remember(position.state)
         if position.state.commit not in branch:
             self._ledger.set_head(position.state.commit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -110,6 +110,7 @@ class Shell:
             )
         old = self._view.head
         await self._workers.compute(self._replica.begin, position)
+        self._keep_branch(position.history)  # snapshots of the old branch may still have been due
         self._begin(position)
         if old.height > 0:
             new = position.above[-1].digest if position.above else position.state.commit
@@ -294,15 +295,18 @@ class Shell:
         self._show(self._picture(state, rolled_back > 0))
         if rolled_back:
             self.spawn(self._tell_rollback(old, head.commit))
-            chain = self._rounds.chain
-            branch = {commit.digest for commit in chain.back_from(head.commit)} | {chain.root.commit, NO_DIGEST}
-            self.spawn(self._workers.write(self._replica.snapshots.keep_branch, branch))
+            self._keep_branch(self._rounds.chain.back_from(head.commit))
         self.spawn(self._workers.compute(self._run.folder.ledger.set_head, head.commit))
         if head.height % self._spec.diloco.snapshot_every == 0:
             self.spawn(self._workers.write(self._replica.snapshots.save, state))
             self.spawn(self._workers.write(self._note_peers))
         self._gathering.give_up_stale(self._rounds)
         self._tell("commit", {"commit": self._view.commits[head.height], "head": head, "rolled_back": rolled_back})
+
+    def _keep_branch(self, commits: Iterable[Commit]) -> None:
+        """Once all snapshots that are due now are written, forget those of other branches than this one."""
+        branch = {NO_DIGEST, *(digest for commit in commits for digest in (commit.digest, Digest(commit.parent)))}
+        self.spawn(self._workers.write(self._replica.snapshots.keep_branch, branch))
 
     async def _tell_rollback(self, old: Digest, new: Digest) -> None:
         cost = await self._workers.compute(self._replica.note_rollback, old, new, self._swarm.peer_id)

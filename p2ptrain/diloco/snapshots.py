@@ -91,6 +91,15 @@ class Snapshots(Shelf):
             self.drop([row for row in self._dispensable() if commit_of(row) not in kept])
             self.prune()
 
+    def drop_rivals(self, start: GlobalState) -> None:
+        """When a peer starts again: drop the other snapshots that are as high as its start or higher.
+
+        A crash between a rollback and `keep_branch` leaves such snapshots of the lost branch. `prune` goes by heights,
+        so it would count them for the head's branch, and drop those that this one needs.
+        """
+        with self.lock:
+            self.drop([row for row in self.rows() if row.height >= start.height and row.state != start.digest])
+
     def prune(self) -> None:
         """Drop the snapshots and contributions that neither the deepest rollback nor the volunteer needs."""
         with self.lock:

@@ -6,6 +6,8 @@ A vector that did not change between two snapshots is one file for both.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Container
 from functools import partial
@@ -28,6 +30,7 @@ Numbers = NDArray[np.float32] | NDArray[np.int32]
 
 _SUFFIX = ".safetensors"
 _NAME = "vector"
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Vectors:
@@ -45,7 +48,7 @@ class Vectors:
             StorageError: the disk is full or not writable. The vector's file is never half-written.
         """
         with self._changing:
-            with contextlib.suppress(StorageError):  # damaged: written anew
+            with contextlib.suppress(StorageError, OSError):  # damaged: written anew
                 if self.load(digest, values.dtype.type) is not None:
                     return
             write_whole(self.path(digest), save({_NAME: values}))
@@ -55,14 +58,22 @@ class Vectors:
 
         Raises:
             StorageError: the file is damaged, or holds other numbers.
+            MemoryError, OSError: this machine lacks memory, or may open no more files; that tells nothing of the file.
         """
         path = self.path(digest)
         if not path.exists():
             return None
         try:
-            with safe_open(path, framework="numpy") as file:
+            # Why a file can't be opened is told by `open`; `safe_open` says of any such file that it is not there.
+            with path.open("rb"), safe_open(path, framework="numpy") as file:
                 values: NDArray[Number] = file.get_tensor(_NAME)
+        except MemoryError:
+            raise
         except Exception as error:  # of the system, or of safetensors, whatever the damage has left
+            if isinstance(error, FileNotFoundError) and error.errno is None:  # it is open, and can't be opened twice
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from None
+            if isinstance(error, OSError) and error.errno in _LACKS:
+                raise
             raise self._damaged(path, first_line(error)) from None
         if values.dtype != dtype or Manifest.of(values.data.cast("B")).digest != digest:
             raise self._damaged(path, "its content does not match its digest")

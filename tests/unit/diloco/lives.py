@@ -130,6 +130,11 @@ class Known:
     """Where the peer was about to start from."""
     began: bool = False
 
+    def starts_from(self, state: GlobalState, swarm: Swarm) -> None:
+        """Snapshots of other branches that are as high or higher are given up."""
+        self.beginning = None
+        self.saved = {commit for commit in self.saved if swarm.states[commit].height < state.height} | {state.commit}
+
 
 class Life:
     """A peer from its start to its end, as its exchange would lead it, on the worker's, the writer's and a fetching
@@ -168,6 +173,8 @@ class Life:
             assert not self._known.began, "what was saved can't be loaded"
             position = StartingPoint(BASE)
             self._begin(position)
+        else:
+            self._known.starts_from(position.state, self._swarm)
         self._lead_on_from(position)
 
     def _begin(self, position: StartingPoint) -> None:
@@ -239,6 +246,8 @@ class Life:
         self._threads.wait_until(lambda: not self._wanted)
         position = StartingPoint(state, tuple(history), tuple(above))
         self._begin(position)
+        branch = {NO_DIGEST, *(digest for commit in history for digest in (commit.digest, Digest(commit.parent)))}
+        self._due.append(lambda: self._keep_branch(branch))
         self._lead_on_from(position)
 
     # The writer's thread
@@ -301,6 +310,7 @@ class Story:
             else:
                 self._check_position(position)
                 self._check_agreement(folder, restored=True)
+                self.known.starts_from(position.state, self.swarm)
         finally:
             folder.close()
 

@@ -76,6 +76,26 @@ def test_a_power_loss_takes_nothing_that_was_promised(
 # What the tests above have found ---------------------------------------------------------------------------------
 
 
+def test_a_snapshot_that_a_crash_left_of_a_lost_branch_takes_no_place_of_those_that_a_rollback_needs(
+    tmp_path: Path,
+) -> None:
+    """Snapshots of lost branches, one from before the crash and one from after, must not push out that of the start."""
+    with open_peer(tmp_path) as peer:
+        peer.replica.begin(StartingPoint(BASE))
+        peer.grow(2)
+        peer.replica.snapshots.save(peer.states[2])
+        peer.folder.ledger.set_head(NO_DIGEST)  # killed between taking the commits back and forgetting their snapshots
+        again = peer.restarted()
+        assert again.replica.restore() is not None
+        again.states, again.commits = [BASE], []
+        again.grow(2 + DEPTH, seed=50)
+        again.replica.snapshots.save(again.states[-1])
+        again.folder.ledger.set_head(Digest(again.commits[-2].digest))  # killed in the same way
+        position = again.restarted().replica.restore()
+    assert position is not None
+    assert same_bits(position.state, BASE)
+
+
 def test_what_is_still_due_for_the_branch_before_leaves_a_fetched_snapshot_alone(tmp_path: Path) -> None:
     """The writer is slow: it comes to forget a branch's snapshots when the peer has begun elsewhere."""
     with open_peer(tmp_path / "others") as others, open_peer(tmp_path / "mine") as peer:

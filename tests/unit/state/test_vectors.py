@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,47 @@ def test_saving_a_vector_whose_file_is_damaged_writes_it_anew(vectors: Vectors, 
     loaded = vectors.load(name_of(SOME), np.float32)
     assert loaded is not None
     assert loaded.tobytes() == SOME.tobytes()
+
+
+@contextlib.contextmanager
+def files_left(free: int) -> Iterator[None]:
+    """This process may open so many files more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 64, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_vector_is_not_damaged_because_too_many_files_are_open(vectors: Vectors, free: int) -> None:
+    file_of(vectors)
+    with files_left(free), pytest.raises(OSError, match="Too many open files") as told:
+        vectors.load(name_of(SOME), np.float32)
+    assert told.value.errno == errno.EMFILE
+    assert vectors.load(name_of(SOME), np.float32) is not None
+
+
+def test_a_vector_is_not_damaged_because_memory_is_short(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_of(vectors)
+
+    def is_short(*_: object, **__: object) -> None:
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr("p2ptrain.state.vectors.safe_open", is_short)
+    with pytest.raises(MemoryError):
+        vectors.load(name_of(SOME), np.float32)
 
 
 # Tidying -----------------------------------------------------------------------------------------------------------
