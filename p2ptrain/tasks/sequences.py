@@ -101,6 +101,8 @@ class PooledSequences(Sequences):
                 held_out.append(text)
             else:
                 training.append(cutter.encode(text))
+        if not held_out and len(training) == 1:
+            raise DataError("the data files are empty", "they have no text", "name files with text in them")
         self._tokens = np.concatenate(training)
         if len(self._tokens) <= cutter.length:
             raise DataError(
