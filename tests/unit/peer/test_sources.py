@@ -181,7 +181,7 @@ def test_a_hub_that_keeps_silent_is_not_waited_for(hub: Hub) -> None:
 
 def test_what_was_found_in_time_is_kept_when_the_rest_is_not(hub: Hub) -> None:
     hub.silent = "/tree/"
-    found = known_in_time({"model": model(), "data": dataset()}, 1.0)
+    found = known_in_time({"model": model(), "data": dataset()}, 5.0)
     assert (found["model"].part.licence, found["model"].parameters, found["model"].part.bytes) == (
         "apache-2.0",
         134,
