@@ -48,16 +48,17 @@ def dataset_builder(data: DatasetData, **config: Any) -> Any:
     datasets.disable_progress_bars()
     check_dataset(data.dataset)
     with _told(data):
-        if constants.HF_HUB_OFFLINE and (copy := _local_copy(data.dataset)):
-            return datasets.load_dataset_builder(copy, data.subset, **config)
+        copy = _local_copy(data.dataset) if constants.HF_HUB_OFFLINE else None
         try:
-            builder = datasets.load_dataset_builder(data.dataset, data.subset, **config)
+            builder = datasets.load_dataset_builder(copy or data.dataset, data.subset, **config)
         except ConnectionError:
             if not (copy := _local_copy(data.dataset)):
                 raise
-            return datasets.load_dataset_builder(copy, data.subset, **config)
+            builder = datasets.load_dataset_builder(copy, data.subset, **config)
         files = builder.config.data_files or {}
-        check_files(data.dataset, (file for split in files.values() for file in split))
+        # The files of a copy are links into another folder of the same repository's cache.
+        cache = Path(copy).parent.parent if copy else None
+        check_files(data.dataset, (file for split in files.values() for file in split), cache)
         return builder
 
 

@@ -35,19 +35,22 @@ def check_dataset(name: str) -> None:
         refuse_script(name)
 
 
-def check_files(name: str, files: Iterable[str]) -> None:
+def check_files(name: str, files: Iterable[str], copy: Path | None = None) -> None:
     """Check which files a dataset's own description names.
+
+    Args:
+        copy: the folder of the hub's cache from which the dataset is read; None: it is read from where its name says.
 
     Raises:
         DataError: one is neither on the hub nor in the dataset's folder, e.g. another file of this machine.
     """
-    folder = Path(name).resolve() if is_folder(name) else None
+    folder = copy or (Path(name) if is_folder(name) else None)
     for file in files:
         place = file.rpartition("::")[2]  # for a file in an archive: the archive
         if folder is None:
             inside = place.startswith("hf://")
         else:
-            inside = "://" not in place and Path(place).resolve().is_relative_to(folder)
+            inside = "://" not in place and Path(place).resolve().is_relative_to(folder.resolve())
         if not inside:
             what = f"the dataset {name!r} would read files that are not its own"
             raise DataError(what, f"its description names {file}", "use another dataset")

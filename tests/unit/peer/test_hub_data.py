@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 
 from p2ptrain.data.cells import Kind
 from p2ptrain.data.library import dataset_builder, is_here, stream_sources, table_sources
 from p2ptrain.data.stream import REMOTE_HANDS, Stream
 from p2ptrain.data.table import Table
+from p2ptrain.errors import DataError
 from p2ptrain.run.spec import DatasetData
 from tests.unit.peer.hub import COMMIT, Hub, Repository
 
@@ -39,6 +41,22 @@ def test_what_was_downloaded_is_read_again_without_the_hub(hub: Hub, monkeypatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
     assert [row["text"] for row in read()] == TEXTS
+
+
+def test_a_copy_of_a_dataset_reads_no_other_files_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from datasets import config
+
+    (tmp_path / "private.jsonl").write_text('{"text": "a secret"}\n')
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/private.jsonl\n---\n"
+    assert len(read()) == len(TEXTS)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+    copy = Path(snapshot_download("somebody/rows", repo_type="dataset", local_files_only=True))
+    (copy / "README.md").write_text(card)
+    with pytest.raises(DataError, match="would read files that are not its own"):
+        read()
 
 
 def test_a_stream_of_the_hub_comes_to_every_row_and_names_its_file() -> None:
