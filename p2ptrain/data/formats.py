@@ -29,10 +29,12 @@ COMPRESSIONS = {
 """The first bytes of what is decompressed."""
 MAGIC_BYTES = 10
 PARQUET = b"PAR1"
+LFS_POINTER = b"version https://git-lfs"
+"""Git LFS leaves a small text file that begins so where it has not fetched the file itself."""
 _FOREIGN_TEXT = {
     b"%PDF-": "a PDF document",
     b"{\\rtf": "an RTF document",
-    b"version https://git-lfs": "a Git LFS pointer: the file itself was not fetched (git lfs pull)",
+    LFS_POINTER: "a Git LFS pointer: the file itself was not fetched (git lfs pull)",
 }
 _FOREIGN = {
     PARQUET: "a Parquet file",

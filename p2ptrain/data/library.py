@@ -102,12 +102,9 @@ def table_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
     """
     import datasets
 
-    builder = dataset_builder(data)
+    builder, files = _found(data, columns)
     with _told(data):
-        files = _files(builder, data.split)
         if files is None:
-            if builder.name == "csv":
-                builder = dataset_builder(data, **_cells_as_text(columns))
             builder.download_and_prepare()
             return [LibraryRows(data.dataset, builder.as_dataset(split=data.split), False)]
         fetched = datasets.DownloadManager(dataset_name=builder.name).download([file.place for file in files])
@@ -123,12 +120,9 @@ def stream_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
     Raises:
         DataError: it can't be found, has no such split, or is not safe to load.
     """
-    builder = dataset_builder(data)
+    builder, files = _found(data, columns)
     with _told(data):
-        files = _files(builder, data.split)
         if files is None:
-            if builder.name == "csv":
-                builder = dataset_builder(data, **_cells_as_text(columns))
             stream = builder.as_streaming_dataset(split=data.split)
             shards = [stream.shard(stream.num_shards, at) for at in range(stream.num_shards)]
             return [LibraryRows(data.dataset, shard, not is_folder(data.dataset)) for shard in shards]
@@ -138,9 +132,14 @@ def stream_sources(data: DatasetData, columns: Iterable[str]) -> list[Source]:
         return [dataclasses.replace(file, group=group) for file, group in groups]
 
 
-def _cells_as_text(columns: Iterable[str]) -> dict[str, Any]:
-    """How the library must read CSV files, so that a cell that holds NA, null or 007 is that word."""
-    return {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
+def _found(data: DatasetData, columns: Iterable[str]) -> tuple[Any, list[File] | None]:
+    """The builder of a dataset, and the files of its split; None if the library must read them."""
+    builder = dataset_builder(data)
+    with _told(data):
+        files = _files(builder, data.split)
+    if files is None and builder.name == "csv":  # a cell that holds NA, null or 007 is that word
+        builder = dataset_builder(data, converters=dict.fromkeys(columns, str), keep_default_na=False)
+    return builder, files
 
 
 def _files(builder: Any, split: str) -> list[File] | None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.data.cells import Cells, Columns, Fault
+from p2ptrain.data.chance import generator
 from p2ptrain.data.rows import BrokenOff, Rows, unreadable
 from p2ptrain.data.source import Source
 from p2ptrain.data.tally import Tally
@@ -62,11 +63,6 @@ class SourceSilent(Exception):
     """A source does not answer now. The stream stays where it is, and may be asked again later."""
 
 
-def generator(seed: int, epoch: int, what: int, chunk: int) -> np.random.Generator:
-    """Random numbers that depend on these four alone. The counter's last word is never 0: batches have that one."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, chunk, what, epoch + 1]))
-
-
 def hands_of(sources: Sequence[Source]) -> int:
     """Into how many hands each source is cut."""
     wanted = REMOTE_HANDS if any(source.is_remote for source in sources) else HANDS
@@ -75,7 +71,7 @@ def hands_of(sources: Sequence[Source]) -> int:
 
 def order_of(seed: int, epoch: int, sources: int, hands: int) -> NDArray[np.int64]:
     """The order in which a peer reads (source, hand): (sources × hands, 2)."""
-    order = generator(seed, epoch, 0, 0).permutation(sources * hands)
+    order = generator(seed, 0, 0, epoch + 1).permutation(sources * hands)
     return np.stack(np.divmod(order, hands), axis=1)
 
 
@@ -108,7 +104,7 @@ class Stream:
         """Sources whose end can't be read. Each hand comes to that place."""
         self._order = lru_cache(maxsize=1)(lambda epoch: order_of(seed, epoch, len(sources), self.hands))
         self._hands = lru_cache(maxsize=4)(
-            lambda epoch, at, chunk: generator(seed, epoch, at + 1, chunk).integers(0, self.hands, CHUNK).tolist()
+            lambda epoch, at, chunk: generator(seed, chunk, at + 1, epoch + 1).integers(0, self.hands, CHUNK).tolist()
         )
 
     def in_order(self, tally: Tally) -> Iterator[Cells]:

@@ -42,13 +42,11 @@ class Tally:
         self.used += 1
         self.empty += not any(row.values())
 
-    def leave_out(self, fault: Fault, where: str) -> bool:
-        """Count one row; return whether it is the first with this fault."""
+    def leave_out(self, fault: Fault, where: str) -> None:
+        """Count one row that can't be used."""
         self.rows += 1
         self.left_out[fault] += 1
-        is_first = fault not in self.first
         self.first.setdefault(fault, where)
-        return is_first
 
     def take_back(self, fault: Fault, where: str) -> None:
         """Leave a row out that was counted as used."""

@@ -26,6 +26,7 @@ from p2ptrain.tasks.local import LocalOptions
 from p2ptrain.units import counted
 
 DOCUMENTS, SHORTEST_CUT = 256, 1024
+"""All text files together are cut into so many documents at least, of so many bytes at least."""
 
 TextData = StdlibData | FilesData | DatasetData
 

@@ -18,6 +18,7 @@ import torch
 from blake3 import blake3
 
 from p2ptrain.data.cells import Cells, Columns, Fault, Kind, chat_in
+from p2ptrain.data.chance import generator
 from p2ptrain.data.table import Rows as TableRows
 from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
@@ -27,7 +28,6 @@ from p2ptrain.run.task import Chat, Classification, Completion, TableTask, fill
 from p2ptrain.tasks.conversation import asked, messages_of, written
 from p2ptrain.tasks.documents import chosen_data, draw_of, is_held_out, open_table
 from p2ptrain.tasks.model import padding_id
-from p2ptrain.tasks.sequences import generator
 from p2ptrain.tasks.task import Rows, Task
 from p2ptrain.tasks.tokenizer import Tokens
 from p2ptrain.units import counted

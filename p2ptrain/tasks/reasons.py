@@ -8,13 +8,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2ptrain.data.formats import LFS_POINTER
 from p2ptrain.data.trust import is_folder
 from p2ptrain.errors import DataError, MemoryLimitError
 from p2ptrain.tasks.batch import is_out_of_memory
 from p2ptrain.text import one_line
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""Git LFS leaves a small text file that begins so where it has not fetched the file itself."""
 LFS_POINTER_BYTES = 1024
 LONGEST_REASON = 300
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from p2ptrain.data.chance import generator
 from p2ptrain.data.stream import Place, Stream
 from p2ptrain.data.table import Rows as TableRows
 from p2ptrain.data.tally import Tally
@@ -33,11 +34,6 @@ log = logging.getLogger(__name__)
 def shard_seed(run: Digest, peer: PeerId) -> int:
     """A number of 128 bits: the seed of all that a peer draws in a run."""
     return int.from_bytes(blake3(b"p2ptrain shard" + run + peer.encode()).digest()[:16], "little")
-
-
-def generator(seed: int, counter: int) -> np.random.Generator:
-    """A random generator for (seed, counter): so each batch can be drawn without the batches before it."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, counter, 0, 0]))
 
 
 @dataclass(frozen=True, slots=True)
