@@ -151,7 +151,10 @@ def describe(event: events.Event) -> list[str]:
             return loading_lines(event)
         case events.DataRead():
             first = "" if event.whole else "the stream's first "
-            return [f"data: {first}{counted(event.rows, 'row')} read, {event.used:,} used", *_indented(event.told)]
+            return [
+                f"data: {first}{counted(event.rows, 'row')} read, {event.used:,} used",
+                *(f"  {line}" for line in event.told),
+            ]
         case events.Fetching():
             rest = event.bytes_total - event.bytes_here
             pace = f", {size(event.rate)}/s, {duration(rest / event.rate)} left" if event.rate else ""
@@ -194,10 +197,6 @@ def describe(event: events.Event) -> list[str]:
         case events.Stopped():
             return _last_words(event)
     raise TypeError(f"no words for {type(event).__name__}")
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
 
 
 def _first_words(event: events.Started) -> list[str]:

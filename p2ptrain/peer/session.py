@@ -214,8 +214,8 @@ def _tell_data(read: Tally, reporter: Reporter) -> None:
     """Tell what was read and what was left out; nothing for data that are not in rows."""
     if read.rows:
         left_out = {fault.reason: count for fault, count in read.left_out.items()}
-        facts = (read.rows, read.used, read.is_whole, left_out, read.replaced, tuple(read.told))
-        reporter.emit(events.DataRead(*facts))
+        told = tuple(read.told)
+        reporter.emit(events.DataRead(read.rows, read.used, read.is_whole, left_out, read.replaced, told))
 
 
 def _shared_cores(volunteer: Volunteer, device: torch.device) -> Cores | None:

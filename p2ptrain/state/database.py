@@ -120,10 +120,10 @@ class Database:
 
 def _next_step(why: str) -> str:
     """What helps, by SQLite's words."""
+    room = "free some disk space and start the peer again: nothing that was saved is lost"
     if "full" in why:
-        return "free some disk space and start the peer again: nothing that was saved is lost"
+        return room
     if "disk I/O" in why or "locking protocol" in why:
-        room = "free some disk space and start the peer again: nothing that was saved is lost"
         return f"{room}; if there is room, choose a folder on a disk of this machine with --home"
     if "locked" in why:
         return "end the other process that has it open, and try again"

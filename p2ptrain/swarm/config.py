@@ -46,11 +46,13 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         """Look at the addresses before anything starts. p2pd itself says only that it did not start."""
-        like = "write it like --listen /ip4/0.0.0.0/tcp/31337", "write it like --announce /ip4/203.0.113.7/tcp/31337"
-        for word, addresses, step in zip(("listen at", "announce"), (self.listen, self.announce), like, strict=True):
+        for word, addresses, like in (
+            ("listen at", self.listen, "--listen /ip4/0.0.0.0/tcp/31337"),
+            ("announce", self.announce, "--announce /ip4/203.0.113.7/tcp/31337"),
+        ):
             for address in addresses:
                 if wrong := at.what_is_wrong(address):
-                    raise UsageError(f"can't {word} {address!r}", wrong, step)
+                    raise UsageError(f"can't {word} {address!r}", wrong, f"write it like {like}")
 
     @property
     def binds(self) -> tuple[str, ...]:

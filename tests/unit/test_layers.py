@@ -18,7 +18,6 @@ LEVELS = (
     {"run"},
     {"swarm", "data"},
     {"state"},
-    {"data"},
     {"tasks", "monitor"},
     {"method"},
     {"diloco", "spsa"},

@@ -62,11 +62,11 @@ class Kernels(Protocol):
 def kernels_for(device: torch.device) -> Kernels:
     """The fastest kernels for a device. Without a working numba, a CPU gets the slow ones. Raises SpecError if the
     device is a GPU, and Triton does not work."""
-    if device.type == "cpu" and not (problem := _problem_of("numba")):
-        from p2ptrain.spsa.kernels.cpu import CpuKernels
-
-        return CpuKernels()
     if device.type == "cpu":
+        if not (problem := _problem_of("numba")):
+            from p2ptrain.spsa.kernels.cpu import CpuKernels
+
+            return CpuKernels()
         log.warning(
             "numba does not work here (%s), so each step takes much longer: pip install --upgrade numba", problem
         )
