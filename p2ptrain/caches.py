@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2ptrain.paths import exists, nearest
+from p2ptrain.text import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,12 @@ def provide_caches(home: Path | None = None) -> None:
     imports them: they look once.
 
     Args:
-        home: p2ptrain's own folder, if the volunteer has named one: the caches then go there, too, and stay.
+        home: p2ptrain's own folder, if an option names one: the caches then go there, too, and stay.
     """
     own = own_cache(os.environ)
     if own is not None and not why_not(own):
         return
-    named = os.environ.get("P2PTRAIN_HOME")
-    other = place_for(home or (Path(named) if named else None))
+    other = place_for(home)
     if other is None:
         return  # nothing can be written: each library says so when it needs to
     try:
@@ -55,13 +55,14 @@ def why_not(folder: Path) -> str:
         with tempfile.TemporaryFile(dir=nearest(folder)):
             return ""
     except OSError as error:
-        return error.strerror or str(error)
+        return reason_of(error)
 
 
 def place_for(home: Path | None) -> Path | None:
-    """A folder for caches: in p2ptrain's own folder if there is one, else a temporary one; None if neither can be
-    written. It need not exist."""
-    if home is not None and not why_not(cache := home.absolute() / "cache"):
+    """A folder for caches: in p2ptrain's own folder if the volunteer has named one (`home`, or $P2PTRAIN_HOME), else a
+    temporary one; None if neither can be written. It need not exist."""
+    named = home or os.environ.get("P2PTRAIN_HOME")
+    if named and not why_not(cache := Path(named).absolute() / "cache"):
         return cache
     try:
         folder = Path(tempfile.gettempdir()) / f"p2ptrain-cache-{os.getuid()}"

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-from p2ptrain.text import first_line
+from p2ptrain.text import first_line, reason_of
 
 LOG_IN = "log in with a token that may read it: hf auth login"
 CONNECTION = "check the connection to the internet, and the proxy if HTTPS_PROXY is set"
 MORE_FILES = "ulimit -n 4096"
 LATER = "wait some minutes and try again"
+
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,12 @@ def writing(error: OSError, then: str) -> Cause:
     Args:
         then: what happens when the peer is started again.
     """
-    why = error.strerror or str(error)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    why = reason_of(error)
+    if error.errno in NOT_ALLOWED:
         return Cause(why, "let this user write there, or choose another folder with --home")
     if error.errno == errno.EIO:
         return Cause(why, "check the disk, or choose a folder on another one with --home")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno in TOO_MANY_FILES:
         return Cause(why, MORE_FILES)
     room = "free some disk space (or choose another folder with --home) and start the peer again"
     return Cause(why, f"{room}: {then}")
@@ -138,7 +142,7 @@ def _of_repository(error: BaseException, place: _Place) -> Cause | None:
 def _of_disk(error: BaseException, place: _Place) -> Cause | None:
     """The disk is full, or broken."""
     number, path = _number(error)
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if number in NO_SPACE:
         variable, folder = place.cache(path)
         where = path or folder
         why = f"the disk{f' of {where}' if where else ''} is full"
@@ -157,7 +161,7 @@ def _of_permission(error: BaseException, place: _Place) -> Cause | None:
         return None
     variable, folder = place.cache(path)
     no_cache = number in (errno.ENOENT, errno.ENOTDIR) and path and PurePath(folder).is_relative_to(path)
-    if number not in (errno.EACCES, errno.EPERM, errno.EROFS) and not no_cache:
+    if number not in NOT_ALLOWED and not no_cache:
         return None
     why = f"{path or folder or 'a file'} can't be used: {os.strerror(number)}"
     if number == errno.EROFS or folder:
@@ -208,7 +212,7 @@ def _of_machine(error: BaseException, _: _Place) -> Cause | None:
     """This machine, or this installation, lacks something."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return Cause("there is not enough memory", "close other programs, or choose something smaller")
-    if _number(error)[0] in (errno.EMFILE, errno.ENFILE):
+    if _number(error)[0] in TOO_MANY_FILES:
         return Cause("too many files are open", MORE_FILES)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("p2ptrain"):
         package = error.name.partition(".")[0]

@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from p2ptrain.causes import NO_SPACE
 from p2ptrain.errors import StorageError
-from p2ptrain.text import first_line
+from p2ptrain.text import reason_of
 
 PIPE_CODE = 141
 """What a shell says of a program that was ended by SIGPIPE, 128 + 13."""
 LOG_BYTES = 10_000_000
 READER_GONE = (errno.EPIPE, errno.ECONNRESET)
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Tell = Callable[[OSError], None]
 
@@ -95,8 +95,8 @@ def _end(error: OSError) -> None:
     """End a command: without a word, as other programs do, if nobody reads on."""
     if error.errno in READER_GONE:
         raise SystemExit(PIPE_CODE)
-    step = "free space there" if error.errno in NO_SPACE else "send the output somewhere else"
-    raise StorageError("can't write to standard output", error.strerror or str(error), step)
+    step = "free space there" if error.errno in (*NO_SPACE, errno.EFBIG) else "send the output somewhere else"
+    raise StorageError("can't write to standard output", reason_of(error), step)
 
 
 def _ignore(error: OSError) -> None:
@@ -147,8 +147,7 @@ class LogFile(logging.handlers.RotatingFileHandler):
         tell, self._tell = self._tell, None
         error = sys.exc_info()[1]
         if tell is not None and error is not None:
-            why = error.strerror if isinstance(error, OSError) else None
-            tell(f"the log {self.baseFilename} can't be written: {why or first_line(error)}")
+            tell(f"the log {self.baseFilename} can't be written: {reason_of(error)}")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

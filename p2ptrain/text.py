@@ -44,6 +44,12 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed: the system's words if the system has refused it, without their number and the path; else
+    the `first_line`."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def check_name(text: str) -> str:
     """A peer's display name, without the space around it.
 

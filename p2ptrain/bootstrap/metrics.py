@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from p2ptrain.bootstrap.health import Look
 from p2ptrain.errors import NetworkError, UsageError
 from p2ptrain.swarm import Swarm, monotonic, version
-from p2ptrain.text import first_line
+from p2ptrain.text import reason_of
 
 CLIENT_SECONDS = 5.0
 DAEMON_SECONDS = 2.0
@@ -123,8 +123,7 @@ class MetricsServer:
             self._server = _Server(address, Handler)
         except Exception as error:  # of the system, or of a host's name that can't be encoded
             what = f"can't serve metrics at {address[0]}:{address[1]}"
-            why = getattr(error, "strerror", None) or first_line(error)
-            raise NetworkError(what, why, "choose another address with --metrics") from None
+            raise NetworkError(what, reason_of(error), "choose another address with --metrics") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="p2ptrain-metrics", daemon=True)
 
     @property

@@ -31,6 +31,7 @@ from p2ptrain.swarm import Identity, Invite, NodeConfig, RelayLimits, Swarm, mon
 from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.invite import MAX_INVITED
 from p2ptrain.swarm.node import ControlError
+from p2ptrain.text import reason_of
 
 STOP_SECONDS = 0.5
 REPORT_SECONDS = 10.0
@@ -233,8 +234,7 @@ def _folder(home: Path, peer: PeerId) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise StorageError(f"can't make {folder}", why, "choose another folder with --home") from None
+        raise StorageError(f"can't make {folder}", reason_of(error), "choose another folder with --home") from None
     return folder
 
 
@@ -248,8 +248,7 @@ def _log_to(path: Path | None, json_lines: bool) -> None:
             path.open("a").close()  # raises now if that is impossible
             handler = output.LogFile(path, OLD_LOGS, output.say_on_stderr)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise StorageError(f"can't write the log {path}", why, "choose another file with --log") from None
+        raise StorageError(f"can't write the log {path}", reason_of(error), "choose another file with --log") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("p2ptrain")
     logger.setLevel(logging.INFO)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from p2ptrain.cli import options as o
+from p2ptrain.text import reason_of
 
 
 def new(
@@ -29,5 +30,5 @@ def new(
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise SpecError(f"can't write {path}", error.strerror or str(error), "choose another file name") from None
+        raise SpecError(f"can't write {path}", reason_of(error), "choose another file name") from None
     print(f"wrote {path}; start the run with\n  p2ptrain peer {path}")

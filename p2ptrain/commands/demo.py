@@ -34,6 +34,7 @@ from p2ptrain.run.task import Classification, LanguageModelling
 from p2ptrain.tasks import Evaluation, LocalOptions, open_task
 from p2ptrain.tasks.baseline import byte_bigram_entropy
 from p2ptrain.tasks.documents import is_held_out, stdlib_documents
+from p2ptrain.text import reason_of
 from p2ptrain.units import size
 
 ALONE_SECONDS = 12.0
@@ -152,7 +153,7 @@ def _empty(folder: Path) -> None:
         folder.mkdir(parents=True)
         marker.touch()
     except OSError as error:
-        raise StorageError(f"can't write to {folder}", error.strerror or str(error), other) from None
+        raise StorageError(f"can't write to {folder}", reason_of(error), other) from None
 
 
 def measure_alone(children: Children, run: str, peers: int, threads: str, seconds: float) -> float:

@@ -13,7 +13,7 @@ from p2ptrain.peer.methods import method_of
 from p2ptrain.peer.session import prepare_torch
 from p2ptrain.state import RunFolder
 from p2ptrain.tasks import LocalOptions, Task, open_task
-from p2ptrain.text import first_line
+from p2ptrain.text import reason_of
 
 
 def export_run(run_dir: Path, out: Path, model: str | None, at: int | None = None) -> str:
@@ -44,7 +44,7 @@ def check_is_free(out: Path) -> None:
             return
         what = f"{out} is not empty" if out.is_dir() else f"{out} is a file"
     except OSError as error:  # a folder above it may not be read, or its name is too long
-        raise StorageError(f"can't write {out}", error.strerror or str(error), "choose another folder") from None
+        raise StorageError(f"can't write {out}", reason_of(error), "choose another folder") from None
     raise StorageError(what, "an export never overwrites anything", "give the name of a new folder")
 
 
@@ -55,6 +55,5 @@ def write(folder: RunFolder, task: Task, out: Path, state: PastState) -> str:
         task.export(state.parameters, out)
         Provenance.of(folder, state).write(out)
     except (OSError, SafetensorError) as error:  # the latter on a full disk
-        why = getattr(error, "strerror", None) or first_line(error)
-        raise StorageError(f"can't write {out}", why, "choose another folder") from None
+        raise StorageError(f"can't write {out}", reason_of(error), "choose another folder") from None
     return f"wrote {out}: {state.words}, state {state.head.state.hex()[:12]}"

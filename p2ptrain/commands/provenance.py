@@ -23,6 +23,7 @@ from p2ptrain.run import Digest, Genesis, spec_from_canonical
 from p2ptrain.state import RunFolder
 from p2ptrain.state.check import Check
 from p2ptrain.tasks.model import exported_parameters
+from p2ptrain.text import first_line
 
 FILE = "provenance.json"
 Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -90,7 +91,7 @@ class Provenance(BaseModel):
             return cls.model_validate_json((out / FILE).read_bytes())
         except (OSError, ValidationError) as error:
             step = "give a folder that `p2ptrain export` wrote"
-            raise StorageError(f"{out / FILE} can't be read", str(error).splitlines()[0], step) from None
+            raise StorageError(f"{out / FILE} can't be read", first_line(error), step) from None
 
 
 def check_export(out: Path) -> list[Check]:

@@ -23,6 +23,7 @@ from p2ptrain.caches import own_cache, place_for, why_not
 from p2ptrain.doctor import verdicts
 from p2ptrain.doctor.verdicts import DeviceFacts, Finding, KeyFacts
 from p2ptrain.paths import nearest
+from p2ptrain.text import first_line, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def check_disk(home: Path) -> Finding:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return verdicts.disk(str(folder), space.free, space.total, None, error.strerror or str(error))
+        return verdicts.disk(str(folder), space.free, space.total, None, reason_of(error))
     return verdicts.disk(str(home), space.free, space.total, time.monotonic() - began)
 
 
@@ -109,7 +110,7 @@ def _key_facts(path: Path) -> KeyFacts:
         mode = path.stat().st_mode & 0o777
         SigningKey.from_file_bytes(path.read_bytes())
     except OSError as error:
-        return KeyFacts(str(path), 0, error.strerror or str(error))
+        return KeyFacts(str(path), 0, reason_of(error))
     except ValueError as error:
         return KeyFacts(str(path), mode, str(error))
     return KeyFacts(str(path), mode, in_use=Identity.is_in_use(path))
@@ -164,7 +165,7 @@ def _compute(device: torch.device) -> tuple[str, bool]:
         if not torch.equal((there @ there).cpu(), expected):
             return "a product of two matrices is wrong", False
     except RuntimeError as error:
-        return str(error).splitlines()[0], False
+        return first_line(error), False
     try:
         half = there.bfloat16()
         return "", torch.allclose((half @ half).float().cpu(), expected, rtol=0.01)

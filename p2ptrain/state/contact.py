@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, ValidationError
 
 from p2ptrain.state.files import write_whole
+from p2ptrain.text import first_line
 
 FILE = "contact.json"
 REMEMBERED_ADDRESSES = 32
@@ -38,8 +39,7 @@ class Contact(BaseModel, frozen=True, strict=True, extra="forbid"):
         try:
             return cls.model_validate_json(path.read_bytes()) if path.exists() else cls()
         except (OSError, ValidationError) as error:
-            why = str(error).splitlines()[0]
-            log.warning("%s can't be read, so others' addresses are not known: %s", path, why)
+            log.warning("%s can't be read, so others' addresses are not known: %s", path, first_line(error))
             return cls()
 
     def write(self, folder: Path) -> None:

@@ -26,7 +26,7 @@ from p2ptrain.state.files import tidy_up, write_whole
 from p2ptrain.state.incoming import Incoming
 from p2ptrain.state.ledger import Ledger
 from p2ptrain.state.vectors import Vectors
-from p2ptrain.text import first_line
+from p2ptrain.text import first_line, reason_of
 
 _GIVE_ANOTHER = "give the folder that the peer printed at its start"
 
@@ -68,7 +68,7 @@ class RunFolder:
             try:
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a private run has secrets here
             except OSError as error:
-                why = error.strerror or str(error)
+                why = reason_of(error)
                 raise StorageError(f"can't make the run folder {path}", why, "choose another --home") from None
             write_whole(path / "spec.json", spec.canonical())
             write_whole(path / "genesis", genesis.encoded)  # last: a folder with a genesis is complete

@@ -20,6 +20,7 @@ from p2ptrain.state.files import write_whole
 from p2ptrain.state.folder import RunFolder
 from p2ptrain.swarm import Invite
 from p2ptrain.swarm.invite import Ticket
+from p2ptrain.text import first_line
 
 FILE = "invites.json"
 MEMBER_DAYS = 90.0
@@ -54,7 +55,7 @@ class MadeInvites(BaseModel, frozen=True, strict=True, extra="forbid"):
             return cls()
         except (OSError, ValidationError) as error:
             next_step = "move the file away: the list begins anew, and the invites stay valid"
-            raise StorageError(f"{folder / FILE} can't be read", str(error).splitlines()[0], next_step) from None
+            raise StorageError(f"{folder / FILE} can't be read", first_line(error), next_step) from None
 
 
 def invite_member(

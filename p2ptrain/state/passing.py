@@ -13,6 +13,7 @@ from p2ptrain.state.members import door_for
 from p2ptrain.swarm import Identity, Invite, NodeConfig, Swarm
 from p2ptrain.swarm.config import NOWHERE
 from p2ptrain.swarm.door import Door
+from p2ptrain.text import reason_of
 
 
 @contextlib.contextmanager
@@ -48,4 +49,4 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory()
     except OSError as error:
         step = "set TMPDIR to a folder that you can write"
-        raise StorageError("can't make a temporary folder", error.strerror or str(error), step) from None
+        raise StorageError("can't make a temporary folder", reason_of(error), step) from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from p2ptrain.causes import TOO_MANY_FILES
 from p2ptrain.errors import StorageError
 from p2ptrain.run import Digest, Manifest
 from p2ptrain.state.blobs import Read, read_file
@@ -30,7 +31,7 @@ Numbers = NDArray[np.float32] | NDArray[np.int32]
 
 _SUFFIX = ".safetensors"
 _NAME = "vector"
-_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_LACKS = (*TOO_MANY_FILES, errno.ENOMEM)
 
 
 class Vectors:

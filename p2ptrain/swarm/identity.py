@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from p2ptrain.errors import IdentityError, StorageError
 from p2ptrain.paths import PathLike, path_of
 from p2ptrain.run import PeerId, SigningKey
-from p2ptrain.text import first_line
+from p2ptrain.text import reason_of
 
 MAX_LOCAL_PEERS = 1000
 
@@ -104,9 +104,8 @@ def _lock(path: Path) -> FileLock | None:
     except Timeout:
         return None
     except Exception as error:  # of the system, or of filelock, where a disk can't lock
-        why = getattr(error, "strerror", None) or first_line(error)
         step = "choose a folder you can write, on a disk of this machine: --home, or --identity FILE"
-        raise StorageError(f"can't use the identity {path}", why, step) from None
+        raise StorageError(f"can't use the identity {path}", reason_of(error), step) from None
     return lock
 
 
@@ -137,6 +136,4 @@ def _read_or_make(path: Path) -> SigningKey:
 
 
 def _not_usable(path: Path, error: OSError) -> IdentityError:
-    return IdentityError(
-        f"can't read or write the identity {path}", error.strerror or str(error), "check the file's permissions"
-    )
+    return IdentityError(f"can't read or write the identity {path}", reason_of(error), "check the file's permissions")

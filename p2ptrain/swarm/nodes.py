@@ -28,6 +28,7 @@ from p2ptrain.run import PeerId, SignedRecord, SigningKey
 from p2ptrain.run.record import Text
 from p2ptrain.swarm.addresses import is_relayed, peer_of
 from p2ptrain.swarm.invite import MAX_LINK, Invite
+from p2ptrain.text import reason_of
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_NODES = 64
@@ -137,7 +138,7 @@ def read_nodes(path: Path, today: date) -> list[Listed]:
         if not isinstance(rows, list) or len(rows) > MAX_NODES:
             raise ValueError(f"'node' must be a list of tables, at most {MAX_NODES}: [[node]]")
     except Exception as error:  # of the system, of decoding, of TOML
-        why = (isinstance(error, OSError) and error.strerror) or str(error)[:200]
+        why = reason_of(error)[:200]
         raise InviteError(f"the list of bootstrap nodes {path} can't be read", why, "see bootstrap/README.md") from None
     listed: list[Listed] = []
     seen: set[str] = set()

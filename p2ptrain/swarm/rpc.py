@@ -24,6 +24,7 @@ from p2ptrain.run.access import STRANGER
 from p2ptrain.run.digest import Buffer
 from p2ptrain.swarm.daemon import Gate
 from p2ptrain.swarm.node import ControlError, Node
+from p2ptrain.text import first_line
 
 MAX_FRAME_BYTES = 1024 * 1024
 OPEN_TIMEOUT = 10.0
@@ -271,7 +272,7 @@ class Rpc:
             raise RpcError(peer, method, "timeout", "no connection") from None
         except ControlError as error:
             reason: Reason = "unknown method" if "protocols not supported" in str(error) else "unreachable"
-            raise RpcError(peer, method, reason, str(error).splitlines()[0][:200]) from None
+            raise RpcError(peer, method, reason, first_line(error)[:200]) from None
         except (OSError, asyncio.IncompleteReadError) as error:
             raise RpcError(peer, method, "unreachable", str(error)) from None
         try:

@@ -42,6 +42,14 @@ def test_caches_go_to_the_home_that_the_volunteer_has_named(
     assert str(tmp_path / "cache") in caplog.text
 
 
+def test_a_home_in_the_environment_is_a_named_one_also_for_the_doctor(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["P2PTRAIN_HOME"] = str(tmp_path)
+    assert place_for(None) == tmp_path / "cache"
+    assert place_for(tmp_path / "other") == tmp_path / "other" / "cache"
+
+
 def test_without_a_named_home_they_go_to_a_temporary_folder_of_our_own(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2ptrain.text import MAX_NAME, check_name, check_printable, one_line, printable
+from p2ptrain.text import MAX_NAME, check_name, check_printable, one_line, printable, reason_of
 
 HARMFUL = ["\x1b[2J", "a\x00", "a\rb", "a\nb", "\x9b1A", "\x7f", "abc\u202egnp", "\u200b", "\u2066", "\ufeff", "\ud800"]
 
@@ -52,3 +55,16 @@ def test_a_name_is_short_and_has_no_space_around_it() -> None:
         check_name("n" * 33)
     with pytest.raises(ValueError, match="can't be shown"):
         check_name("otto\x1b[1m")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "/a"), os.strerror(errno.EACCES)),
+        (OSError("no such thing\nmore"), "no such thing"),
+        (RuntimeError("it failed:\n\n  no room"), "it failed: no room"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_a_reason_is_one_line_without_numbers_and_paths(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
