@@ -18,7 +18,7 @@ from p2ptrain.data.rows import BrokenOff, unreadable
 from p2ptrain.data.source import File, Source
 from p2ptrain.data.tally import Tally
 from p2ptrain.errors import DataError
-from p2ptrain.text import first_line
+from p2ptrain.text import reason_of
 
 CHUNK_ROWS = 4096
 
@@ -94,7 +94,7 @@ def _written(rows: Iterator[Cells], columns: Sequence[str]) -> Any:
         return pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()
     except OSError as error:
         what, step = "can't keep the data on disk", "make room, or set HF_HOME to a folder on another disk"
-        raise DataError(what, f"{Path(path).parent}: {error.strerror or first_line(error)}", step) from None
+        raise DataError(what, f"{Path(path).parent}: {reason_of(error)}", step) from None
     finally:
         Path(path).unlink()  # the map keeps it until this process ends
 

@@ -19,7 +19,7 @@ from p2ptrain.paths import PathLike, exists, path_of
 from p2ptrain.run.method import METHODS
 from p2ptrain.run.spec import DATA_SOURCES, MAX_SPEC_BYTES, RunSpec
 from p2ptrain.run.task import TASKS
-from p2ptrain.text import first_line
+from p2ptrain.text import first_line, reason_of
 
 _TAGS = {"data": ("source", DATA_SOURCES), "task": ("kind", TASKS), "method": ("name", tuple(METHODS))}
 """Sections that have several kinds: the field that names the kind, and its values."""
@@ -42,7 +42,7 @@ def load_spec(name_or_path: PathLike) -> RunSpec:
     except OSError as error:
         raise SpecError(
             f"can't read the run spec {str(path)!r}",
-            error.strerror or str(error),
+            reason_of(error),
             "give a recipe's name, an existing TOML file, or make one with `p2ptrain new`",
         ) from None
     except UnicodeDecodeError as error:
