@@ -32,13 +32,17 @@ def run(program: str, stdout: int, close: tuple[int, ...] = (), **environment: s
     )
 
 
-def without_reader(program: str) -> subprocess.CompletedProcess[str]:
-    reader, writer = os.pipe()
+def run_unread(program: str, reader: int, writer: int) -> subprocess.CompletedProcess[str]:
+    """Run it with one end as its output, after the other end was closed."""
     os.close(reader)
     try:
         return run(program, writer)
     finally:
         os.close(writer)
+
+
+def without_reader(program: str) -> subprocess.CompletedProcess[str]:
+    return run_unread(program, *os.pipe())
 
 
 def on_a_full_disk(program: str) -> subprocess.CompletedProcess[str]:
@@ -47,12 +51,7 @@ def on_a_full_disk(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def on_a_closed_terminal(program: str) -> subprocess.CompletedProcess[str]:
-    master, terminal = os.openpty()
-    os.close(master)
-    try:
-        return run(program, terminal)
-    finally:
-        os.close(terminal)
+    return run_unread(program, *os.openpty())
 
 
 @pytest.mark.parametrize("lose", [without_reader, on_a_full_disk, on_a_closed_terminal])

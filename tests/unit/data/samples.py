@@ -14,12 +14,14 @@ from typing import Any
 from p2ptrain.data.cells import Cells, Columns, Fault, Kind, cells_of
 from p2ptrain.data.files import one_format
 from p2ptrain.data.rows import BrokenOff, Rows, Take, every, read_rows
-from p2ptrain.data.source import File
-from p2ptrain.data.stream import Stream
+from p2ptrain.data.source import File, Source
+from p2ptrain.data.stream import Place, Stream
 from p2ptrain.data.tally import Tally
 from p2ptrain.run.spec import DatasetData
 
 TEXT: Columns = {"text": Kind.TEXT}
+ROWS = 1200
+NAMES = [f"row {number}" for number in range(ROWS)]
 
 
 def zstd(raw: bytes) -> bytes:
@@ -53,6 +55,11 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], group: int | None = 
         case _:
             raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
             path.write_bytes(COMPRESS.get(path.suffix, bytes)(raw))
+    return path
+
+
+def written(path: Path, raw: str | bytes) -> Path:
+    path.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
     return path
 
 
@@ -98,9 +105,27 @@ class Listed:
                 yield number, cells_of({self.column: text}, columns)
 
 
+def listed(files: int, rows: Sequence[str] = NAMES) -> list[Listed]:
+    """The rows dealt out to several sources."""
+    return [Listed(rows[at::files], f"{at}.jsonl") for at in range(files)]
+
+
+def stream(sources: Sequence[Source], seed: int = 1, place: Place | None = None, most: float = 0.05) -> Stream:
+    """A stream of texts that begins, or goes on at a place."""
+    made = Stream(sources, TEXT, seed, most)
+    if place is not None:
+        made.go_to(place)
+    return made
+
+
 def stream_of(*paths: Path, seed: int = 1, most_left_out: float = 0.05, columns: Columns = TEXT) -> Stream:
     sources = [File(str(path), path.name, one_format([path])) for path in paths]
     return Stream(sources, columns, seed, most_left_out)
+
+
+def drawn(stream: Stream, count: int) -> list[str]:
+    """The texts of the next rows."""
+    return [stream.row()["text"] for _ in range(count)]
 
 
 def dataset(folder: Path | str, streaming: bool = True, **fields: Any) -> DatasetData:

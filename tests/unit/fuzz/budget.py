@@ -25,8 +25,8 @@ def seeds(count: int) -> list[int]:
     return list(map(int, named.split(","))) if named else list(range(count))
 
 
-def play_for(play: Play, folder: Path) -> Counter[str]:
-    """Play trials with new seeds until the time is over; count how they ended."""
+def play_for_long(play: Play, folder: Path) -> None:
+    """Play trials with new seeds until the time is over. Many must train, and many must be refused."""
     first, ends = secrets.randbits(40), Counter[str]()
     begun = time.monotonic()
     while (now := time.monotonic()) < begun + 60 * MINUTES_OF_ONE:
@@ -35,4 +35,5 @@ def play_for(play: Play, folder: Path) -> Counter[str]:
         ends[play(seed, folder / "trial")] += 1
         assert time.monotonic() - now < HANGS, f"the trial with the seed {seed} took {time.monotonic() - now:.0f} s"
         shutil.rmtree(folder)
-    return ends
+    assert ends["trained"] > 20, ends
+    assert ends["refused"] > 20, ends

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -58,44 +58,53 @@ def _check_columns(plan: Plan, found: Iterable[str], truth: Truth) -> None:
 
 def jsonl(random: Random, plan: Plan, truth: Truth) -> Encoded:
     """One object per line."""
-    encoding, columns = choose_encoding(random, plan.dirt), _renamed(random, plan, _order(random, plan))
-    lines, found = list[str](), set[str]()
-    for _ in range(random.randint(0, plan.rows)):
+    encoding = choose_encoding(random, plan.dirt)
+
+    def broken(at: int, values: dict[str, Any]) -> str | None:
+        if at and random.random() < plan.dirt:  # by the first line, lines are told from an array
+            return fitted(broken_line(random, values), encoding)
+        return None
+
+    lines = list[str]()
+    for line in _json_objects(random, plan, truth, encoding, broken):
         if random.random() < 0.05:
             lines.append(random.choice(("", "   ", "\t")))
-        line, values, row = _json_row(random, plan, columns, encoding)
-        if lines and random.random() < plan.dirt:
-            line, row = fitted(broken_line(random, values), encoding), Row(None, "json")
-        else:
-            found |= set(values)
         lines.append(line)
-        truth.rows.append(row)
-    if found:
-        _check_columns(plan, found, truth)
     end = random.choice(("\n", "\n", "\r\n"))
     return encode(end.join(lines) + random.choice((end, "")) if lines else "", encoding)
 
 
 def json_array(random: Random, plan: Plan, truth: Truth) -> Encoded:
     """One array of objects."""
-    encoding, columns = choose_encoding(random, plan.dirt), _renamed(random, plan, _order(random, plan))
-    parts, found = list[str](), set[str]()
-    for _ in range(random.randint(0, plan.rows)):
-        part, values, row = _json_row(random, plan, columns, encoding)
-        if random.random() < plan.dirt / 2:
-            part, row = random.choice(("1", '"text"', "null", "[]", "true")), Row(None, "json")
-        else:
-            found |= set(values)
-        parts.append(part)
-        truth.rows.append(row)
-    if found:
-        _check_columns(plan, found, truth)
+    encoding = choose_encoding(random, plan.dirt)
+
+    def broken(_: int, values: dict[str, Any]) -> str | None:
+        return random.choice(("1", '"text"', "null", "[]", "true")) if random.random() < plan.dirt / 2 else None
+
+    parts = list(_json_objects(random, plan, truth, encoding, broken))
     array = "[" + random.choice((",", ", ", ",\n", "\n,\n  ")).join(parts)
     if random.random() < plan.dirt / 10:
         truth.refused["damaged"] = ""
     else:
         array += "]"
     return encode(random.choice(("", "\n", " ")) + array + random.choice(("", "\n")), encoding)
+
+
+def _json_objects(
+    random: Random, plan: Plan, truth: Truth, encoding: str, broken: Callable[[int, dict[str, Any]], str | None]
+) -> Iterator[str]:
+    """The JSON of each row. Those that must be broken are replaced by what `broken(index, values)` returns."""
+    columns, found = _renamed(random, plan, _order(random, plan)), set[str]()
+    for at in range(random.randint(0, plan.rows)):
+        line, values, row = _json_row(random, plan, columns, encoding)
+        if (instead := broken(at, values)) is not None:
+            line, row = instead, Row(None, "json")
+        else:
+            found |= set(values)
+        truth.rows.append(row)
+        yield line
+    if found:
+        _check_columns(plan, found, truth)
 
 
 def _json_row(random: Random, plan: Plan, columns: list[str], encoding: str) -> tuple[str, dict[str, Any], Row]:

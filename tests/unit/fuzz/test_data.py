@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fuzz.budget import MINUTES_OF_ONE, play_for, seeds
+from tests.unit.fuzz.budget import MINUTES_OF_ONE, play_for_long, seeds
 from tests.unit.fuzz.trial import play
 
 pytestmark = pytest.mark.usefixtures("own_dataset_cache")
@@ -24,6 +24,4 @@ def test_a_few_random_files(seed: int, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(60 * MINUTES_OF_ONE + 120)
 def test_many_random_files(tmp_path: Path) -> None:
-    ends = play_for(play, tmp_path / "trials")
-    assert ends["trained"] > 20
-    assert ends["refused"] > 20
+    play_for_long(play, tmp_path / "trials")

@@ -61,6 +61,12 @@ HASHES = """
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 60.0
+"""Seconds until a test fails: on a busy machine a process takes its time."""
+NEVER = 600.0
+"""A deadline that no test reaches."""
+SOON = 1.0
+"""A deadline before which the main thread must have said one word, also on a busy machine."""
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
@@ -69,7 +75,7 @@ Start = Callable[..., Process]
 def start() -> Iterator[Start]:
     started: list[Process] = []
 
-    def one(deadline: float = 60.0, program: str = PROGRAM, first: str = "training") -> Process:
+    def one(deadline: float = NEVER, program: str = PROGRAM, first: str = "training") -> Process:
         process = subprocess.Popen(
             [sys.executable, "-c", program, stopping.__file__, str(deadline)],
             text=True,
@@ -110,7 +116,7 @@ def test_one_request_lets_it_save_and_end_well(start: Start, number: int) -> Non
     ask(process, number)
     if number == signal.SIGINT:
         assert told(process) == "finishing the step and saving; Ctrl-C again quits at once"
-    assert process.communicate(timeout=10) == ("saved\n", "")  # closes its input: it has saved
+    assert process.communicate(timeout=PATIENCE) == ("saved\n", "")  # closes its input: it has saved
     assert process.returncode == 0
 
 
@@ -119,7 +125,7 @@ def test_a_second_ctrl_c_ends_it_at_once(start: Start, first: int) -> None:
     process = start()
     ask(process, first)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE) == 130
     assert next_line(process) == ""
 
 
@@ -134,14 +140,14 @@ BUSY = (
 
 def test_both_are_answered_at_once_also_in_a_call_that_takes_long() -> None:
     program = PROGRAM.replace(*BUSY)
-    command = [sys.executable, "-c", program, stopping.__file__, "60"]
+    command = [sys.executable, "-c", program, stopping.__file__, str(NEVER)]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert next_line(process) == "training"
             process.send_signal(signal.SIGINT)
             assert "Ctrl-C again quits at once" in told(process)
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(PATIENCE) == 130
         finally:
             process.kill()
 
@@ -159,23 +165,25 @@ def test_the_signals_of_a_child_are_its_own() -> None:
         time.sleep(0.001)
 """
     program = PROGRAM.split("    print(")[0] + forks
-    command = [sys.executable, "-c", program, stopping.__file__, "60"]
-    assert "Ctrl-C" not in subprocess.run(command, text=True, capture_output=True, timeout=20, check=True).stderr
+    command = [sys.executable, "-c", program, stopping.__file__, str(NEVER)]
+    assert "Ctrl-C" not in subprocess.run(command, text=True, capture_output=True, timeout=PATIENCE, check=True).stderr
 
 
 def test_quitting_at_once_shows_the_cursor_that_a_live_table_has_hidden() -> None:
     terminal, its_end = pty.openpty()
     quits = "import importlib.util, sys\n" + PROGRAM.split("module.TERM")[0].split("\n", 2)[2] + "module.quit_now()"
-    done = subprocess.run([sys.executable, "-c", quits, stopping.__file__], stdout=its_end, timeout=20, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", quits, stopping.__file__], stdout=its_end, timeout=PATIENCE, check=False
+    )
     os.close(its_end)
     assert (done.returncode, os.read(terminal, 100)) == (130, b"\x1b[?25h\r\n")
     os.close(terminal)
 
 
 def test_who_does_not_save_in_time_after_sigterm_is_ended(start: Start) -> None:
-    process = start(deadline=0.05)
+    process = start(deadline=SOON)
     ask(process, signal.SIGTERM)
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE) == 130
 
 
 def test_nobody_has_asked_at_the_start() -> None:
@@ -194,16 +202,16 @@ def test_while_it_loads_it_is_interrupted_and_given_time_to_leave(start: Start, 
     if number == signal.SIGINT:
         assert told(process) == "leaving; Ctrl-C again quits at once"
     process.send_signal(signal.SIGTERM)  # does not interrupt it once more
-    assert process.communicate(timeout=10) == ("left\n", "")
+    assert process.communicate(timeout=PATIENCE) == ("left\n", "")
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", ALL)
 def test_a_library_that_goes_on_loading_does_not_keep_the_process(start: Start, number: int) -> None:
-    process = start(0.05, LOADING + SWALLOWS, "loading")
+    process = start(SOON, LOADING + SWALLOWS, "loading")
     process.send_signal(number)
     assert next_line(process) == "reacted"
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE) == 130
     assert process.stderr is not None
     assert process.stderr.read().endswith("go on with this\n")
 
@@ -211,7 +219,7 @@ def test_a_library_that_goes_on_loading_does_not_keep_the_process(start: Start, 
 def test_a_library_that_does_not_return_does_not_keep_it_either(start: Start) -> None:
     process = start(0.05, PROGRAM.split("    stopping.finish")[0] + HASHES, "loading")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE) == 130
 
 
 def test_what_was_asked_in_vain_while_loading_holds_for_training() -> None:
@@ -239,7 +247,7 @@ def test_a_command_that_is_importing_quits_at_once(start: Start, tmp_path: Path)
     program = begin + "with module.Stopping(quiet=True):\n    import slow\n"
     process = start(program=program, first="importing")
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE) == 130
     assert next_line(process) == ""
 
 

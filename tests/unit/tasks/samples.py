@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from p2ptrain.errors import DataError, SpecError
 from p2ptrain.run import RunSpec
+from p2ptrain.tasks import LocalOptions, Task, open_task
 from p2ptrain.tasks.documents import is_held_out
 from p2ptrain.tasks.tokenizer import ByteTokenizer, Tokens
 
@@ -87,6 +90,20 @@ def tiny_spec(
             "eval": {"sequences": evaluated},
         }
     )
+
+
+def opened(spec: RunSpec, **options: Any) -> Task:
+    return open_task(spec, LocalOptions(device="cpu", **options))
+
+
+def refusal(spec: RunSpec, kind: type[SpecError | DataError] = SpecError, **options: Any) -> SpecError | DataError:
+    """The error of a task that can't be opened: one line each of what, why and what next."""
+    with pytest.raises(kind) as refused:
+        opened(spec, **options)
+    error = refused.value
+    assert error.next_step
+    assert "\n" not in error.what + error.why + error.next_step
+    return error
 
 
 def marked_documents(count: int, fraction: float, length: int = 40) -> list[str]:
