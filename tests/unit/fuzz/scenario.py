@@ -214,7 +214,7 @@ def _write(random: Random, plan: Plan, form: str, folder: Path, name: str, is_da
         if form == "parquet":
             raw, truth = compress(random, raw, how), Truth(refused={"foreign": name})
         elif random.random() < plan.dirt / 2:
-            raw, truth = damage(random, raw, how), Truth(refused={"damaged": name})
+            raw, truth = damage(random, raw, how), Truth(refused={**truth.refused, "damaged": name})
         else:
             raw = compress(random, raw, how)
     path = folder / name

@@ -34,7 +34,7 @@ REFUSALS = {
     "absent label": "no row has the label",
     "held out": "is held out",
     "training": "too little text to train on|no example to train on",
-    "no rows": "dataset is empty|no example to train on|is held out",
+    "no rows": "dataset is empty|data files are empty|no example to train on|is held out",
     "too long": "is too long",
 }
 """Why everything is refused: kind, and the product's words."""
