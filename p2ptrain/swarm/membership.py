@@ -12,12 +12,12 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from p2ptrain.errors import MalformedError, NetworkError
-from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId
+from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, short_peer
 from p2ptrain.run.record import kind_of
 from p2ptrain.swarm.addresses import by_peer
 from p2ptrain.swarm.announcement import Announcement
@@ -31,6 +31,8 @@ LOOK_SECONDS = 0.5
 LIST_SECONDS = 120.0
 LISTERS = 2.0
 """How many peers of a run, on average, announce it within that time. An entry lives five times as long."""
+UNHEARD_SECONDS = 10.0
+"""A connection to a peer of the run is opened anew if no heartbeat has come for so long."""
 NEIGHBOURS = 12
 """Peers that this one connects to by itself. libp2p's gossip reaches all others through them."""
 ACQUAINTANCES = 4
@@ -123,6 +125,8 @@ class Membership:
         self._has_double = False
         self._is_due = asyncio.Event()
         """Set when the next announcement to the directory shall not wait."""
+        self._unheard: dict[PeerId, float] = {}
+        """Connected peers of the run that are not live, and since when."""
         self._limit = RateLimit(GOSSIP_RATE, GOSSIP_BURST)
         self._tasks: list[asyncio.Task[None]] = []
         self.live: Mapping[PeerId, Presence] = {}
@@ -251,10 +255,34 @@ class Membership:
 
     async def _meet_neighbours(self, found: Mapping[PeerId, Presence]) -> None:
         connected = await self._swarm.node.connected()
+        for peer in self._to_reconnect(found, connected, monotonic()):
+            log.info("%s is connected but sends no heartbeats: opening the connection anew", short_peer(peer))
+            await self._swarm.node.disconnect(peer)
+            connected.discard(peer)
         strangers = [presence for peer, presence in found.items() if peer not in connected]
         places = max(0, NEIGHBOURS - len(connected & set(found)))
         # All at the same time: some may be unreachable, and the next announcement must not wait for them.
         await asyncio.gather(*(self._meet(seen.author, seen.addresses) for seen in strangers[:places]))
+
+    def _to_reconnect(
+        self, found: Mapping[PeerId, Presence], connected: Collection[PeerId], now: float
+    ) -> list[PeerId]:
+        """Peers of the run that are connected but not heard. libp2p's gossip leaves a peer out for ever if it loses one
+        of two connections at the wrong moment, e.g. when two peers dial each other at the same time.
+
+        Both peers notice it. The one with the smaller id acts first, so that neither closes the other's new connection.
+        """
+        unheard = [
+            peer
+            for peer, seen in found.items()
+            if peer in connected and peer not in self.live and seen.addresses and not self._door.refusal(peer)
+        ]
+        self._unheard = {peer: self._unheard.get(peer, now) for peer in unheard}
+        me = self._swarm.peer_id
+        overdue = [p for p, since in self._unheard.items() if now - since >= UNHEARD_SECONDS * (1 if me < p else 2)]
+        for peer in overdue:
+            del self._unheard[peer]
+        return overdue
 
     async def _meet_acquaintances(self) -> None:
         """Try to connect to former peers that are missing: to all of them while nobody is there, otherwise to a few. A

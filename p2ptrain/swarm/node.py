@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from asyncio.staggered import staggered_race
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hivemind.p2p import P2P
@@ -37,6 +39,8 @@ MAX_GOSSIP_BYTES = MAX_RECORD_BYTES + OVERHEAD
 DIAL_TIMEOUT = 15.0
 DIAL_SECONDS = 40.0
 """For the peers of an invite, tried directly and then through two relays."""
+NEXT_ADDRESS_SECONDS = 0.5
+"""After that time without an answer, a peer's next address is tried, too."""
 HEAD_START = 4.0
 """Seconds that a direct connection gets before a relay is tried."""
 TOLD_RELAYED = 3
@@ -217,15 +221,26 @@ class Node:
         raise NetworkError(f"can't connect to {peer}", "; ".join(failures))
 
     async def _connect_directly(self, peer: PeerId, addresses: Sequence[str], seconds: float) -> None:
+        """Try one address after the other. p2pd would dial all at once. Often two of them answer; then it closes one of
+        the two connections, and if gossip was about to use that one, both peers stay silent for each other."""
         try:
-            bare = [Multiaddr(address.removesuffix("/p2p/" + peer)).to_bytes() for address in addresses]
-            request = p2pd_pb2.ConnectRequest(peer=peer_id_to_bytes(peer), addrs=bare, timeout=int(seconds))
-            async with asyncio.timeout(seconds), self._control(type=p2pd_pb2.Request.CONNECT, connect=request):
-                pass
+            async with asyncio.timeout(seconds):
+                turns = [[address] for address in addresses] or [[]]  # p2pd may know an address by itself
+                attempts = [partial(self._dial_at, peer, turn, seconds) for turn in turns]
+                _, winner, errors = await staggered_race(attempts, NEXT_ADDRESS_SECONDS)
         except TimeoutError:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {seconds:.0f} s") from None
-        except (ControlError, ValueError) as error:  # ValueError: no multiaddr
-            raise NetworkError(f"can't connect to {peer}", _dial_failure(str(error))) from None
+        if winner is None:
+            for error in errors:
+                if not isinstance(error, ControlError | ValueError):  # ValueError: no multiaddr
+                    raise error or AssertionError("an attempt has neither succeeded nor failed")
+            raise NetworkError(f"can't connect to {peer}", _dial_failure("\n".join(map(str, errors))))
+
+    async def _dial_at(self, peer: PeerId, addresses: Sequence[str], seconds: float) -> None:
+        bare = [Multiaddr(address.removesuffix("/p2p/" + peer)).to_bytes() for address in addresses]
+        request = p2pd_pb2.ConnectRequest(peer=peer_id_to_bytes(peer), addrs=bare, timeout=int(seconds))
+        async with self._control(type=p2pd_pb2.Request.CONNECT, connect=request):
+            pass
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close all connections with a peer, if there are any. The peer may open new ones."""
@@ -345,7 +360,10 @@ def _did_not_start(message: str) -> NetworkError:
 
 
 def _dial_failure(message: str) -> str:
-    """The reasons in p2pd's report of a failed dial, which has one line for each address."""
+    """The first reason for each address in p2pd's reports of failed dials, which have one line for each attempt."""
     lines = [line.strip(" *") for line in message.splitlines()]
-    reasons = [line for line in lines if line.startswith("[")]
-    return "; ".join(dict.fromkeys(reasons)) or lines[0]
+    reasons: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("["):
+            reasons.setdefault(line.partition("]")[0], line)
+    return "; ".join(reasons.values()) or lines[0]

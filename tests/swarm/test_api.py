@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -33,25 +34,19 @@ def test_the_documented_example_trains_two_programs_to_one_state(
     program.write_text(example(name))
     environment = {**os.environ, "P2PTRAIN_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(program), *arguments], env=environment, text=True, stdout=subprocess.PIPE
-        )
+    with contextlib.ExitStack() as programs:
 
-    first = start()
-    try:
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            command = [sys.executable, str(program), *arguments]
+            process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
+            programs.enter_context(process)  # closes the pipe
+            programs.callback(process.kill)
+            return process
+
+        first = start()
         assert first.stdout is not None
-        invite = first.stdout.readline().strip()
-        second = start(invite)
-        try:
-            ends = [process.communicate(timeout=90)[0].splitlines()[-1] for process in (first, second)]
-        finally:
-            second.kill()
-            second.wait()
-    finally:
-        first.kill()
-        first.wait()
-        first.stdout.close()
+        second = start(first.stdout.readline().strip())
+        ends = [process.communicate(timeout=90)[0].splitlines()[-1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     heads = {re.sub(r", loss .*", "", end) for end in ends}
     assert len(heads) == 1

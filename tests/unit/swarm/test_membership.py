@@ -6,6 +6,7 @@ import asyncio
 import logging
 import queue
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from p2ptrain.run import Digest, PeerId, Record, digest_of
 from p2ptrain.swarm import Identity, Membership, Phase, Presence, Swarm, Vitals, membership, presence
 from p2ptrain.swarm.announcement import Announcement
 from p2ptrain.swarm.door import Door
+from p2ptrain.swarm.node import Node
 from p2ptrain.swarm.presence import Heartbeat
 from p2ptrain.swarm.rpc import RateLimit
 from tests.unit.swarm.conftest import Swarms, eventually
@@ -161,6 +163,45 @@ def test_about_two_peers_of_a_run_announce_it_each_time(peers: int, monkeypatch:
         asyncio.run(member._list_regularly(ANNOUNCED))
     expected = 1000 if peers <= 2 else 2000 / peers
     assert 0.5 * expected <= announced <= 1.5 * expected + 3
+
+
+def test_a_connection_without_heartbeats_is_opened_anew(
+    members: tuple[Member, Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failure of libp2p's gossip: the peer is in the directory, the connection stands, nothing is heard."""
+    first, second = members
+    node, other = first.swarm.node, second.swarm.peer_id
+    closed = threading.Event()
+
+    async def disconnect(peer: PeerId) -> None:
+        await Node.disconnect(node, peer)
+        closed.set()
+
+    monkeypatch.setattr(node, "disconnect", disconnect)
+    eventually(lambda: other in first.swarm.run(first.membership.directory(), 10))
+    monkeypatch.setattr(membership, "UNHEARD_SECONDS", 0.2)
+    monkeypatch.setattr(presence, "GONE_AFTER", 0.3)
+    monkeypatch.setattr(membership, "ANNOUNCE_SECONDS", 0.05)
+    second.fall_silent()
+    first.phase = "paused"  # so that it looks into the directory now, not only in 20 s
+    assert closed.wait(10)
+    eventually(lambda: other in first.swarm.run(node.connected(), 10))
+
+
+@pytest.mark.parametrize(("me", "first"), [(0, 10.0), (1, 20.0)])
+def test_only_one_of_two_peers_that_do_not_hear_each_other_acts_at_first(me: int, first: float) -> None:
+    keys = sorted(KEYS[:2], key=lambda key: key.peer_id)
+    swarm = SimpleNamespace(peer_id=keys[me].peer_id, door=Door())
+    member = Membership(swarm, RUN, lambda: Vitals("training"), bytes)  # type: ignore[arg-type]
+    other = keys[1 - me].peer_id
+    found = {other: presence_of(keys[1 - me])}
+    cases = [(0.0, []), (first - 0.1, []), (first, [other]), (first + 0.1, []), (first + 9.0, [])]
+    assert [(now, member._to_reconnect(found, {other}, now)) for now, _ in cases] == cases
+    for connected, live in [(set(), {}), ({other}, found)]:  # it is gone, or it is heard again
+        member.live = live
+        assert not any(member._to_reconnect(found, connected, now) for now in (50.0, 100.0, 150.0))
+    member.live, hidden = {}, {other: presence_of(keys[1 - me], addresses=())}  # it dials by itself
+    assert not any(member._to_reconnect(hidden, {other}, now) for now in (200.0, 300.0))
 
 
 def test_an_observer_reads_of_another_phase_at_once(members: tuple[Member, Member]) -> None:

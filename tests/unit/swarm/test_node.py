@@ -1,4 +1,4 @@
-"""What a node checks and tidies before and after p2pd; the node itself is tested through `Swarm`."""
+"""What a node checks and tidies before and after p2pd, and how it dials. The rest is tested through `Swarm`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from p2ptrain.swarm import sockets
 from p2ptrain.swarm.addresses import address_parts, is_loopback
 from p2ptrain.swarm.node import _dial_failure, _did_not_start
 from p2ptrain.swarm.sockets import SocketFolder, check_port
+from tests.unit.swarm.conftest import Swarms
 
 # Addresses to listen at ----------------------------------------------------------------------------------------------
 
@@ -108,13 +109,34 @@ def test_loopback_addresses_are_told_from_others(address: str, loopback: bool) -
     assert is_loopback(address) is loopback
 
 
+def test_a_peers_next_address_is_left_alone_while_the_first_one_answers(swarms: Swarms) -> None:
+    """p2pd would dial both, and gossip may break if both answer."""
+    there, here = swarms.start(), swarms.start()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        places = [*there.addresses(), f"/ip4/127.0.0.1/tcp/{other.getsockname()[1]}/p2p/{there.peer_id}"]
+        here.run(here.node.connect(there.peer_id, places), 20)
+        assert there.peer_id in here.run(here.node.connected(), 10)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def test_a_peer_is_found_behind_addresses_that_lead_nowhere(swarms: Swarms) -> None:
+    """One refuses, one never answers, one is nonsense."""
+    there, here = swarms.start(), swarms.start()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nowhere = ["/ip4/127.0.0.1/tcp/9", f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}", "nonsense"]
+        here.run(here.node.connect(there.peer_id, [*nowhere, *there.addresses()]), 20)
+        assert there.peer_id in here.run(here.node.connected(), 10)
+
+
 # What p2pd says of a failed dial -------------------------------------------------------------------------------------
 
 
 def test_each_addresss_failure_is_told_once() -> None:
     message = """Connect failed. msg=failed to dial 12D3KooWx:
       * [/ip4/127.0.0.1/tcp/1] dial tcp4 127.0.0.1:1: connect: connection refused
-      * [/ip4/127.0.0.1/tcp/1] dial tcp4 127.0.0.1:1: connect: connection refused
+      * [/ip4/127.0.0.1/tcp/1] dial backoff
       * [/ip4/192.0.2.1/tcp/1] i/o timeout"""
     assert _dial_failure(message) == (
         "[/ip4/127.0.0.1/tcp/1] dial tcp4 127.0.0.1:1: connect: connection refused; [/ip4/192.0.2.1/tcp/1] i/o timeout"
