@@ -1,6 +1,7 @@
 # make demo        train a small model with three peers on this machine (installs everything first)
 # make test        the tests (same installation)
 # make test-all    also the long scenarios
+# make fuzz        random files and models, other ones each time, for five minutes
 # make check       ruff and mypy
 # make stories     play the stories of the README and record them anew in docs/stories/
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-all check stories install
+.PHONY: demo test test-all fuzz check stories install
 
 demo: install
 	@$(BIN)/p2ptrain demo
@@ -25,6 +26,10 @@ test-all: install check
 	@$(BIN)/python -m pytest -n 2 tests/unit
 	@echo "== running all tests with real peers, the long ones too"
 	@$(BIN)/python -m pytest --ignore tests/unit
+
+fuzz: install
+	@FUZZ_FIRST=`$(BIN)/python -c 'import secrets; print(secrets.randbits(40))'` \
+	  $(BIN)/python -m pytest -n 2 -m long tests/unit/fuzz
 
 check: install
 	@echo "== checking style and types"

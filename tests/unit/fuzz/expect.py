@@ -57,6 +57,8 @@ def expect(trial: Trial) -> Expected:
         refused["replaced"] = ""
     elif truth.replaced > 0.0008 * truth.characters:
         doubtful.add("replaced")
+    if truth.replaced and not all(map(str.isascii, trial.columns)):
+        doubtful.add("column")  # the broken bytes may be in its name
     if isinstance(task, TableTask):
         found = _examples(task, truth.usable, data)
     elif trial.form == "txt":
