@@ -67,7 +67,7 @@ _BYTE_ORDER_MARKS = {
 }
 HEAD_BYTES = 4096
 _MOST_CONTROL = 0.01
-_TEXT_CONTROL = frozenset(b"\t\n\v\f\r\x1b\x08")
+_NO_TEXT = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b\x08")
 
 
 def format_of(name: str) -> str:
@@ -98,7 +98,7 @@ def foreign(head: bytes) -> str | None:
     """
     if (what := _named(head, _FOREIGN_TEXT)) is not None:
         return what
-    control = sum(byte < 32 and byte not in _TEXT_CONTROL for byte in head)
+    control = len(head) - len(head.translate(None, _NO_TEXT))
     if control <= _MOST_CONTROL * len(head) and b"\x00" not in head:
         return None
     if head[257:262] == b"ustar":

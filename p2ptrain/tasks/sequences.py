@@ -179,10 +179,12 @@ class StreamedSequences(Sequences):
             )
 
     def prepare(self, size: int) -> None:
-        last = self._stream.place.epoch + 1
-        while len(self._buffer) < self._buffered + size:
+        first, place = self._stream.place.epoch, self._stream.place
+        # To mix more than one pass through the stream would mix copies, and take long if the stream is very short.
+        while len(self._buffer) < size or (len(self._buffer) < self._buffered + size and place.epoch == first):
             self._read()
-            if not self._buffer and not len(self._rest) and self._stream.place.epoch > last:
+            place = self._stream.place
+            if not self._buffer and not len(self._rest) and place.epoch > first + 1:
                 why = "the whole stream was read, and all of it is empty or held out"
                 raise DataError("there is too little text to train on", why, "use more data")
 

@@ -241,6 +241,13 @@ def test_a_stream_with_nothing_to_train_on_is_an_error_after_two_passes() -> Non
     assert little.value.why == "the whole stream was read, and all of it is empty or held out"
 
 
+def test_a_very_short_stream_is_ready_after_the_passes_that_one_batch_needs() -> None:
+    """It was read hundreds of times, to fill a buffer with copies."""
+    source = streamed([TRAINED[0], *set(NUMBERED) - set(TRAINED)], files=1)
+    source.prepare(3)
+    assert source.state()["epoch"] == 3 * LENGTH // (len(TRAINED[0]) + 1)
+
+
 def test_what_a_small_stream_means_is_told() -> None:
     assert streamed(NUMBERED, wanted=29_999).tally.notes == []
     [note] = streamed(NUMBERED, wanted=30_001).tally.notes
