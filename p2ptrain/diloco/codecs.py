@@ -12,29 +12,35 @@ c = 7 stands for the largest magnitude of its block. s is a bf16 scale shared by
 the experiment behind 256.
 
 A payload of a block codec holds the scales of all blocks (bf16, little endian), then the codes of all elements; e3m0
-puts two codes into a byte, the first one in the low half. Encoding runs in torch on the vector's device, so that a GPU
-sends few bytes over its bus. Only the author encodes, so the bits of an encoder may differ between devices. Decoding
-runs in numpy on the host and gives the same bits everywhere: e3m0 only scales by powers of two, int8 rounds once per
-element, and blocks whose scale could lead to denormal numbers are refused. To learn what the codec has lost, an author
-with a GPU decodes its own payload there, in torch; that result stays with the author and never decides shared bits.
+puts two codes into a byte, the first one in the low half. Only the author encodes, so the bits of an encoder may differ
+between devices: on a CPU it is compiled (`kernels`), and elsewhere it is torch on the vector's device, so that a GPU
+sends few bytes over its bus. Decoding is compiled, on the host, piece by piece, and gives the same bits everywhere:
+e3m0 only scales by powers of two, the products of int8 have few enough bits, and blocks whose scale could lead to
+denormal numbers are refused. To learn what the codec has lost, an author with a GPU decodes its own payload there, in
+torch; that result stays with the author and never decides shared bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2ptrain.diloco import kernels
+from p2ptrain.diloco.kernels import BLOCK
 from p2ptrain.errors import MalformedError
+from p2ptrain.run.digest import CHUNK_BYTES, Buffer
 
 Vector = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Decoder = Callable[[int, Vector], None]
+"""Decodes the elements of one payload from an index on, which is a multiple of 256, into a float32 vector."""
 
-BLOCK = 256
-CPU_PIECE = 1024 * BLOCK
+PIECE = CHUNK_BYTES // 4
+"""Elements that are worked on at a time. As float32 they are one chunk of a blob, and stay in a core's cache."""
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 
 
@@ -42,41 +48,43 @@ class NonFiniteError(ValueError):
     """A pseudo-gradient holds NaN, infinity or numbers beyond ±2^100, so this peer must not send it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(ABC):
     """One number format: how many bytes n elements take, how to encode them and how to decode them."""
 
     name: str
-    lossless: bool
-    encoded_bytes: Callable[[int], int]
-    _encode: Callable[[torch.Tensor], bytes]
-    _decode: Callable[[bytes, int], Vector]
-    _decode_in_torch: Callable[[torch.Tensor, int], torch.Tensor]
-    """From a payload that this peer encoded (uint8, on any device) to float32 on the same device."""
+    lossless = False
 
-    def encode(self, vector: torch.Tensor) -> bytes:
-        """Encode a 1-D float32 tensor on any device.
+    @abstractmethod
+    def encoded_bytes(self, elements: int) -> int:
+        """The size of a payload of so many elements."""
+
+    def encode(self, theta: torch.Tensor, local: torch.Tensor, residual: torch.Tensor | None = None) -> bytes:
+        """Encode the pseudo-gradient Δ = θ − local + residual, and replace `local` by what the codec loses of Δ.
+
+        Args:
+            theta, local, residual: 1-D float32, of one length, on one device.
 
         Raises:
-            NonFiniteError: an element is NaN, infinite or beyond ±2^100.
-            TypeError: the tensor is not 1-D float32.
+            NonFiniteError: an element of Δ is NaN, infinite or beyond ±2^100. `local` is spoilt then.
+            TypeError: a tensor is not 1-D float32.
         """
-        if vector.dtype != torch.float32 or vector.ndim != 1:
-            raise TypeError(f"expected a 1-D float32 tensor, got {vector.ndim}-D {vector.dtype}")
-        largest = float(torch.linalg.vector_norm(vector, ord=float("inf")))
-        if not largest <= LARGEST_SCALE:  # NaN compares false
-            raise NonFiniteError("a pseudo-gradient is not finite")
-        return self._encode(vector)
+        for tensor in (theta, local) if residual is None else (theta, local, residual):
+            if tensor.dtype != torch.float32 or tensor.ndim != 1:
+                raise TypeError(f"expected a 1-D float32 tensor, got {tensor.ndim}-D {tensor.dtype}")
+        if local.device.type != "cpu":
+            _subtract(theta, local, residual)
+            data = self._encode_in_torch(local)
+            payload = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(local.device)
+            local -= self._decode_in_torch(payload, len(local))
+            return data
+        encoded = np.empty(self.encoded_bytes(len(local)), dtype=np.uint8)
+        for span in pieces(len(local)):
+            _subtract(theta[span], local[span], None if residual is None else residual[span])
+            self._encode_piece(local[span], encoded, span, len(local))
+        return encoded.tobytes()
 
-    def lost(self, vector: torch.Tensor, data: bytes) -> torch.Tensor:
-        """`vector` minus what its encoding `data` decodes to: 1-D float32 on the vector's device."""
-        if vector.device.type == "cpu":  # where numpy decodes the block codecs faster
-            return vector - torch.from_numpy(self._decode(data, len(vector)))
-        payload = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(vector.device)
-        return vector - self._decode_in_torch(payload, len(vector))
-
-    def decode(self, data: bytes, elements: int) -> Vector:
-        """Decode any peer's payload to `elements` float32 numbers.
+    def open(self, data: Buffer, elements: int) -> Decoder:
+        """Check any peer's payload of `elements` numbers, and return what decodes it.
 
         Raises:
             MalformedError: the length is wrong, or a number is not finite or beyond ±2^100.
@@ -86,123 +94,227 @@ class Codec:
                 f"an {self.name} payload has the wrong length",
                 f"{len(data)} bytes for {elements} elements, expected {self.encoded_bytes(elements)}",
             )
-        return self._decode(data, elements)
+        return self._open(np.frombuffer(data, dtype=np.uint8), elements)
+
+    def decode(self, data: Buffer, elements: int) -> Vector:
+        """Decode any peer's payload to `elements` float32 numbers; raises what `open` raises."""
+        decoder, values = self.open(data, elements), np.empty(elements, dtype=np.float32)
+        for span in pieces(elements):
+            decoder(span.start, values[span])
+        return values
+
+    @abstractmethod
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+        """Encode a piece of a vector of `elements` to its places in the payload `data`, and replace it by what is
+        lost."""
+
+    @abstractmethod
+    def _open(self, data: Bytes, elements: int) -> Decoder: ...
+
+    @abstractmethod
+    def _encode_in_torch(self, vector: torch.Tensor) -> bytes: ...
+
+    @abstractmethod
+    def _decode_in_torch(self, payload: torch.Tensor, elements: int) -> torch.Tensor:
+        """From a payload (uint8, on any device) that this peer encoded, to float32 on the same device."""
 
 
-def _blocks(elements: int) -> int:
-    return -(-elements // BLOCK)
+def pieces(elements: int) -> Iterator[slice]:
+    """The pieces of a vector, from its beginning to its end."""
+    for start in range(0, elements, PIECE):
+        yield slice(start, min(start + PIECE, elements))
+
+
+def _subtract(theta: torch.Tensor, local: torch.Tensor, residual: torch.Tensor | None) -> None:
+    """Replace `local` by θ − local + residual. Raises NonFiniteError."""
+    torch.sub(theta, local, out=local)
+    if residual is not None:
+        local += residual
+    largest = float(torch.linalg.vector_norm(local, ord=float("inf")))
+    if not largest <= LARGEST_SCALE:  # NaN compares false
+        raise NonFiniteError("a pseudo-gradient is not finite")
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def _encode_blocks(vector: torch.Tensor, largest_code: int, codes_of: Callable[[torch.Tensor], torch.Tensor]) -> bytes:
-    """Scales of all blocks, then the codes of all elements.
+# Block codecs --------------------------------------------------------------------------------------------------------
 
-    `codes_of` turns blocks (n, 256), divided by their scales, into uint8 codes (n, bytes of a block). On a CPU the
-    vector is cut into pieces, so that one piece's intermediate results stay in the cache.
-    """
-    piece = CPU_PIECE if vector.device.type == "cpu" else max(len(vector), 1)
-    scales_bytes, codes_bytes = [], []
-    for part in torch.split(vector, piece):
-        blocks = torch.nn.functional.pad(part, (0, _blocks(len(part)) * BLOCK - len(part))).view(-1, BLOCK)
-        scales = (blocks.abs().amax(dim=1) / largest_code).to(torch.bfloat16)
+
+def _blocks(elements: int) -> int:
+    return -(-elements // BLOCK)
+
+
+def _of_span(span: slice) -> slice:
+    """The blocks of a piece."""
+    return slice(span.start // BLOCK, _blocks(span.stop))
+
+
+class _BlockCodec(Codec):
+    """Scales of all blocks, then the codes of all elements."""
+
+    _largest_code: int
+
+    def _split(self, data: Bytes, elements: int) -> tuple[NDArray[np.uint16], Bytes]:
+        border = 2 * _blocks(elements)
+        return data[:border].view("<u2"), data[border:]
+
+    def _scales(self, data: Bytes, elements: int) -> Vector:
+        halves, _ = self._split(data, elements)
+        scales = (halves.astype(np.uint32) << 16).view(np.float32)
+        in_range = (scales == 0) | ((scales >= SMALLEST_SCALE) & (scales <= LARGEST_SCALE))  # False for NaN
+        if not in_range.all():
+            raise MalformedError("a payload holds a block scale that is not a usable number")
+        return scales
+
+    def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
+        blocks = torch.nn.functional.pad(vector, (0, _blocks(len(vector)) * BLOCK - len(vector))).view(-1, BLOCK)
+        scales = (blocks.abs().amax(dim=1) / self._largest_code).to(torch.bfloat16)
         scales = torch.where(scales.float() < SMALLEST_SCALE, torch.zeros_like(scales), scales)
         divisor = scales.float().unsqueeze(1)
-        codes = codes_of(torch.where(divisor > 0, blocks / divisor, torch.zeros_like(blocks)))
-        scales_bytes.append(_bytes_of(scales))
-        codes_bytes.append(_bytes_of(codes.flatten()[: -(-len(part) * codes.shape[1] // BLOCK)]))
-    return b"".join(scales_bytes + codes_bytes)
+        codes = self._codes_in_torch(torch.where(divisor > 0, blocks / divisor, torch.zeros_like(blocks)))
+        used = self.encoded_bytes(len(vector)) - 2 * len(blocks)
+        return _bytes_of(scales) + _bytes_of(codes.flatten()[:used])
+
+    def _decode_in_torch(self, payload: torch.Tensor, elements: int) -> torch.Tensor:
+        border = 2 * _blocks(elements)
+        values = self._values_in_torch(payload[border:])
+        padded = torch.nn.functional.pad(values, (0, border // 2 * BLOCK - len(values))).view(-1, BLOCK)
+        return padded.mul_(payload[:border].view(torch.bfloat16).float().unsqueeze(1)).view(-1)[:elements]
+
+    @abstractmethod
+    def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
+        """Turn blocks (n, 256), divided by their scales, into uint8 codes (n, bytes of a block)."""
+
+    @abstractmethod
+    def _values_in_torch(self, codes: torch.Tensor) -> torch.Tensor:
+        """The values of uint8 codes before they are scaled, 1-D float32."""
 
 
-def _e3m0_codes(ratio: torch.Tensor) -> torch.Tensor:
-    magnitude = ratio.abs()
-    # Between 2^e and 2^(e+1) the nearest power changes at 1.5·2^e, so 4/3 of a magnitude has the exponent of its
-    # nearest power of two. The smallest one is 2^−6; magnitudes below 2^−7 are nearer to 0.
-    exponent = ((magnitude * (4 / 3)).view(torch.int32) >> 23) - 127
-    code = exponent.clamp(-6, 0) + 7
-    code = torch.where(magnitude < 2.0**-7, torch.zeros_like(code), code)
-    halves = (code | (ratio < 0).to(torch.int32) << 3).to(torch.uint8)
-    return halves[:, 0::2] | (halves[:, 1::2] << 4)
+class _E3m0(_BlockCodec):
+    name, _largest_code = "e3m0", 1
+
+    def encoded_bytes(self, elements: int) -> int:
+        return 2 * _blocks(elements) + -(-elements // 2)
+
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+        scales, codes = self._split(data, elements)
+        kernels.encode_e3m0(part.numpy(), scales[_of_span(span)], codes[span.start // 2 : -(-span.stop // 2)])
+
+    def _open(self, data: Bytes, elements: int) -> Decoder:
+        scales, codes, decode = self._scales(data, elements), data[2 * _blocks(elements) :], kernels.decode_e3m0
+
+        def decoder(start: int, values: Vector) -> None:
+            stop = start + len(values)
+            decode(codes[start // 2 : -(-stop // 2)], scales[_of_span(slice(start, stop))], values)
+
+        return decoder
+
+    def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
+        magnitude = ratios.abs()
+        exponent = ((magnitude * (4 / 3)).view(torch.int32) >> 23) - 127  # `kernels.encode_e3m0` says why
+        code = exponent.clamp(-6, 0) + 7
+        code = torch.where(magnitude < 2.0**-7, torch.zeros_like(code), code)
+        halves = (code | (ratios < 0).to(torch.int32) << 3).to(torch.uint8)
+        return halves[:, 0::2] | (halves[:, 1::2] << 4)
+
+    def _values_in_torch(self, codes: torch.Tensor) -> torch.Tensor:
+        table = torch.tensor([0.0, *(2.0 ** (c - 7) for c in range(1, 8))], device=codes.device)
+        halves = torch.stack([codes & 15, codes >> 4], dim=1).view(-1).int()
+        return torch.where(halves < 8, table[halves & 7], 0.0 - table[halves & 7])
 
 
-def _int8_codes(ratio: torch.Tensor) -> torch.Tensor:
-    return ratio.round().clamp(-127, 127).to(torch.int8).view(torch.uint8)
+class _Int8(_BlockCodec):
+    name, _largest_code = "int8", 127
+
+    def encoded_bytes(self, elements: int) -> int:
+        return 2 * _blocks(elements) + elements
+
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+        scales, codes = self._split(data, elements)
+        kernels.encode_int8(part.numpy(), scales[_of_span(span)], codes[span].view(np.int8))
+
+    def _open(self, data: Bytes, elements: int) -> Decoder:
+        scales, codes = self._scales(data, elements), data[2 * _blocks(elements) :].view(np.int8)
+        decode = kernels.decode_int8
+
+        def decoder(start: int, values: Vector) -> None:
+            span = slice(start, start + len(values))
+            decode(codes[span], scales[_of_span(span)], values)
+
+        return decoder
+
+    def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
+        return ratios.round().clamp(-127, 127).to(torch.int8).view(torch.uint8)
+
+    def _values_in_torch(self, codes: torch.Tensor) -> torch.Tensor:
+        return codes.view(torch.int8).float()
 
 
-_encode_e3m0 = partial(_encode_blocks, largest_code=1, codes_of=_e3m0_codes)
-_encode_int8 = partial(_encode_blocks, largest_code=127, codes_of=_int8_codes)
+# Floats --------------------------------------------------------------------------------------------------------------
 
 
-_E3M0_VALUES = np.array([0.0] + [2.0 ** (c - 7) for c in range(1, 8)], dtype=np.float32)
-_E3M0_VALUES = np.concatenate([_E3M0_VALUES, 0.0 - _E3M0_VALUES])
-# One 8-byte entry for each byte: the values of both its elements.
-_E3M0_PAIRS = np.stack([np.tile(_E3M0_VALUES, 16), np.repeat(_E3M0_VALUES, 16)], axis=1).view(np.uint64).ravel()
+class _Bf16(Codec):
+    name = "bf16"
+
+    def encoded_bytes(self, elements: int) -> int:
+        return 2 * elements
+
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+        rounded = torch.from_numpy(data.view(np.int16)[span]).view(torch.bfloat16)
+        rounded.copy_(part)
+        part -= rounded.float()
+
+    def _open(self, data: Bytes, elements: int) -> Decoder:
+        halves = data.view("<u2")
+
+        def decoder(start: int, values: Vector) -> None:
+            np.left_shift(halves[start : start + len(values)], 16, out=values.view(np.uint32), dtype=np.uint32)
+
+        return _checked(decoder, elements)
+
+    def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
+        return _bytes_of(vector.to(torch.bfloat16))
+
+    def _decode_in_torch(self, payload: torch.Tensor, elements: int) -> torch.Tensor:
+        return payload.view(torch.bfloat16).float()
 
 
-def _scaled(blocks: Vector, data: bytes) -> Vector:
-    """Multiply blocks (n, 256) in place by the n bf16 scales at the start of a payload."""
-    scales = (np.frombuffer(data, dtype="<u2", count=len(blocks)).astype(np.uint32) << 16).view(np.float32)
-    in_range = (scales == 0) | ((scales >= SMALLEST_SCALE) & (scales <= LARGEST_SCALE))  # False for NaN
-    if not in_range.all():
-        raise MalformedError("a payload holds a block scale that is not a usable number")
-    blocks *= scales[:, None]
-    return blocks
+class _Fp32(Codec):
+    name, lossless = "fp32", True
+
+    def encoded_bytes(self, elements: int) -> int:
+        return 4 * elements
+
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+        data.view("<f4")[span] = part.numpy()
+        part.zero_()
+
+    def _open(self, data: Bytes, elements: int) -> Decoder:
+        numbers = data.view("<f4")
+
+        def decoder(start: int, values: Vector) -> None:
+            values[:] = numbers[start : start + len(values)]
+
+        return _checked(decoder, elements)
+
+    def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
+        return _bytes_of(vector)
+
+    def _decode_in_torch(self, payload: torch.Tensor, elements: int) -> torch.Tensor:
+        return payload.view(torch.float32)
 
 
-def _decode_e3m0(data: bytes, elements: int) -> Vector:
-    codes = np.frombuffer(data, dtype=np.uint8, offset=2 * _blocks(elements))
-    blocks = np.zeros((_blocks(elements), BLOCK), dtype=np.float32)
-    pairs = blocks.reshape(-1).view(np.uint64)[: len(codes)]
-    np.take(_E3M0_PAIRS, codes, out=pairs, mode="clip")  # a byte can't exceed the table; mode="raise" would copy
-    return _scaled(blocks, data).reshape(-1)[:elements]
+def _checked(decoder: Decoder, elements: int) -> Decoder:
+    """The decoder, once it has decoded everything for a look. Raises MalformedError."""
+    room = np.empty(min(elements, PIECE), dtype=np.float32)
+    for span in pieces(elements):
+        values = room[: span.stop - span.start]
+        decoder(span.start, values)
+        if not max(values.max(), -values.min()) <= LARGEST_SCALE:  # NaN compares false
+            raise MalformedError("a payload holds numbers that are not finite")
+    return decoder
 
 
-def _decode_int8(data: bytes, elements: int) -> Vector:
-    blocks = np.zeros((_blocks(elements), BLOCK), dtype=np.float32)
-    blocks.reshape(-1)[:elements] = np.frombuffer(data, dtype=np.int8, offset=2 * _blocks(elements))
-    return _scaled(blocks, data).reshape(-1)[:elements]
-
-
-def _scaled_in_torch(values: torch.Tensor, payload: torch.Tensor, elements: int) -> torch.Tensor:
-    scales = payload[: 2 * _blocks(elements)].view(torch.bfloat16).float()
-    padded = torch.nn.functional.pad(values, (0, _blocks(elements) * BLOCK - len(values))).view(-1, BLOCK)
-    return padded.mul_(scales.unsqueeze(1)).view(-1)[:elements]
-
-
-def _decode_e3m0_in_torch(payload: torch.Tensor, elements: int) -> torch.Tensor:
-    pairs = torch.from_numpy(_E3M0_PAIRS.view(np.float32).reshape(256, 2)).to(payload.device)
-    codes = payload[2 * _blocks(elements) :]
-    return _scaled_in_torch(pairs.index_select(0, codes.int()).view(-1), payload, elements)
-
-
-def _decode_int8_in_torch(payload: torch.Tensor, elements: int) -> torch.Tensor:
-    return _scaled_in_torch(payload[2 * _blocks(elements) :].view(torch.int8).float(), payload, elements)
-
-
-def _finite(vector: Vector) -> Vector:
-    if not max(vector.max(initial=0.0), -vector.min(initial=0.0)) <= LARGEST_SCALE:  # NaN compares false
-        raise MalformedError("a payload holds numbers that are not finite")
-    return vector
-
-
-def _encode_bf16(vector: torch.Tensor) -> bytes:
-    return _bytes_of(vector.to(torch.bfloat16))
-
-
-def _decode_bf16(data: bytes, elements: int) -> Vector:
-    return _finite((np.frombuffer(data, dtype="<u2", count=elements).astype(np.uint32) << 16).view(np.float32))
-
-
-def _decode_fp32(data: bytes, elements: int) -> Vector:
-    return _finite(np.frombuffer(data, dtype="<f4", count=elements).astype(np.float32))
-
-
-_ALL = [
-    Codec("e3m0", False, lambda n: 2 * _blocks(n) + -(-n // 2), _encode_e3m0, _decode_e3m0, _decode_e3m0_in_torch),
-    Codec("int8", False, lambda n: 2 * _blocks(n) + n, _encode_int8, _decode_int8, _decode_int8_in_torch),
-    Codec("bf16", False, lambda n: 2 * n, _encode_bf16, _decode_bf16, lambda raw, _: raw.view(torch.bfloat16).float()),
-    Codec("fp32", True, lambda n: 4 * n, _bytes_of, _decode_fp32, lambda raw, _: raw.view(torch.float32)),
-]
-CODECS = {codec.name: codec for codec in _ALL}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (_E3m0(), _Int8(), _Bf16(), _Fp32())}

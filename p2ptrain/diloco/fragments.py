@@ -10,7 +10,7 @@ Every peer computes the same layout from the names and shapes alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -20,6 +20,8 @@ import torch
 from p2ptrain.errors import SpecError
 from p2ptrain.run import NO_DIGEST, Digest, digest_of
 
+PART = 2**20
+"""Elements of a part of a tensor, about."""
 _LAYER = re.compile(r"(?:.*?\.)?\d+\.")
 """A layer's tensors share the beginning of their name up to its number: model.layers.3."""
 
@@ -106,12 +108,19 @@ class Layout:
 
     def scatter(self, vector: torch.Tensor, tensors: Mapping[str, torch.Tensor], fragment: int) -> None:
         """Copy a fragment's vector (1-D) into the named tensors, converted to their dtypes."""
-        slots = self.fragments[fragment]
-        pieces = torch.split(vector, [slot.elements for slot in slots])
-        with torch.no_grad():
-            for slot, piece in zip(slots, pieces, strict=True):
-                target = slot.of(tensors[slot.name])
-                target.copy_(piece.view(target.shape))
+        for span, part in self.parts(tensors, fragment):
+            part.copy_(vector[span].view(part.shape))
+
+    def parts(self, tensors: Mapping[str, torch.Tensor], fragment: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """A fragment's tensors in pieces of some rows, and where each lies in the fragment's vector. They share the
+        tensors' memory; whole tensors would need temporary results of their size."""
+        start = 0
+        for slot in self.fragments[fragment]:
+            tensor = slot.of(tensors[slot.name].detach())
+            rows = max(1, len(tensor) * PART // max(1, slot.elements))
+            for part in torch.split(tensor, rows):
+                yield slice(start, start + part.numel()), part
+                start += part.numel()
 
     def assemble(self, vectors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """New float32 tensors by name from the vectors of all fragments, on the first vector's device."""

@@ -28,7 +28,7 @@ from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.lanes import Lanes, Pending
 from p2ptrain.diloco.merge import merge
 from p2ptrain.diloco.schedule import fragment_of, global_progress, learning_rate
-from p2ptrain.diloco.state import GlobalState, HashedVector
+from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import TrainingError
 from p2ptrain.method import Tell
@@ -183,17 +183,14 @@ class StreamingDiLoCo:
         index = fragment_of(height, self._method.fragments)
         lane = self._lanes[index]
         local = self._layout.gather(self._tensors, index)
-        delta = self._on_device(lane.theta) - local
-        if lane.residual is not None:
-            delta += lane.residual
+        kept = local.clone() if self._method.merge == "carry" else None
         try:
-            data = self._codec.encode(delta)
+            data = self._codec.encode(lane.theta.on(self._device), local, lane.residual)
         except NonFiniteError:
             raise self._not_finite("the weights hold numbers that are not finite") from None
         base = self._view.base_for(height, self._method.fragments)
         payload = self._exchange.contribute(height, base, data, lane.tokens, lane.steps)
-        lost = None if self._codec.lossless else self._codec.lost(delta, data)
-        kept = local if self._method.merge == "carry" else None
+        lost = None if self._codec.lossless else local
         self._lanes.contributed(Pending(height, base, payload, lost, kept, lane.tokens, lane.steps, self.vitals.steps))
         self._since_contribution = 0
 
@@ -238,20 +235,19 @@ class StreamingDiLoCo:
             self._offer_again()
 
     def _merge(self, index: int, view: View, listed: Pending | None) -> None:
-        theta = view.state.fragments[index].theta
-        local = self._layout.gather(self._tensors, index)
-        reference = listed.local if listed and listed.local is not None else self._on_device(self._lanes[index].theta)
-        merged = merge(self._method.merge, local, self._on_device(theta), self._method.alpha, reference)
-        self._layout.scatter(merged, self._tensors, index)
-        self._lanes[index].theta = theta
-
-    def _on_device(self, vector: HashedVector) -> torch.Tensor:
-        return torch.tensor(vector.values, device=self._device)
+        rule, lane, theta = self._method.merge, self._lanes[index], view.state.fragments[index].theta
+        reference = listed.local if listed and listed.local is not None else lane.theta.on(self._device)
+        new = theta.on(self._device)
+        for span, part in self._layout.parts(self._tensors, index):
+            local = part.float().reshape(-1)
+            merged = merge(rule, local, new[span], self._method.alpha, reference[span])
+            part.copy_(merged.view(part.shape))
+        lane.theta = theta
 
     def _load(self, view: View) -> None:
         """Start from nothing but the global weights."""
         for index, fragment in enumerate(view.state.fragments):
-            self._layout.scatter(self._on_device(fragment.theta), self._tensors, index)
+            self._layout.scatter(fragment.theta.on(self._device), self._tensors, index)
         self._lanes = Lanes(self._run.swarm.peer_id, view.state)
         self._view, self._merged_height = view, view.head.height
 
@@ -289,7 +285,7 @@ class StreamingDiLoCo:
     def global_parameters(self, view: View | None = None) -> dict[str, torch.Tensor]:
         """A copy of the global weights by the bare model's parameter names, float32 on the training device."""
         state = (view or self._exchange.view).state
-        return self._layout.assemble([self._on_device(fragment.theta) for fragment in state.fragments])
+        return self._layout.assemble([fragment.theta.on(self._device) for fragment in state.fragments])
 
     def report_evaluation(self, height: int, loss: float) -> None:
         """Tell the others the held-out loss of the global weights at `height`, unless it is not finite."""

@@ -2,15 +2,17 @@
 
     x_i    = decode(payload_i)                                  pseudo-gradient of contributor i
     s_i    = min(steps_i, 4 · median_j steps_j)
+    ‖x_i‖² = Σ_b Σ_{k ∈ b} x_ik²                                float64: 256 elements of a block b in order, then fsum
     c_i    = min(1, 3 · median_j(‖x_j‖ / s_j) · s_i / ‖x_i‖)    norm bound, with three or more contributors
     w_i    = min(tokens_i, cap) / Σ_j min(tokens_j, cap)
     Δ̄      = Σ_i (w_i · c_i) · x_i                              in the order of peer ids
     m      ← μ·m + Δ̄
     θ      ← θ − η·(Δ̄ + μ·m)                                    Nesterov, as torch.optim.SGD(nesterov=True)
 
-Every multiplication and every addition rounds once, to float32, in this order. That is why this is numpy, whose
-`multiply` and `add` are separate loops, and not torch, whose fused kernels differ between versions and devices.
-A contribution whose payload is malformed or not finite counts as absent, on every peer alike.
+Every other multiplication and addition rounds once, to float32, in this order. That is why this is compiled without
+fast mathematics, and not torch, whose fused kernels differ between versions and devices. A step goes through the
+fragment piece by piece, so it needs no memory but the new θ and m, however many contributions there are. A contribution
+whose payload is malformed or not finite counts as absent, on every peer alike.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from statistics import median
 
 import numpy as np
 
+from p2ptrain.diloco import kernels
 from p2ptrain.diloco.chain import Commit, Contribution
-from p2ptrain.diloco.codecs import CODECS, Vector
+from p2ptrain.diloco.codecs import CODECS, PIECE, Decoder, pieces
+from p2ptrain.diloco.kernels import BLOCK
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector
 from p2ptrain.errors import LedgerError, MalformedError
-from p2ptrain.run import Digest, RunSpec, digest_of
+from p2ptrain.run import Digest, Manifest, RunSpec, digest_of
+from p2ptrain.run.digest import chunk_digest
 
-_SUM_BLOCK = 65536
 _STEPS_BOUND = 4
 
 
@@ -52,20 +56,22 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
         )
     index = fragment_of(commit.height, len(state.fragments))
     fragment = state.fragments[index]
-    good, refused = [], []
-    for contribution in commit.contributions:
+    size = len(fragment.theta.values)
+    good: list[tuple[Contribution, Decoder]] = []
+    refused = []
+    for part in commit.contributions:
         try:
-            good.append((contribution, decode_payload(payloads[contribution.payload], fragment, spec)))
+            good.append((part, CODECS[spec.diloco.codec].open(payloads[part.payload], size)))
         except MalformedError:
-            refused.append(contribution)
+            refused.append(part)
     if not good:
         return Applied(state.after(commit.digest, index, fragment, 0), tuple(refused))
-    tokens = [min(contribution.tokens, spec.limits.contribution_tokens) for contribution, _ in good]
-    bounds = norm_bounds([vector for _, vector in good], [c.steps for c, _ in good], spec.limits.norm_bound)
+    decoders = [decoder for _, decoder in good]
+    tokens = [min(part.tokens, spec.limits.contribution_tokens) for part, _ in good]
+    bounds = norm_bounds(decoders, [part.steps for part, _ in good], size, spec.limits.norm_bound)
     total = sum(tokens)
     factors = [part / total * bound for part, bound in zip(tokens, bounds, strict=True)]
-    mean = weighted_sum([vector for _, vector in good], factors)
-    updated = outer_step(fragment, mean, spec.diloco.outer_lr, spec.diloco.outer_momentum)
+    updated = outer_step(fragment, decoders, factors, spec.diloco.outer_lr, spec.diloco.outer_momentum)
     return Applied(state.after(commit.digest, index, updated, total), tuple(refused))
 
 
@@ -84,61 +90,51 @@ def replay(
         yield applied
 
 
-def decode_payload(data: bytes, fragment: Fragment, spec: RunSpec) -> Vector:
-    """A payload's pseudo-gradient. Raises MalformedError if `data` is none of this fragment."""
-    return CODECS[spec.diloco.codec].decode(data, len(fragment.theta.values))
+def outer_step(
+    fragment: Fragment, decoders: Sequence[Decoder], factors: Sequence[float], lr: float, momentum: float
+) -> Fragment:
+    """One Nesterov step with Δ̄ = Σ factor · contribution, in the given order."""
+    eta, mu, size = np.float32(lr), np.float32(momentum), len(fragment.theta.values)
+    theta, m = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.float32)
+    chunks: tuple[list[Digest], list[Digest]] = [], []
+    room = np.empty((2, min(size, PIECE)), dtype=np.float32)
+    for span in pieces(size):
+        values, delta = room[:, : span.stop - span.start]
+        for index, (decoder, factor) in enumerate(zip(decoders, factors, strict=True)):
+            decoder(span.start, values)
+            (kernels.add if index else kernels.scale)(values, np.float32(factor), delta)
+        before = fragment.theta.values[span], fragment.momentum.values[span]
+        kernels.step(*before, delta, eta, mu, theta[span], m[span])
+        for vector, digests in zip((theta, m), chunks, strict=True):  # a piece is a chunk, and is in the cache now
+            digests.append(chunk_digest(vector[span].data.cast("B")))
+    manifests = [Manifest(4 * size, tuple(digests)) for digests in chunks]
+    return Fragment(HashedVector(theta, manifests[0]), HashedVector(m, manifests[1]))
 
 
-def outer_step(fragment: Fragment, delta: Vector, lr: float, momentum: float) -> Fragment:
-    """One Nesterov step with the mean pseudo-gradient `delta` (1-D); all float32, one rounding per operation."""
-    eta, mu = np.float32(lr), np.float32(momentum)
-    m = np.multiply(fragment.momentum.values, mu)
-    m += delta
-    step = np.multiply(m, mu)
-    step += delta
-    step *= eta
-    theta = np.subtract(fragment.theta.values, step)
-    return Fragment(HashedVector(theta), HashedVector(m))
-
-
-def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
-    """Σ factor · vector in the given order, in float32."""
-    total = np.multiply(vectors[0], np.float32(factors[0]))
-    term = np.empty_like(total)
-    for vector, factor in zip(vectors[1:], factors[1:], strict=True):
-        np.multiply(vector, np.float32(factor), out=term)
-        total += term
-    return total
-
-
-def norm_bounds(vectors: Sequence[Vector], steps: Sequence[int], bound: float) -> list[float]:
-    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median.
+def norm_bounds(decoders: Sequence[Decoder], steps: Sequence[int], size: int, bound: float) -> list[float]:
+    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median. `size`: elements of a
+    contribution.
 
     Authors only claim their steps, so a claim above four times the median counts as four times the median.
     """
-    if len(vectors) < 3:
-        return [1.0] * len(vectors)
+    if len(decoders) < 3:
+        return [1.0] * len(decoders)
     most = _STEPS_BOUND * median(steps)
-    rates = [norm(vector) / max(1.0, min(count, most)) for vector, count in zip(vectors, steps, strict=True)]
+    rates = [norm(decoder, size) / max(1.0, min(count, most)) for decoder, count in zip(decoders, steps, strict=True)]
     limit = bound * median(rates)
     return [limit / rate if rate > limit else 1.0 for rate in rates]
 
 
-def norm(vector: Vector) -> float:
-    """The Euclidean norm, with the same bits on every machine.
-
-    numpy's own sum adds in an order that depends on the processor. Here a square is exact in float64, blocks are
-    summed by adding their halves, and `math.fsum` rounds the sum of the blocks once.
-    """
-    blocks = []
-    for start in range(0, len(vector), _SUM_BLOCK):
-        block = np.square(vector[start : start + _SUM_BLOCK], dtype=np.float64)
-        while len(block) > 1:
-            half = len(block) // 2
-            folded = block[:half] + block[half : 2 * half]
-            block = np.append(folded, block[-1]) if len(block) % 2 else folded
-        blocks.append(float(block[0]))
-    return math.sqrt(math.fsum(blocks))
+def norm(decoder: Decoder, size: int) -> float:
+    """The Euclidean norm of a contribution, with the same bits on every machine: numpy's own sum adds in an order that
+    depends on the processor. A square is exact in float64, and `math.fsum` rounds the sum of the blocks once."""
+    sums = np.empty(-(-size // BLOCK))
+    room = np.empty(min(size, PIECE), dtype=np.float32)
+    for span in pieces(size):
+        values = room[: span.stop - span.start]
+        decoder(span.start, values)
+        kernels.square(values, sums[span.start // BLOCK : -(-span.stop // BLOCK)])
+    return math.sqrt(math.fsum(sums))
 
 
 _SELF_TEST_DIGEST = "846c4ba8d411cd3d060536b4b4dbcf50d2c00b2b973dc926efeb81f7d440daca"
@@ -160,6 +156,10 @@ def _self_test_digest() -> str:
     ramp = np.arange(-500, 500, dtype=np.float32)
     numbers = np.concatenate([ramp / np.float32(7), ramp * np.float32(1e-41)])
     fragment = Fragment(HashedVector(numbers), HashedVector(numbers * np.float32(0.3)))
-    mean = weighted_sum([numbers * np.float32(0.1), numbers * np.float32(1.1)], [0.7, 0.3 * norm(ramp) / 1e4])
-    result = outer_step(fragment, mean, 0.7, 0.9)
+    fp32 = CODECS["fp32"]
+    small, large, exact = (
+        fp32.open(vector.tobytes(), len(vector))
+        for vector in (numbers * np.float32(0.1), numbers * np.float32(1.1), ramp)
+    )
+    result = outer_step(fragment, [small, large], [0.7, 0.3 * norm(exact, len(ramp)) / 1e4], 0.7, 0.9)
     return digest_of(bytes(result.theta.raw) + bytes(result.momentum.raw)).hex()

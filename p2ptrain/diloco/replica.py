@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from p2ptrain.diloco.chain import KEPT_HISTORY, Commit, Contribution
+from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
-from p2ptrain.diloco.outer import Applied, decode_payload, replay
+from p2ptrain.diloco.outer import Applied, replay
 from p2ptrain.diloco.rollback import rollback
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.snapshots import CONTRIBUTION, Snapshots, commit_of
@@ -95,12 +96,12 @@ class Replica:
     # Payloads ------------------------------------------------------------------------------------------------------
 
     def store_payload(self, contribution: Contribution, data: Buffer, state: GlobalState) -> bool:
-        """Keep and serve a contribution's bytes. Returns False if they do not decode; then they do not count."""
+        """Keep and serve a contribution's bytes. Returns False if they are malformed; then they do not count."""
         self._ledger.add_payload(contribution.payload, contribution.height, data)
         self._hold(contribution.payload, data)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
         try:
-            decode_payload(bytes(data), fragment, self._spec)
+            CODECS[self._spec.diloco.codec].open(data, len(fragment.theta.values))
         except MalformedError as error:
             author, height = contribution.author, contribution.height
             log.warning("the contribution of %s for height %d is unusable: %s", author, height, error.what)

@@ -11,11 +11,12 @@ that shares every array except the updated fragment's, so keeping old states cos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from p2ptrain.diloco.codecs import Vector
@@ -46,9 +47,19 @@ class HashedVector:
     """A 1-D float32 vector that is read-only from now on, and the manifest of its bytes."""
 
     values: Vector
+    known: Manifest | None = None
+    """Its manifest, if it is known already."""
+    _shared: Vector = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_shared", self.values.view())
         self.values.flags.writeable = False
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The vector for torch, on a device. On a CPU it may share this memory: never write to it."""
+        if self._shared.flags.writeable:  # else torch would warn
+            return torch.from_numpy(self._shared).to(device)
+        return torch.tensor(self.values, device=device)
 
     @property
     def raw(self) -> memoryview:
@@ -56,7 +67,7 @@ class HashedVector:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return Manifest.of(self.raw)
+        return self.known or Manifest.of(self.raw)
 
     @cached_property
     def digest(self) -> Digest:

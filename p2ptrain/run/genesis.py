@@ -22,7 +22,7 @@ class Genesis(SignedRecord):
 
     kind: ClassVar[str] = "genesis/1"
 
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
     spec: DigestField
     """Digest of the spec's canonical bytes."""
     base: DigestField

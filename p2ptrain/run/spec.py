@@ -18,7 +18,7 @@ from p2ptrain.run.record import PeerIdField
 from p2ptrain.run.section import PositiveInt, Section, Words
 from p2ptrain.run.task import Chat, LanguageModelling, TaskSection
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Version of the protocol between peers. A peer speaks exactly the protocol of its run."""
 
 MAX_SPEC_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ class RunSection(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     """Name of the run, for people: lower-case letters, digits and dashes, at most 40 characters."""
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
     """Version of the protocol between peers."""
     description: Annotated[str, Field(max_length=500)] = ""
     """One sentence for people who think about joining."""

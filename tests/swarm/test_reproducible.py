@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.merge import merge
-from p2ptrain.diloco.outer import norm_bounds, outer_step, weighted_sum
 from p2ptrain.diloco.replica import Replica
 from p2ptrain.diloco.schedule import global_progress, learning_rate
 from p2ptrain.diloco.state import Fragment
@@ -22,6 +20,7 @@ from p2ptrain.run import NO_DIGEST, RunSpec, load_spec
 from p2ptrain.state import Blobs, RunFolder
 from p2ptrain.tasks import LocalOptions, Task, open_task, shard_seed
 from tests.swarm.lab import Lab, write_spec
+from tests.unit.diloco.reference import decode, encode, norm_bounds, outer_step, weighted_sum
 
 
 @dataclass
@@ -86,8 +85,7 @@ def simulate(spec: RunSpec, peers: Sequence[str]) -> list[Fragment]:
             for worker in workers:
                 local = layout.gather(worker.tensors, index)
                 delta = torch.tensor(world[index].theta.values) - local + worker.residuals.get(index, 0.0)
-                codec = CODECS[method.codec]
-                vectors.append(codec.decode(codec.encode(delta), len(delta)))
+                vectors.append(decode(method.codec, encode(method.codec, delta.numpy()), len(delta)))
                 worker.residuals[index] = delta - torch.from_numpy(vectors[-1])
                 worker.locals[index] = local
                 tokens.append(worker.tokens.pop(index))

@@ -30,6 +30,7 @@ BESIDE = {
     "errors": set(),
     "causes": set(),
     "caches": set(),
+    "compiled": set(),
     "exit_codes": set(),
     "text": set(),
     "units": set(),
@@ -42,7 +43,7 @@ BESIDE = {
 EXEMPT = {"__init__", "__main__"}
 """`p2ptrain/__init__.py` hands on public names of several rooms, `__main__.py` starts `cli`. Nobody imports either."""
 MATHEMATICS = {
-    "diloco": ("fragments", "codecs", "outer", "merge", "schedule"),
+    "diloco": ("fragments", "codecs", "kernels", "outer", "merge", "schedule"),
     "spsa": ("signs", "byte", "master", "kernels"),
 }
 OUTSIDE = {"asyncio", "hivemind", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "subprocess", "tempfile"}

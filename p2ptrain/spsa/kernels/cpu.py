@@ -1,23 +1,20 @@
 """The kernels for CPUs (equations in `kernels`): numba, compiled on first use and cached on disk.
 
-They release the interpreter's lock. A pool of ordinary threads runs them, each on tiles of its own. numba's parallel
-loops are not used: depending on its threading layer, they forbid a later fork, or end the process if two run at once.
+A pool of ordinary threads runs them, each on tiles of its own. numba's parallel loops are not used: depending on its
+threading layer, they forbid a later fork, or end the process if two run at once.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba.core.caching import FunctionCache
 
+from p2ptrain.compiled import compiled
 from p2ptrain.spsa.signs import BLOCKS, LANES, MULTIPLIERS, ROUNDS, TILE, WEYL
 
 RECORDS_AT_ONCE = 64
@@ -29,8 +26,6 @@ _TILES_IN_CACHE = 32
 _M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
 _W0, _W1 = np.uint32(WEYL[0]), np.uint32(WEYL[1])
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-
-log = logging.getLogger(__name__)
 
 
 class CpuKernels:
@@ -105,43 +100,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="spsa")
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
-    """numba's cache, which is no reason to fail: if its files are damaged or the disk is full, numba compiles again."""
-
-    def load_overload(self, *args: Any) -> Any:
-        try:
-            return super().load_overload(*args)
-        except Exception:  # of unpickling whatever a crash has left
-            with contextlib.suppress(Exception):
-                self.flush()  # else saving would read the same index
-            return None
-
-    def save_overload(self, *args: Any) -> None:
-        try:
-            super().save_overload(*args)
-        except Exception as error:  # a full disk, or a folder that has gone
-            _warn(str(error))
-
-
-@lru_cache(maxsize=1)
-def _warn(reason: str) -> None:
-    log.warning(
-        "compiled code can't be kept (%s), so each start of a one-byte run compiles for some seconds; "
-        "to keep it, set NUMBA_CACHE_DIR to a folder that you can write",
-        reason,
-    )
-
-
-def _jit(function: Callable[..., None]) -> Callable[..., Any]:
-    compiled: Any = numba.njit(nogil=True)(function)
-    try:
-        compiled._cache = _Cache(function)  # as `cache=True` does with numba's own
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        _warn("no folder can be written")
-    return compiled  # type: ignore[no-any-return]
-
-
-@_jit
+@compiled()
 def _words(key: np.uint64, tile: int, words: Any) -> None:
     """Compute the 128 words of a tile, see `signs`."""
     for lane in range(BLOCKS):
@@ -158,7 +117,7 @@ def _words(key: np.uint64, tile: int, words: Any) -> None:
         words[2 * BLOCKS + lane], words[3 * BLOCKS + lane] = c2, c3
 
 
-@_jit
+@compiled()
 def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int) -> None:
     """master += Σ q · z with q · z = q − 2q · bit: add the sum of all q once, then subtract 2q where the bit is set,
     without a branch.
@@ -201,7 +160,7 @@ def _add(master: Any, kinds: Any, keys: Any, quanta: Any, first: int, last: int)
                 k += 1
 
 
-@_jit
+@compiled()
 def _moved(master: Any, start: int, step: np.float32, words: Any, bit: int, amplitude: np.float32, moved: Any) -> None:
     """Write the working copy of the 128 weights that share a bit."""
     for i in range(LANES):
@@ -209,7 +168,7 @@ def _moved(master: Any, start: int, step: np.float32, words: Any, bit: int, ampl
         moved[i] = np.float32(np.float32(master[start + i]) * step) + shift
 
 
-@_jit
+@compiled()
 def _perturb(
     master: Any, kinds: Any, steps: Any, key: np.uint64, amplitude: np.float32, out: Any, first: int, last: int
 ) -> None:
@@ -222,7 +181,7 @@ def _perturb(
             _moved(master, start, step, words, bit, amplitude, out[start : start + LANES])
 
 
-@_jit
+@compiled()
 def _perturb_bf16(
     master: Any, kinds: Any, steps: Any, key: np.uint64, amplitude: np.float32, out: Any, first: int, last: int
 ) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
-
 from p2ptrain.diloco.chain import Commit, Contribution
-from p2ptrain.diloco.codecs import CODECS, Vector
+from p2ptrain.diloco.codecs import Vector
 from p2ptrain.run import NO_DIGEST, Digest, PeerId, RunSpec, digest_of
 from p2ptrain.run.head import Head
 from p2ptrain.run.spec import LimitsSection
+from tests.unit.diloco.reference import encode
 from tests.unit.diloco.swarm_in_memory import KEYS, RUN
 
 PEERS = sorted(key.peer_id for key in KEYS)
@@ -23,7 +22,7 @@ def limited(spec: RunSpec, **limits: float) -> RunSpec:
 
 
 def encoded(spec: RunSpec, vector: Vector) -> bytes:
-    return CODECS[spec.method.codec].encode(torch.from_numpy(vector))
+    return encode(spec.method.codec, vector)
 
 
 def offer(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from p2ptrain.diloco import events
 from p2ptrain.diloco.chain import Chain, Commit, Contribution
 from p2ptrain.diloco.codecs import CODECS
-from p2ptrain.diloco.outer import apply_commit, decode_payload
+from p2ptrain.diloco.outer import apply_commit
 from p2ptrain.diloco.round import Rounds, Rules
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
@@ -129,7 +129,7 @@ class World:
         fragment = replica.state.fragments[fragment_of(height, fragments)]
         size = len(fragment.theta.values)
         vector = torch.tensor([self.random.gauss(0, scale) for _ in range(size)], dtype=torch.float32)
-        data = CODECS[self.spec.method.codec].encode(vector)
+        data = CODECS[self.spec.method.codec].encode(vector, torch.zeros_like(vector))
         offer = Contribution(
             author=replica.me,
             run=RUN,
@@ -223,7 +223,7 @@ class World:
                 replica.blobs[payload] = other.blobs[payload]
                 fragment = replica.state.fragments[fragment_of(contribution.height, self.spec.method.fragments)]
                 try:
-                    decode_payload(replica.blobs[payload], fragment, self.spec)
+                    CODECS[self.spec.method.codec].open(replica.blobs[payload], len(fragment.theta.values))
                     usable = True
                 except MalformedError:
                     usable = False

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from p2ptrain.diloco.codecs import BLOCK, CODECS, CPU_PIECE, NonFiniteError, Vector
+from p2ptrain.diloco.codecs import BLOCK, CODECS, PIECE, NonFiniteError, Vector
 from p2ptrain.errors import MalformedError
+from tests.unit.diloco import reference
+from tests.unit.diloco.reference import encode
 
 BLOCK_CODECS = ["e3m0", "int8"]
 LOSSY_CODECS = ["e3m0", "int8", "bf16"]
@@ -29,7 +31,7 @@ def scales_of(data: bytes, elements: int) -> NDArray[np.float64]:
 
 
 def round_trip(codec: str, vector: Vector) -> tuple[bytes, Vector]:
-    data = CODECS[codec].encode(torch.from_numpy(vector))
+    data = encode(codec, vector)
     return data, CODECS[codec].decode(data, len(vector))
 
 
@@ -113,10 +115,10 @@ def test_an_element_takes_the_bits_of_the_table(codec: str, bits: float) -> None
 @pytest.mark.parametrize("codec", BLOCK_CODECS)
 def test_a_long_vector_is_encoded_block_by_block(codec: str) -> None:
     """Cutting the work into pieces leaves no trace in the payload: all scales first, then all codes."""
-    vector = gaussian(2 * CPU_PIECE + 301) * np.repeat(np.float32([1, 1e-3, 50]), CPU_PIECE)[: 2 * CPU_PIECE + 301]
+    vector = gaussian(2 * PIECE + 301) * np.repeat(np.float32([1, 1e-3, 50]), PIECE)[: 2 * PIECE + 301]
     data, decoded = round_trip(codec, vector)
     scales = scales_of(data, len(vector))[::BLOCK]
-    for start in (0, CPU_PIECE - BLOCK, CPU_PIECE, 2 * CPU_PIECE, 2 * CPU_PIECE + BLOCK):
+    for start in (0, PIECE - BLOCK, PIECE, 2 * PIECE, 2 * PIECE + BLOCK):
         alone, expected = round_trip(codec, vector[start : start + BLOCK])
         assert np.array_equal(decoded[start : start + BLOCK], expected)
         assert scales[start // BLOCK] == scales_of(alone, 1)[0]
@@ -149,13 +151,13 @@ def test_nothing_that_is_not_finite_leaves_this_peer(codec: str, number: float) 
     vector = torch.zeros(700)
     vector[600] = number
     with pytest.raises(NonFiniteError):
-        CODECS[codec].encode(vector)
+        CODECS[codec].encode(vector, torch.zeros(700))
 
 
 @pytest.mark.parametrize("vector", [torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3), torch.tensor(1.0)])
 def test_encode_takes_flat_float32_only(vector: torch.Tensor) -> None:
     with pytest.raises(TypeError, match="1-D float32"):
-        CODECS["e3m0"].encode(vector)
+        CODECS["e3m0"].encode(vector, torch.zeros(3))
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -216,7 +218,7 @@ def test_any_bytes_are_refused_or_decode_to_finite_numbers(codec: str, data: st.
 def test_the_error_of_one_element_is_bounded(seed: int, elements: int, power: int) -> None:
     vector = gaussian(elements, seed) * np.float32(2.0**power)
     error = {codec: np.abs(round_trip(codec, vector)[1].astype(np.float64) - vector) for codec in CODECS}
-    scales = scales_of(CODECS["e3m0"].encode(torch.from_numpy(vector)), elements)
+    scales = scales_of(encode("e3m0", vector), elements)
     magnitude = np.abs(vector.astype(np.float64))
     assert not error["fp32"].any()
     assert (error["bf16"] <= magnitude * 2.0**-8).all()
@@ -226,17 +228,60 @@ def test_the_error_of_one_element_is_bounded(seed: int, elements: int, power: in
     assert (error["e3m0"][~in_range] <= scales[~in_range] * 2.0**-7 * (1 + 1e-6)).all()
 
 
+def of_all_kinds(elements: int, seed: int = 0) -> Vector:
+    """Numbers of very different magnitudes, among them zeros of both signs, denormal ones, ties and whole blocks of
+    zeros."""
+    random = np.random.default_rng(seed)
+    vector = (gaussian(elements, seed) * 10.0 ** random.uniform(-45, 10, elements)).astype(np.float32)
+    ties = np.float32([0.0, -0.0, 1.5, -1.5, 0.75, 2.0**-7, -(2.0**-7), 127.5, 1e-41])
+    chosen = random.random(elements) < 0.2
+    vector[chosen] = random.choice(ties, chosen.sum())
+    vector[random.integers(0, -(-elements // BLOCK)) * BLOCK :][: random.choice([0, BLOCK])] = 0
+    return vector
+
+
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("elements", [1, 2, 255, 256, 257, 1000, 1001])
-def test_what_was_lost_is_the_same_on_every_device(codec: str, elements: int) -> None:
-    """A GPU decodes with torch, which here runs on the CPU."""
-    vector = torch.from_numpy(gaussian(elements) * np.geomspace(1e-3, 1e3, elements).astype(np.float32))
-    data, decoded = round_trip(codec, vector.numpy())
-    in_torch = CODECS[codec]._decode_in_torch(torch.frombuffer(bytearray(data), dtype=torch.uint8), elements)
-    assert np.array_equal(in_torch.numpy(), decoded)
-    lost = CODECS[codec].lost(vector, data)
-    assert np.array_equal(lost.numpy(), vector.numpy() - decoded)
+@pytest.mark.parametrize("elements", [1, 2, 255, 256, 257, 1001, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 303])
+def test_every_device_and_the_reference_have_the_same_bits(codec: str, elements: int) -> None:
+    """A GPU encodes and decodes with torch, which here runs on the CPU."""
+    vector = of_all_kinds(elements, elements)
+    data, decoded = round_trip(codec, vector)
+    assert decoded.tobytes() == reference.decode(codec, data, elements).tobytes()
+    in_torch = CODECS[codec]._encode_in_torch(torch.from_numpy(vector))
+    assert reference.decode(codec, in_torch, elements).tolist() == decoded.tolist()  # a code for −0 is one for 0, too
+    payload = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    assert CODECS[codec]._decode_in_torch(payload, elements).numpy().tobytes() == decoded.tobytes()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), elements=st.integers(1, 3 * BLOCK))
+def test_any_payload_decodes_as_the_table_says(codec: str, seed: int, elements: int) -> None:
+    payload = np.random.default_rng(seed).bytes(CODECS[codec].encoded_bytes(elements))
+    try:
+        decoded = CODECS[codec].decode(payload, elements)
+    except MalformedError:
+        scales = bf16_bytes(*[0.37] * -(-elements // BLOCK))
+        payload = scales + payload[len(scales) :] if codec in BLOCK_CODECS else bytes(len(payload))
+        decoded = CODECS[codec].decode(payload, elements)
+    assert decoded.tobytes() == reference.decode(codec, payload, elements).tobytes()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("elements", [1, 300, PIECE + 700])
+def test_the_difference_is_encoded_and_what_was_lost_takes_its_place(
+    codec: str, with_residual: bool, elements: int
+) -> None:
+    theta, local, residual = (gaussian(elements, seed) * np.float32(10.0 ** (-seed)) for seed in range(3))
+    delta = theta - local + residual if with_residual else theta - local
+    lost = torch.from_numpy(local.copy())
+    added = torch.from_numpy(residual) if with_residual else None
+    data = CODECS[codec].encode(torch.from_numpy(theta), lost, added)
+    assert data == encode(codec, delta)
+    assert np.array_equal(lost.numpy(), delta - CODECS[codec].decode(data, elements))
     assert CODECS[codec].lossless == (not lost.any())
+    assert np.array_equal(residual, gaussian(elements, 2) * np.float32(0.01))
 
 
 @pytest.mark.parametrize("codec", LOSSY_CODECS)

@@ -13,11 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2ptrain.diloco.codecs import Vector
-from p2ptrain.diloco.outer import Applied, apply_commit, norm, norm_bounds, outer_step, self_test, weighted_sum
+from p2ptrain.diloco import kernels, outer
+from p2ptrain.diloco.codecs import CODECS, PIECE, Vector
+from p2ptrain.diloco.outer import Applied, apply_commit, self_test
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector
 from p2ptrain.errors import LedgerError
 from p2ptrain.run import RunSpec, digest_of
+from tests.unit.diloco import reference
+from tests.unit.diloco.reference import decoder_of, encode
 from tests.unit.diloco.samples import PEERS, commit_on, encoded, limited, offer
 from tests.unit.diloco.swarm_in_memory import initial_state, spec_with
 
@@ -48,6 +51,26 @@ def fragment_with(theta: Vector, momentum: Vector) -> Fragment:
 
 def same_bits(vector: Vector, numbers: Sequence[float]) -> bool:
     return vector.tobytes() == struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def outer_step(fragment: Fragment, delta: Vector, lr: float, momentum: float) -> Fragment:
+    """With one contribution of factor 1."""
+    return outer.outer_step(fragment, [decoder_of(delta)], [1.0], lr, momentum)
+
+
+def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
+    total = np.empty_like(vectors[0])
+    for index, (vector, factor) in enumerate(zip(vectors, factors, strict=True)):
+        (kernels.add if index else kernels.scale)(vector, np.float32(factor), total)
+    return total
+
+
+def norm(vector: Vector) -> float:
+    return outer.norm(decoder_of(vector), len(vector))
+
+
+def norm_bounds(vectors: Sequence[Vector], steps: Sequence[int], bound: float) -> list[float]:
+    return outer.norm_bounds(list(map(decoder_of, vectors)), steps, len(vectors[0]), bound)
 
 
 # The arithmetic --------------------------------------------------------------------------------------------------
@@ -112,13 +135,23 @@ def test_the_norm_is_precise_at_any_magnitude(seed: int, elements: int, power: i
     assert norm(vector) == pytest.approx(exact, rel=1e-14, abs=0)
 
 
-def test_the_norm_does_not_depend_on_where_the_numbers_lie() -> None:
-    vector = gaussian(70_001)
-    interleaved = np.stack([vector, gaussian(70_001, 1)], axis=1)[:, 0]
-    backwards = np.ascontiguousarray(vector[::-1])[::-1]
-    in_pieces = np.concatenate([vector[:17], vector[17:40_000], vector[40_000:]])
-    shifted = np.concatenate([np.zeros(1, dtype=np.float32), vector])[1:]  # not aligned
-    assert {norm(each) for each in (interleaved, backwards, in_pieces, shifted)} == {norm(vector)}
+@pytest.mark.parametrize("elements", [1, 256, 257, PIECE + 300])
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_step_has_the_bits_of_the_reference(codec: str, elements: int) -> None:
+    """Bound, sum and step over several pieces; one contribution is an outlier."""
+    payloads = [encode(codec, gaussian(elements, seed) * np.float32(10.0 ** (3 * (seed == 2)))) for seed in range(5)]
+    vectors = [reference.decode(codec, data, elements) for data in payloads]
+    decoders, steps = [CODECS[codec].open(data, elements) for data in payloads], [4, 4, 5, 4, 3]
+    bounds = outer.norm_bounds(decoders, steps, elements, 3.0)
+    assert bounds == reference.norm_bounds(vectors, steps, 3.0)
+    assert bounds[2] < 1
+    factors = [bound / 5 for bound in bounds]
+    before = fragment_with(of_all_sizes(elements, 7), of_all_sizes(elements, 8))
+    found = outer.outer_step(before, decoders, factors, 0.7, 0.9)
+    expected = reference.outer_step(before, reference.weighted_sum(vectors, factors), 0.7, 0.9)
+    for ours, theirs in ((found.theta, expected.theta), (found.momentum, expected.momentum)):
+        assert ours.values.tobytes() == theirs.values.tobytes()
+        assert ours.digest == digest_of(bytes(theirs.raw))
 
 
 def test_two_contributors_are_never_bounded() -> None:

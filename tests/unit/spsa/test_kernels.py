@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba.core.caching import IndexDataCacheFile
-from numpy.typing import NDArray
 
 from p2ptrain.errors import SpecError
-from p2ptrain.spsa.kernels import Kernels, cpu, kernels_for
+from p2ptrain.spsa.kernels import Kernels, kernels_for
 from p2ptrain.spsa.kernels.cpu import CpuKernels
 from p2ptrain.spsa.kernels.plain import PlainKernels
 from p2ptrain.spsa.signs import TILE, signs
@@ -158,69 +152,15 @@ def test_no_records_change_nothing(kernels: Kernels) -> None:
     assert torch.equal(master, random_master(5))
 
 
-# A machine where numba can't do all that it wants ---------------------------------------------------------------------
-
-
-def double(values: NDArray[np.int32]) -> None:
-    for at in range(len(values)):
-        values[at] *= 2
-
-
-def doubled(function: Callable[..., Any]) -> list[int]:
-    values = np.arange(3, dtype=np.int32)
-    function(values)
-    return list(values)
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What is logged; a warning that was given before is given again."""
-    cpu._warn.cache_clear()
-    with caplog.at_level(logging.WARNING, "p2ptrain.spsa.kernels"):
-        yield caplog
-    cpu._warn.cache_clear()
-
-
-def test_without_a_folder_for_compiled_code_it_is_compiled_each_time(
-    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("cannot cache function 'double': no locator available")
-
-    monkeypatch.setattr(cpu, "_Cache", refuse)
-    assert [doubled(cpu._jit(double)) for _ in range(2)] == [[0, 2, 4]] * 2
-    assert said.text.count("NUMBA_CACHE_DIR") == 1
-
-
-def test_compiled_code_that_a_crash_has_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    assert doubled(cpu._jit(double)) == [0, 2, 4]
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".nbi", ".nbc"}
-    for path in files:
-        path.write_bytes(b"")
-    assert doubled(cpu._jit(double)) == [0, 2, 4]
-    assert all(path.stat().st_size for path in tmp_path.rglob("*.nbi")), "the next start has no need to compile"
-
-
-def test_a_full_disk_does_not_end_a_peer_that_compiles(
-    said: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(IndexDataCacheFile, "save", refuse)
-    assert doubled(cpu._jit(double)) == [0, 2, 4]
-    assert "No space left on device" in said.text
+# A machine without the libraries --------------------------------------------------------------------------------------
 
 
 def test_without_numba_the_reference_takes_its_place(
-    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert isinstance(kernels_for(torch.device("cpu")), PlainKernels)
-    assert "pip install --upgrade numba" in said.text
+    assert "pip install --upgrade numba" in caplog.text
 
 
 def test_without_triton_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
