@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from p2ptrain.errors import MalformedError
-from p2ptrain.run import NO_DIGEST, Genesis, SigningKey, digest_of
+from p2ptrain.run import NO_DIGEST, PROTOCOL, Genesis, SigningKey, digest_of
 from tests.unit.run.specs import spec_with
 
 FOUNDER = SigningKey.generate()
@@ -70,7 +70,7 @@ def test_a_genesis_that_was_changed_is_another_run_and_nobodys_word(field: str) 
         forged.check_signature()
 
 
-@pytest.mark.parametrize(("field", "value"), [("protocol", 2), ("nonce", bytes(15)), ("nonce", bytes(17))])
+@pytest.mark.parametrize(("field", "value"), [("protocol", PROTOCOL + 1), ("nonce", bytes(15)), ("nonce", bytes(17))])
 def test_a_genesis_of_another_protocol_or_with_a_wrong_nonce_is_refused(field: str, value: object) -> None:
     fields = found().model_dump() | {field: value}
     with pytest.raises(MalformedError, match=f"wrong in '{field}'"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2ptrain.errors import MalformedError, SpecError
-from p2ptrain.run import load_spec, parse_spec, recipes, spec_from_canonical
+from p2ptrain.run import PROTOCOL, load_spec, parse_spec, recipes, spec_from_canonical
 from p2ptrain.run.spec import MAX_SPEC_BYTES
 from tests.unit.run.specs import LEFT_OUT, spec_with, toml_with
 
@@ -76,7 +76,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     # out of range
     ({"run.name": "Bad Name"}, "run.name: found 'Bad Name'; string should match pattern"),
     ({"run.name": "a" * 41}, "run.name: found 'aaa"),
-    ({"run.protocol": 2}, "run.protocol: found 2; must be 1"),
+    ({"run.protocol": 1}, f"run.protocol: found 1; must be {PROTOCOL}"),
     ({"data.sequence_length": 7}, "data.sequence_length: found 7; must be greater than or equal to 8"),
     ({"data.held_out": 0.0}, "data.held_out: found 0.0; must be greater than 0"),
     ({"data.held_out": 0.6}, "data.held_out: found 0.6; must be less than or equal to 0.5"),
@@ -275,7 +275,7 @@ UNREADABLE = {
     "a number": b"1",
     "an unknown field": CANONICAL.replace(b'"alpha"', b'"aleph"'),
     "a contradiction": CANONICAL.replace(b'"inner_steps":100', b'"inner_steps":99'),
-    "another protocol": CANONICAL.replace(b'"protocol":1', b'"protocol":2'),
+    "another protocol": CANONICAL.replace(b'"protocol":2', b'"protocol":1'),
     "a number without end": CANONICAL.replace(b'"hidden_size":64', b'"hidden_size":' + b"9" * 5000),
     "deep lists": CANONICAL.replace(b'"hidden_size":64', b'"x":' + b"[" * 1000 + b"]" * 1000),
     "very deep lists": CANONICAL.replace(b'"hidden_size":64', b'"x":' + b"[" * 30000 + b"]" * 30000),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from p2ptrain.errors import SpecError
-from p2ptrain.run import digest_of, parse_spec, spec_from_canonical
+from p2ptrain.run import PROTOCOL, digest_of, parse_spec, spec_from_canonical
 from tests.unit.run.specs import LEFT_OUT, fields_with, spec_with, to_toml
 
 RICH: dict[str, Any] = {
@@ -53,7 +53,7 @@ def test_text_beyond_ascii_is_kept_as_it_is() -> None:
 
 
 def test_spelling_a_default_out_changes_nothing() -> None:
-    spelled = {"method.inner_steps": 100, "method.betas": [0.9, 0.95], "data.held_out": 0.05, "run.protocol": 1}
+    spelled = {"method.inner_steps": 100, "method.betas": [0.9, 0.95], "data.held_out": 0.05, "run.protocol": PROTOCOL}
     assert spec_with(spelled).digest == spec_with().digest
 
 
