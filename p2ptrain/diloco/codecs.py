@@ -23,7 +23,7 @@ torch; that result stays with the author and never decides shared bits.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -36,8 +36,6 @@ from p2ptrain.run.digest import CHUNK_BYTES, Buffer
 
 Vector = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-Decoder = Callable[[int, Vector], None]
-"""Decodes the elements of one payload from an index on, which is a multiple of 256, into a float32 vector."""
 
 PIECE = CHUNK_BYTES // 4
 """Elements that are worked on at a time. As float32 they are one chunk of a blob, and stay in a core's cache."""
@@ -46,6 +44,26 @@ SMALLEST_SCALE, LARGEST_SCALE = 2.0**-100, 2.0**100
 
 class NonFiniteError(ValueError):
     """A pseudo-gradient holds NaN, infinity or numbers beyond ±2^100, so this peer must not send it."""
+
+
+class Payload(ABC):
+    """A payload of `elements` numbers that was checked. It is decoded piece by piece."""
+
+    def __init__(self, elements: int) -> None:
+        self.elements = elements
+
+    @abstractmethod
+    def read(self, start: int, values: Vector) -> None:
+        """Decode elements into `values` (float32), from the index `start` on, which is a multiple of 256."""
+
+    def squares(self) -> NDArray[np.float64]:
+        """The sum of the squares of each block of 256 elements, in float64, in the order of the elements."""
+        sums, room = np.empty(_blocks(self.elements)), np.empty(min(self.elements, PIECE), dtype=np.float32)
+        for span in pieces(self.elements):
+            values = room[: span.stop - span.start]
+            self.read(span.start, values)
+            kernels.square(values, sums[_of_span(span)])
+        return sums
 
 
 class Codec(ABC):
@@ -83,8 +101,8 @@ class Codec(ABC):
             self._encode_piece(local[span], encoded, span, len(local))
         return encoded.tobytes()
 
-    def open(self, data: Buffer, elements: int) -> Decoder:
-        """Check any peer's payload of `elements` numbers, and return what decodes it.
+    def open(self, data: Buffer, elements: int) -> Payload:
+        """Check any peer's payload of `elements` numbers.
 
         Raises:
             MalformedError: the length is wrong, or a number is not finite or beyond ±2^100.
@@ -98,9 +116,9 @@ class Codec(ABC):
 
     def decode(self, data: Buffer, elements: int) -> Vector:
         """Decode any peer's payload to `elements` float32 numbers; raises what `open` raises."""
-        decoder, values = self.open(data, elements), np.empty(elements, dtype=np.float32)
+        payload, values = self.open(data, elements), np.empty(elements, dtype=np.float32)
         for span in pieces(elements):
-            decoder(span.start, values[span])
+            payload.read(span.start, values[span])
         return values
 
     @abstractmethod
@@ -109,7 +127,7 @@ class Codec(ABC):
         lost."""
 
     @abstractmethod
-    def _open(self, data: Bytes, elements: int) -> Decoder: ...
+    def _open(self, data: Bytes, elements: int) -> Payload: ...
 
     @abstractmethod
     def _encode_in_torch(self, vector: torch.Tensor) -> bytes: ...
@@ -139,9 +157,6 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-# Block codecs --------------------------------------------------------------------------------------------------------
-
-
 def _blocks(elements: int) -> int:
     return -(-elements // BLOCK)
 
@@ -149,6 +164,35 @@ def _blocks(elements: int) -> int:
 def _of_span(span: slice) -> slice:
     """The blocks of a piece."""
     return slice(span.start // BLOCK, _blocks(span.stop))
+
+
+# Block codecs --------------------------------------------------------------------------------------------------------
+
+
+class _E3m0Payload(Payload):
+    def __init__(self, elements: int, scales: Vector, codes: Bytes) -> None:
+        super().__init__(elements)
+        self._scales, self._codes = scales, codes
+
+    def read(self, start: int, values: Vector) -> None:
+        stop = start + len(values)
+        kernels.decode_e3m0(self._codes[start // 2 : -(-stop // 2)], self._scales[_of_span(slice(start, stop))], values)
+
+    def squares(self) -> NDArray[np.float64]:
+        """Without decoding: all sums are exact, so their order does not matter."""
+        sums = np.empty(_blocks(self.elements))
+        kernels.square_e3m0(self._codes, self._scales, self.elements, sums)
+        return sums
+
+
+class _Int8Payload(Payload):
+    def __init__(self, elements: int, scales: Vector, codes: Bytes) -> None:
+        super().__init__(elements)
+        self._scales, self._codes = scales, codes.view(np.int8)
+
+    def read(self, start: int, values: Vector) -> None:
+        span = slice(start, start + len(values))
+        kernels.decode_int8(self._codes[span], self._scales[_of_span(span)], values)
 
 
 class _BlockCodec(Codec):
@@ -202,14 +246,8 @@ class _E3m0(_BlockCodec):
         scales, codes = self._split(data, elements)
         kernels.encode_e3m0(part.numpy(), scales[_of_span(span)], codes[span.start // 2 : -(-span.stop // 2)])
 
-    def _open(self, data: Bytes, elements: int) -> Decoder:
-        scales, codes, decode = self._scales(data, elements), data[2 * _blocks(elements) :], kernels.decode_e3m0
-
-        def decoder(start: int, values: Vector) -> None:
-            stop = start + len(values)
-            decode(codes[start // 2 : -(-stop // 2)], scales[_of_span(slice(start, stop))], values)
-
-        return decoder
+    def _open(self, data: Bytes, elements: int) -> Payload:
+        return _E3m0Payload(elements, self._scales(data, elements), data[2 * _blocks(elements) :])
 
     def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
         magnitude = ratios.abs()
@@ -235,15 +273,8 @@ class _Int8(_BlockCodec):
         scales, codes = self._split(data, elements)
         kernels.encode_int8(part.numpy(), scales[_of_span(span)], codes[span].view(np.int8))
 
-    def _open(self, data: Bytes, elements: int) -> Decoder:
-        scales, codes = self._scales(data, elements), data[2 * _blocks(elements) :].view(np.int8)
-        decode = kernels.decode_int8
-
-        def decoder(start: int, values: Vector) -> None:
-            span = slice(start, start + len(values))
-            decode(codes[span], scales[_of_span(span)], values)
-
-        return decoder
+    def _open(self, data: Bytes, elements: int) -> Payload:
+        return _Int8Payload(elements, self._scales(data, elements), data[2 * _blocks(elements) :])
 
     def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
         return ratios.round().clamp(-127, 127).to(torch.int8).view(torch.uint8)
@@ -253,6 +284,25 @@ class _Int8(_BlockCodec):
 
 
 # Floats --------------------------------------------------------------------------------------------------------------
+
+
+class _Bf16Payload(Payload):
+    def __init__(self, elements: int, data: Bytes) -> None:
+        super().__init__(elements)
+        self._halves = data.view("<u2")
+
+    def read(self, start: int, values: Vector) -> None:
+        halves = self._halves[start : start + len(values)]
+        np.left_shift(halves, 16, out=values.view(np.uint32), dtype=np.uint32)
+
+
+class _Fp32Payload(Payload):
+    def __init__(self, elements: int, data: Bytes) -> None:
+        super().__init__(elements)
+        self._numbers = data.view("<f4")
+
+    def read(self, start: int, values: Vector) -> None:
+        values[:] = self._numbers[start : start + len(values)]
 
 
 class _Bf16(Codec):
@@ -266,13 +316,8 @@ class _Bf16(Codec):
         rounded.copy_(part)
         part -= rounded.float()
 
-    def _open(self, data: Bytes, elements: int) -> Decoder:
-        halves = data.view("<u2")
-
-        def decoder(start: int, values: Vector) -> None:
-            np.left_shift(halves[start : start + len(values)], 16, out=values.view(np.uint32), dtype=np.uint32)
-
-        return _checked(decoder, elements)
+    def _open(self, data: Bytes, elements: int) -> Payload:
+        return _checked(_Bf16Payload(elements, data))
 
     def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
         return _bytes_of(vector.to(torch.bfloat16))
@@ -291,13 +336,8 @@ class _Fp32(Codec):
         data.view("<f4")[span] = part.numpy()
         part.zero_()
 
-    def _open(self, data: Bytes, elements: int) -> Decoder:
-        numbers = data.view("<f4")
-
-        def decoder(start: int, values: Vector) -> None:
-            values[:] = numbers[start : start + len(values)]
-
-        return _checked(decoder, elements)
+    def _open(self, data: Bytes, elements: int) -> Payload:
+        return _checked(_Fp32Payload(elements, data))
 
     def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
         return _bytes_of(vector)
@@ -306,15 +346,15 @@ class _Fp32(Codec):
         return payload.view(torch.float32)
 
 
-def _checked(decoder: Decoder, elements: int) -> Decoder:
-    """The decoder, once it has decoded everything for a look. Raises MalformedError."""
-    room = np.empty(min(elements, PIECE), dtype=np.float32)
-    for span in pieces(elements):
+def _checked(payload: Payload) -> Payload:
+    """Look at all numbers of a payload. Raises MalformedError."""
+    room = np.empty(min(payload.elements, PIECE), dtype=np.float32)
+    for span in pieces(payload.elements):
         values = room[: span.stop - span.start]
-        decoder(span.start, values)
+        payload.read(span.start, values)
         if not max(values.max(), -values.min()) <= LARGEST_SCALE:  # NaN compares false
             raise MalformedError("a payload holds numbers that are not finite")
-    return decoder
+    return payload
 
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (_E3m0(), _Int8(), _Bf16(), _Fp32())}

@@ -24,6 +24,9 @@ _SMALLEST_SCALE = np.float32(2.0**-100)
 _MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _SMALLEST_RATIO = np.int32(0x3C000000)
 """The bits of 2^−7. Numbers of one sign are in the order of their bits."""
+_SQUARES = np.array([4 ** (c - 1) if c else 0 for c in range(8)], dtype=np.int32)
+_SQUARES = (_SQUARES[np.arange(256) & 7] + _SQUARES[np.arange(256) >> 4 & 7]).astype(np.int32)
+"""Σ 4^(c−1) over the two codes of a byte; 0 for c = 0."""
 _FOUR_THIRDS = np.float32(4 / 3)
 _ROUNDER = np.float32(1.5 * 2.0**23)
 """Adding and subtracting it rounds a number below 2^22 to the nearest integer, ties to even."""
@@ -53,6 +56,20 @@ def square(values: Any, sums: Any) -> None:
             x = np.float64(row[i])
             total += x * x
         sums[block] = total
+
+
+@compiled(_U8, _F32, vector(np.int64).dtype, _F64_OUT)
+def square_e3m0(codes: Any, scales: Any, elements: int, sums: Any) -> None:
+    """`square` of e3m0: ±s·2^(c−7) has the square s²·4^(c−1)·2^−12."""
+    for block in range(len(sums)):
+        total = _I32(0)
+        count = min(BLOCK, elements - block * BLOCK)
+        for i in range(block * _HALF, block * _HALF + count // 2):
+            total += _SQUARES[codes[i]]
+        if count % 2:
+            total += _SQUARES[codes[block * _HALF + count // 2] & 15]
+        scale = np.float64(scales[block])
+        sums[block] = np.float64(total) * (scale * scale) * 2.0**-12
 
 
 @compiled(_F32, _F32, _F32, _NUMBER, _NUMBER, _F32_OUT, _F32_OUT)

@@ -26,8 +26,7 @@ import numpy as np
 
 from p2ptrain.diloco import kernels
 from p2ptrain.diloco.chain import Commit, Contribution
-from p2ptrain.diloco.codecs import CODECS, PIECE, Decoder, pieces
-from p2ptrain.diloco.kernels import BLOCK
+from p2ptrain.diloco.codecs import CODECS, PIECE, Payload, pieces
 from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector
 from p2ptrain.errors import LedgerError, MalformedError
@@ -57,7 +56,7 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
     index = fragment_of(commit.height, len(state.fragments))
     fragment = state.fragments[index]
     size = len(fragment.theta.values)
-    good: list[tuple[Contribution, Decoder]] = []
+    good: list[tuple[Contribution, Payload]] = []
     refused = []
     for part in commit.contributions:
         try:
@@ -66,12 +65,12 @@ def apply_commit(state: GlobalState, commit: Commit, payloads: Mapping[Digest, b
             refused.append(part)
     if not good:
         return Applied(state.after(commit.digest, index, fragment, 0), tuple(refused))
-    decoders = [decoder for _, decoder in good]
     tokens = [min(part.tokens, spec.limits.contribution_tokens) for part, _ in good]
-    bounds = norm_bounds(decoders, [part.steps for part, _ in good], size, spec.limits.norm_bound)
+    usable = [payload for _, payload in good]
+    bounds = norm_bounds(usable, [part.steps for part, _ in good], spec.limits.norm_bound)
     total = sum(tokens)
     factors = [part / total * bound for part, bound in zip(tokens, bounds, strict=True)]
-    updated = outer_step(fragment, decoders, factors, spec.diloco.outer_lr, spec.diloco.outer_momentum)
+    updated = outer_step(fragment, usable, factors, spec.diloco.outer_lr, spec.diloco.outer_momentum)
     return Applied(state.after(commit.digest, index, updated, total), tuple(refused))
 
 
@@ -91,7 +90,7 @@ def replay(
 
 
 def outer_step(
-    fragment: Fragment, decoders: Sequence[Decoder], factors: Sequence[float], lr: float, momentum: float
+    fragment: Fragment, payloads: Sequence[Payload], factors: Sequence[float], lr: float, momentum: float
 ) -> Fragment:
     """One Nesterov step with Δ̄ = Σ factor · contribution, in the given order."""
     eta, mu, size = np.float32(lr), np.float32(momentum), len(fragment.theta.values)
@@ -100,8 +99,8 @@ def outer_step(
     room = np.empty((2, min(size, PIECE)), dtype=np.float32)
     for span in pieces(size):
         values, delta = room[:, : span.stop - span.start]
-        for index, (decoder, factor) in enumerate(zip(decoders, factors, strict=True)):
-            decoder(span.start, values)
+        for index, (payload, factor) in enumerate(zip(payloads, factors, strict=True)):
+            payload.read(span.start, values)
             (kernels.add if index else kernels.scale)(values, np.float32(factor), delta)
         before = fragment.theta.values[span], fragment.momentum.values[span]
         kernels.step(*before, delta, eta, mu, theta[span], m[span])
@@ -111,30 +110,23 @@ def outer_step(
     return Fragment(HashedVector(theta, manifests[0]), HashedVector(m, manifests[1]))
 
 
-def norm_bounds(decoders: Sequence[Decoder], steps: Sequence[int], size: int, bound: float) -> list[float]:
-    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median. `size`: elements of a
-    contribution.
+def norm_bounds(payloads: Sequence[Payload], steps: Sequence[int], bound: float) -> list[float]:
+    """The factors c_i ≤ 1 that bring each norm per inner step down to `bound` times the median.
 
     Authors only claim their steps, so a claim above four times the median counts as four times the median.
     """
-    if len(decoders) < 3:
-        return [1.0] * len(decoders)
+    if len(payloads) < 3:
+        return [1.0] * len(payloads)
     most = _STEPS_BOUND * median(steps)
-    rates = [norm(decoder, size) / max(1.0, min(count, most)) for decoder, count in zip(decoders, steps, strict=True)]
+    rates = [norm(payload) / max(1.0, min(count, most)) for payload, count in zip(payloads, steps, strict=True)]
     limit = bound * median(rates)
     return [limit / rate if rate > limit else 1.0 for rate in rates]
 
 
-def norm(decoder: Decoder, size: int) -> float:
+def norm(payload: Payload) -> float:
     """The Euclidean norm of a contribution, with the same bits on every machine: numpy's own sum adds in an order that
     depends on the processor. A square is exact in float64, and `math.fsum` rounds the sum of the blocks once."""
-    sums = np.empty(-(-size // BLOCK))
-    room = np.empty(min(size, PIECE), dtype=np.float32)
-    for span in pieces(size):
-        values = room[: span.stop - span.start]
-        decoder(span.start, values)
-        kernels.square(values, sums[span.start // BLOCK : -(-span.stop // BLOCK)])
-    return math.sqrt(math.fsum(sums))
+    return math.sqrt(math.fsum(payload.squares()))
 
 
 _SELF_TEST_DIGEST = "846c4ba8d411cd3d060536b4b4dbcf50d2c00b2b973dc926efeb81f7d440daca"
@@ -161,5 +153,5 @@ def _self_test_digest() -> str:
         fp32.open(vector.tobytes(), len(vector))
         for vector in (numbers * np.float32(0.1), numbers * np.float32(1.1), ramp)
     )
-    result = outer_step(fragment, [small, large], [0.7, 0.3 * norm(exact, len(ramp)) / 1e4], 0.7, 0.9)
+    result = outer_step(fragment, [small, large], [0.7, 0.3 * norm(exact) / 1e4], 0.7, 0.9)
     return digest_of(bytes(result.theta.raw) + bytes(result.momentum.raw)).hex()

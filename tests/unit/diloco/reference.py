@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from p2ptrain.diloco.codecs import BLOCK, CODECS, Decoder, Vector
+from p2ptrain.diloco.codecs import BLOCK, CODECS, Payload, Vector
 from p2ptrain.diloco.state import Fragment, HashedVector
 
 
@@ -36,7 +36,7 @@ def decode(codec: str, data: bytes, elements: int) -> Vector:
     return np.where(codes < 8, powers[codes & 7], np.float32(0) - powers[codes & 7]) * scales
 
 
-def decoder_of(vector: Vector) -> Decoder:
+def payload_of(vector: Vector) -> Payload:
     return CODECS["fp32"].open(vector.tobytes(), len(vector))
 
 

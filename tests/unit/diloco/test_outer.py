@@ -20,7 +20,7 @@ from p2ptrain.diloco.state import Fragment, GlobalState, HashedVector
 from p2ptrain.errors import LedgerError
 from p2ptrain.run import RunSpec, digest_of
 from tests.unit.diloco import reference
-from tests.unit.diloco.reference import decoder_of, encode
+from tests.unit.diloco.reference import encode, payload_of
 from tests.unit.diloco.samples import PEERS, commit_on, encoded, limited, offer
 from tests.unit.diloco.swarm_in_memory import initial_state, spec_with
 
@@ -55,7 +55,7 @@ def same_bits(vector: Vector, numbers: Sequence[float]) -> bool:
 
 def outer_step(fragment: Fragment, delta: Vector, lr: float, momentum: float) -> Fragment:
     """With one contribution of factor 1."""
-    return outer.outer_step(fragment, [decoder_of(delta)], [1.0], lr, momentum)
+    return outer.outer_step(fragment, [payload_of(delta)], [1.0], lr, momentum)
 
 
 def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
@@ -66,11 +66,11 @@ def weighted_sum(vectors: Sequence[Vector], factors: Sequence[float]) -> Vector:
 
 
 def norm(vector: Vector) -> float:
-    return outer.norm(decoder_of(vector), len(vector))
+    return outer.norm(payload_of(vector))
 
 
 def norm_bounds(vectors: Sequence[Vector], steps: Sequence[int], bound: float) -> list[float]:
-    return outer.norm_bounds(list(map(decoder_of, vectors)), steps, len(vectors[0]), bound)
+    return outer.norm_bounds(list(map(payload_of, vectors)), steps, bound)
 
 
 # The arithmetic --------------------------------------------------------------------------------------------------
@@ -141,13 +141,14 @@ def test_a_step_has_the_bits_of_the_reference(codec: str, elements: int) -> None
     """Bound, sum and step over several pieces; one contribution is an outlier."""
     payloads = [encode(codec, gaussian(elements, seed) * np.float32(10.0 ** (3 * (seed == 2)))) for seed in range(5)]
     vectors = [reference.decode(codec, data, elements) for data in payloads]
-    decoders, steps = [CODECS[codec].open(data, elements) for data in payloads], [4, 4, 5, 4, 3]
-    bounds = outer.norm_bounds(decoders, steps, elements, 3.0)
+    opened, steps = [CODECS[codec].open(data, elements) for data in payloads], [4, 4, 5, 4, 3]
+    bounds = outer.norm_bounds(opened, steps, 3.0)
+    assert [outer.norm(payload) for payload in opened] == [reference.norm(vector) for vector in vectors]
     assert bounds == reference.norm_bounds(vectors, steps, 3.0)
     assert bounds[2] < 1
     factors = [bound / 5 for bound in bounds]
     before = fragment_with(of_all_sizes(elements, 7), of_all_sizes(elements, 8))
-    found = outer.outer_step(before, decoders, factors, 0.7, 0.9)
+    found = outer.outer_step(before, opened, factors, 0.7, 0.9)
     expected = reference.outer_step(before, reference.weighted_sum(vectors, factors), 0.7, 0.9)
     for ours, theirs in ((found.theta, expected.theta), (found.momentum, expected.momentum)):
         assert ours.values.tobytes() == theirs.values.tobytes()
