@@ -36,17 +36,17 @@ from benchmarks.join_sources import (
     DATA,
     FRAGMENTS,
     NETWORK,
-    RAW,
-    SILENCE,
     running,
     vector_files,
     write_spec,
     write_vectors,
 )
+from benchmarks.raw_stream import receive_raw
 from benchmarks.report import machine, report
+from benchmarks.roles import SILENCE
 from p2ptrain.commands.children import Children
 from p2ptrain.commands.demo import LOOPBACK
-from p2ptrain.run import CHUNK_BYTES, Digest, PeerId
+from p2ptrain.run import Digest, PeerId
 from p2ptrain.state import Blobs, Fetcher
 from p2ptrain.state.arrivals import VECTORS_AT_ONCE
 from p2ptrain.swarm import Identity, NodeConfig, Swarm
@@ -69,17 +69,9 @@ class Newcomer:
             swarm.run(swarm.node.connect(PeerId(source["peer"]), source["addresses"]))
 
     def raw(self, sources: int) -> Seconds:
-        async def receive(peer: PeerId, count: int) -> None:
-            async with self._swarm.node.open_stream(peer, RAW) as (reader, writer):
-                writer.write(count.to_bytes(8, "big"))
-                while count:
-                    data = await reader.read(CHUNK_BYTES)
-                    if not data:
-                        raise ConnectionError("the raw stream broke")
-                    count -= len(data)
-
         async def receive_all() -> None:
-            await asyncio.gather(*(receive(peer, self._size // sources) for peer in self._peers[:sources]))
+            share = self._size // sources
+            await asyncio.gather(*(receive_raw(self._swarm, peer, share) for peer in self._peers[:sources]))
 
         return seconds_of(lambda: self._swarm.run(receive_all()))
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import os
-import queue
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,16 +13,16 @@ from typing import Any
 import numpy as np
 
 import p2ptrain
+from benchmarks.raw_stream import serve_raw
+from benchmarks.roles import SILENCE, Role, end_on_sigterm, rest, tell
 from p2ptrain.commands.demo import LOOPBACK
-from p2ptrain.run import CHUNK_BYTES, Manifest, PeerId
+from p2ptrain.run import Manifest
 from p2ptrain.state import Blobs, serve
 from p2ptrain.state.blobs import read_file
 from p2ptrain.swarm import Identity, NodeConfig, Swarm
 
 FRAGMENTS = 4
 STEPS_PER_ROUND = 1000
-RAW = "/benchmark/raw"
-SILENCE = 600.0
 NETWORK = NodeConfig(listen=(LOOPBACK[1],))
 
 DATA = Path(p2ptrain.__file__).parent / "**" / "*.py"
@@ -60,68 +53,10 @@ every = 1000000
 """
 
 
-# Processes -----------------------------------------------------------------------------------------------------------
-
-
-class Role:
-    """A process of this script: it answers a line with a line, and ends with its input."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.join_sources", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def answer(self) -> Any:
-        line = self._lines.get(timeout=SILENCE)
-        if not line:
-            raise SystemExit(f"a process of the benchmark ended: {self._process.args}")
-        return json.loads(line)
-
-    def ask(self) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.answer()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(60)
-        with contextlib.suppress(ProcessLookupError):  # what hivemind has forked may outlive it
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join(5)
-
-
-def tell(**facts: Any) -> None:
-    print(json.dumps(facts), flush=True)
-
-
-def rest() -> None:
-    sys.stdin.read()
-
-
 @contextlib.contextmanager
 def running(*arguments: Any) -> Iterator[tuple[Role, Any]]:
-    role = Role(*map(str, arguments))
-    try:
+    with Role("benchmarks.join_sources", *map(str, arguments)) as role:
         yield role, role.answer()
-    finally:
-        role.close()
 
 
 # A state's bytes ------------------------------------------------------------------------------------------------------
@@ -147,17 +82,8 @@ def serve_vectors(folder: Path, key: Path, *bootstrap: str) -> None:
             blobs.hold_source(Manifest.of(path.read_bytes()), partial(read_file, path, 0), "benchmark").hex()
             for path in vector_files(folder)
         ]
-        plain = memoryview(b"".join(path.read_bytes() for path in vector_files(folder)))
-
-        async def send(_peer: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            count = int.from_bytes(await reader.readexactly(8), "big")
-            for start in range(0, count, CHUNK_BYTES):
-                writer.write(plain[start : min(start + CHUNK_BYTES, count)])
-                await writer.drain()
-            await reader.read()  # until the other side has closed
-
         swarm.run(serve(swarm.rpc, blobs))
-        swarm.run(swarm.node.handle(RAW, send))
+        serve_raw(swarm, b"".join(path.read_bytes() for path in vector_files(folder)))
         tell(peer=swarm.peer_id, addresses=swarm.addresses(), digests=digests)
         rest()
 
@@ -259,4 +185,5 @@ ROLES: dict[str, Callable[..., None]] = {
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("python -m benchmarks.join starts these processes")
+    end_on_sigterm()
     ROLES[sys.argv[1]](*sys.argv[2:])

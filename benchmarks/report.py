@@ -49,4 +49,6 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = 
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
