@@ -99,7 +99,7 @@ class Simulation:
         )
         trainer.since, trainer.last = 0, height
         self.feed(trainer, events.Offered(offer))
-        self.feed(trainer, events.Stored(payload, True))
+        self.feed(trainer, events.Stored(offer, True))
         self.broadcast(trainer, events.Offered(offer))
 
     def broadcast(self, sender: Trainer, event: events.Event) -> None:
@@ -111,7 +111,7 @@ class Simulation:
         for action in trainer.rounds.handle(event, self.now):
             match action:
                 case events.FetchPayload(contribution):
-                    stored = events.Stored(Digest(contribution.payload), True)
+                    stored = events.Stored(contribution, True)
                     self.at(self.latency(), lambda stored=stored: self.feed(trainer, stored))
                 case events.SayHolding(payload):
                     self.broadcast(trainer, events.Holding(trainer.me, (payload,)))

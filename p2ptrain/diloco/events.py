@@ -28,17 +28,17 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The bytes of a payload are here now; `usable` tells whether they decode."""
+    """The bytes of a contribution are here now, filed for its height; `usable` tells whether they decode."""
 
-    payload: Digest
+    contribution: Contribution
     usable: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """No peer handed out this payload."""
+    """No peer handed out the bytes of this contribution."""
 
-    payload: Digest
+    contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,16 +63,14 @@ class Gathering:
             task.add_done_callback(self._fetching.pop)
 
     async def _fetch(self, contribution: Contribution, rounds: Rounds, head: Callable[[], GlobalState]) -> None:
-        payload = contribution.payload
+        sources, size = lambda: self._holders(contribution, rounds), contribution.size
         try:
-            data = await self._fetcher.fetch(
-                payload, lambda: self._holders(contribution, rounds), CONTRIBUTION, contribution.size, FETCH_PATIENCE
-            )
+            data = await self._fetcher.fetch(contribution.payload, sources, CONTRIBUTION, size, FETCH_PATIENCE)
             usable = await self._workers.compute(self._replica.store_payload, contribution, data, head())
-            event: events.Event = events.Stored(payload, usable)
+            event: events.Event = events.Stored(contribution, usable)
         except FetchError as error:
             log.info("%s", error)
-            event = events.FetchFailed(payload)
+            event = events.FetchFailed(contribution)
         self._feed(rounds, event)
 
     def _holders(self, contribution: Contribution, rounds: Rounds) -> list[PeerId]:
@@ -88,7 +86,7 @@ class Gathering:
         for task, offer in list(self._fetching.items()):
             if offer.height <= rounds.head.height and not rounds.chain.lists(offer.payload):
                 task.cancel()
-                self._feed(rounds, events.FetchFailed(offer.payload))
+                self._feed(rounds, events.FetchFailed(offer))
 
     async def fetch_commits(self, tip: Digest, source: PeerId, rounds: Rounds) -> None:
         """Get the commits from `tip` down to a known one from a peer, and feed them oldest first."""

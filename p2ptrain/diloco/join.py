@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from p2ptrain.diloco.border import Border
 from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.replica import StartingPoint
@@ -66,13 +67,6 @@ async def serve_commits(rpc: Rpc, find: Callable[[Digest], bytes | None], thrott
     await rpc.serve_stream(METHOD, CommitsRequest, answer)
 
 
-def check_commit(commit: Commit, membership: Membership) -> Commit:
-    """Return the commit. Raises MalformedError unless members of the run, present or former, have signed all of it."""
-    if not all(map(membership.knows, commit.signers)):
-        raise MalformedError("a commit is signed by a peer that was never a member of the run")
-    return commit.check_signatures()
-
-
 def parts_below(chain: Chain, position: StartingPoint, height: int) -> bool:
     """Whether it is certain that the position's branch and the branch of the chain's head part below this height."""
     theirs = {commit.height: commit.digest for commit in (*position.history, *position.above)}
@@ -85,9 +79,16 @@ class Joiner:
     """Finds and fetches positions of a run."""
 
     def __init__(
-        self, swarm: Swarm, membership: Membership, fetcher: Fetcher, layout: Layout, folder: RunFolder, tell: Tell
+        self,
+        swarm: Swarm,
+        membership: Membership,
+        fetcher: Fetcher,
+        layout: Layout,
+        folder: RunFolder,
+        border: Border,
+        tell: Tell,
     ) -> None:
-        self._swarm, self._membership = swarm, membership
+        self._swarm, self._membership, self._border = swarm, membership, border
         self._fetcher, self._layout, self._folder = fetcher, layout, folder
         self._arrivals = Arrivals(fetcher, folder, np.float32)
         self._arrivals.on_progress = lambda here, in_all: tell("progress", {"here": here, "in_all": in_all})
@@ -181,9 +182,9 @@ class Joiner:
         async with contextlib.aclosing(frames):
             async for frame in frames:
                 commit = Commit.decode(frame)
-                if commit.digest != tip or commit.run != self._membership.run or len(commits) >= COMMITS_PER_CALL:
+                if commit.digest != tip or len(commits) >= COMMITS_PER_CALL:
                     log.warning("%s sent a commit that was not asked for", short_peer(peer))
                     raise MalformedError("a peer sent a commit that was not asked for")
-                commits.append(check_commit(commit, self._membership))
+                commits.append(self._border.check_commit(commit, self._membership.knows))
                 tip = commit.parent
         return commits

@@ -1,4 +1,9 @@
-"""What a peer knows about contributions' bytes: which are here, which peers say they hold them, which are fetched."""
+"""What a peer knows about contributions' bytes: which are here, which peers say they hold them, which are fetched.
+
+Contributions of several authors, or for several heights, may have the same bytes: zeros, for example. The bytes are on
+disk once, and kept up to the highest height that they were filed for; and whether they decode depends on the fragment.
+So what is here is known for each height by itself. Who holds the bytes is known by their digest alone.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,18 @@ RETRY_FETCH = 2.0
 MAX_CLAIMS = 16384
 """Payloads whose holders are remembered."""
 
+_Filed = tuple[Digest, int]
+"""A payload and the height that it is for."""
+
 
 class Payloads:
-    """The payloads of contributions, by digest. Times are local monotonic seconds. Pure, like all of the protocol."""
+    """The payloads of contributions. Times are local monotonic seconds. Pure, like all of the protocol."""
 
     def __init__(self) -> None:
         self._holders: dict[Digest, set[PeerId]] = defaultdict(set)
-        self._here: dict[Digest, bool] = {}
-        self._next_try: dict[Digest, float] = {}
-        self._failing: set[Digest] = set()
+        self._here: dict[_Filed, bool] = {}
+        self._next_try: dict[_Filed, float] = {}
+        self._failing: set[_Filed] = set()
 
     def claimed(self, peer: PeerId, payloads: Iterable[Digest]) -> None:
         """A peer says that it holds these payloads."""
@@ -33,39 +41,48 @@ class Payloads:
         """The peers that say they hold a payload."""
         return self._holders.get(payload, set())
 
-    def arrived(self, payload: Digest, usable: bool) -> None:
-        self._here[payload] = usable
-        self._next_try.pop(payload, None)
-        self._failing.discard(payload)
+    def arrived(self, part: Contribution, usable: bool) -> None:
+        """A contribution's bytes are filed for its height."""
+        filed = _filed(part)
+        self._here[filed] = usable
+        self._next_try.pop(filed, None)
+        self._failing.discard(filed)
 
-    def failed(self, payload: Digest, now: float) -> None:
-        """No peer handed it out; it is due again after `RETRY_FETCH`."""
-        self._next_try[payload] = now + RETRY_FETCH
-        self._failing.add(payload)
+    def failed(self, part: Contribution, now: float) -> None:
+        """No peer handed its bytes out; they are due again after `RETRY_FETCH`."""
+        self._next_try[_filed(part)] = now + RETRY_FETCH
+        self._failing.add(_filed(part))
 
-    def is_here(self, payload: Digest) -> bool:
-        return payload in self._here
+    def is_here(self, part: Contribution) -> bool:
+        return _filed(part) in self._here
 
-    def is_usable(self, payload: Digest) -> bool:
-        """Whether it is here and decodes."""
-        return self._here.get(payload, False)
+    def is_usable(self, part: Contribution) -> bool:
+        """Whether its bytes are here and decode."""
+        return self._here.get(_filed(part), False)
 
-    def is_failing(self, payload: Digest) -> bool:
-        """Whether the last fetch failed and the payload has not arrived since."""
-        return payload in self._failing
+    def is_failing(self, part: Contribution) -> bool:
+        """Whether the last fetch failed and the bytes have not arrived since."""
+        return _filed(part) in self._failing
 
     def to_fetch(self, contributions: Iterable[Contribution], now: float) -> list[Contribution]:
         """The contributions whose bytes should be fetched now. They count as being fetched from then on."""
         due = []
         for contribution in contributions:
-            payload = contribution.payload
-            if payload not in self._here and now >= self._next_try.get(payload, now):
-                self._next_try[payload] = float("inf")
+            filed = _filed(contribution)
+            if filed not in self._here and now >= self._next_try.get(filed, now):
+                self._next_try[filed] = float("inf")
                 due.append(contribution)
         return due
 
-    def keep_only(self, needed: Set[Digest]) -> None:
-        self._here = {payload: usable for payload, usable in self._here.items() if payload in needed}
-        self._next_try = {payload: when for payload, when in self._next_try.items() if payload in needed}
-        self._holders = defaultdict(set, {p: peers for p, peers in self._holders.items() if p in needed})
+    def keep_only(self, contributions: Iterable[Contribution]) -> None:
+        """Forget what is known of the bytes of all other contributions."""
+        needed = {_filed(part) for part in contributions}
+        named = {payload for payload, _ in needed}
+        self._here = {filed: usable for filed, usable in self._here.items() if filed in needed}
+        self._next_try = {filed: when for filed, when in self._next_try.items() if filed in needed}
+        self._holders = defaultdict(set, {p: peers for p, peers in self._holders.items() if p in named})
         self._failing &= needed
+
+
+def _filed(part: Contribution) -> _Filed:
+    return part.payload, part.height

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from p2ptrain.diloco.border import Border
 from p2ptrain.diloco.chain import KEPT_HISTORY, Commit, Contribution
 from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
@@ -47,7 +48,8 @@ class Replica:
     """The states and payloads of one run on this machine. States are computed from `snapshots`."""
 
     def __init__(self, folder: RunFolder, layout: Layout | None, blobs: Blobs, limits: Limits = NO_LIMITS) -> None:
-        self._spec, self._ledger, self._blobs = folder.spec, folder.ledger, blobs
+        self._run, self._spec = folder.run, folder.spec
+        self._ledger, self._blobs = folder.ledger, blobs
         self._recent: OrderedDict[Digest, GlobalState] = OrderedDict()
         self.snapshots = Snapshots(folder, layout, blobs, limits)
         self.taken_back = sum(past.commits for past in folder.ledger.rollbacks())
@@ -97,8 +99,9 @@ class Replica:
 
     def store_payload(self, contribution: Contribution, data: Buffer, state: GlobalState) -> bool:
         """Keep and serve a contribution's bytes. Returns False if they are malformed; then they do not count."""
-        self._ledger.add_payload(contribution.payload, contribution.height, data)
-        self._hold(contribution.payload, data)
+        with self.snapshots.filing:
+            self._ledger.add_payload(contribution.payload, contribution.height, data)
+            self._hold(contribution.payload, data)
         fragment = state.fragments[fragment_of(contribution.height, len(state.fragments))]
         try:
             CODECS[self._spec.diloco.codec].open(data, len(fragment.theta.values))
@@ -119,6 +122,11 @@ class Replica:
             raise StateGone("a state can't be computed", why)
         return data
 
+    def _keep_listed(self, commits: Iterable[Commit]) -> None:
+        """Keep the payloads that are here as long as these commits need them. They may have been filed for an older
+        contribution of the same bytes."""
+        self._ledger.keep_payloads((part.payload, part.height) for commit in commits for part in commit.contributions)
+
     # Starting ------------------------------------------------------------------------------------------------------
 
     def begin(self, position: StartingPoint) -> None:
@@ -127,6 +135,7 @@ class Replica:
         for commit in (*position.history, *position.above):
             self._ledger.add_commit(commit.digest, commit.height, commit.parent, commit.encoded)
         self._remember(position.state)
+        self._keep_listed(position.above)
         self.snapshots.begin(position.state, self._leading_to(position))
         self._ledger.set_head(position.state.commit)
 
@@ -165,6 +174,7 @@ class Replica:
             return None
         self.snapshots.drop_rivals(position.state)
         self._remember(position.state)
+        self._keep_listed(position.above)
         if position.state.commit not in branch:
             self._ledger.set_head(position.state.commit)
         for digest in self._ledger.payload_digests():
@@ -186,7 +196,18 @@ class Replica:
             text = "a snapshot of height %d can't be used: %s holds too few of the commits below it"
             log.warning(text, state.height, self._ledger.path)
             return None
-        return StartingPoint(state, tuple(history), tuple(c for c in commits if c.height > state.height))
+        above = [commit for commit in commits if commit.height > state.height and self._passes(commit, state)]
+        return StartingPoint(state, tuple(history), tuple(above))
+
+    def _passes(self, commit: Commit, state: GlobalState) -> bool:
+        """Whether a commit of the ledger is one that this peer would take from others; an older program may not have
+        checked it. Its signatures were checked when it came, and its digest has not changed since."""
+        try:
+            Border.around(state, self._run, self._spec).check_form(commit)
+        except MalformedError as error:
+            log.warning("the commit %s of %s is left out: %s", short(commit.digest), self._ledger.path, error.what)
+            return False
+        return True
 
     def _branch_of_head(self, lowest: int) -> set[Digest]:
         """The commits from the ledger's head down to a height, or down to the first one that is missing."""

@@ -126,12 +126,12 @@ class Rounds:
                 self._heads = {peer: seen for peer, seen in self._heads.items() if peer in live}
             case events.Offered(contribution):
                 self._offer(contribution)
-            case events.Stored(payload, usable):
-                self._payloads.arrived(payload, usable)
+            case events.Stored(contribution, usable):
+                self._payloads.arrived(contribution, usable)
                 if usable:
-                    actions.append(events.SayHolding(payload))
-            case events.FetchFailed(payload):
-                self._payloads.failed(payload, now)
+                    actions.append(events.SayHolding(contribution.payload))
+            case events.FetchFailed(contribution):
+                self._payloads.failed(contribution, now)
             case events.Holding(peer, payloads):
                 self._payloads.claimed(peer, payloads)
             case events.Committed(commit, source):
@@ -168,7 +168,7 @@ class Rounds:
         """What heartbeats repeat: this peer's open contributions, and the open payloads that are here and usable."""
         offers = [part for _, parts in self._open_offers() for part in parts.values()]
         mine = tuple(part for part in offers if part.author == self.me)
-        return mine, tuple(part.payload for part in offers if self._payloads.is_usable(part.payload))
+        return mine, tuple(part.payload for part in offers if self._payloads.is_usable(part))
 
     def is_idle(self) -> bool:
         """Whether no commit waits to be applied."""
@@ -218,8 +218,8 @@ class Rounds:
         self.chain.forget_below(self.head.height - self.rules.rollback_depth)
         for key in [key for key in self._offers if key[0] <= self.head.height - self.rules.fragments]:
             del self._offers[key]
-        needed = {part.payload for offers in self._offers.values() for part in offers.values()}
-        needed |= {part.payload for commit in self.chain.commits() for part in commit.contributions}
+        needed = [part for offers in self._offers.values() for part in offers.values()]
+        needed += [part for commit in self.chain.commits() for part in commit.contributions]
         self._payloads.keep_only(needed)
         self._hurried = {height for height in self._hurried if height > self.head.height}
         self._proposed = {parent for parent in self._proposed if parent in self.chain}
@@ -239,7 +239,7 @@ class Rounds:
         actions: list[events.Action] = []
         wanted = [part for _, offers in self._open_offers() for part in offers.values()]
         for commit in self.chain.ready():
-            absent = [part for part in commit.contributions if not self._payloads.is_here(part.payload)]
+            absent = [part for part in commit.contributions if not self._payloads.is_here(part)]
             wanted += absent
             if not absent and commit.digest not in self._applying:
                 self._applying.add(commit.digest)
@@ -287,7 +287,7 @@ class Rounds:
         if not path or self.chain.contradicts(head):
             return False
         parts = (part for commit in path for part in commit.contributions)
-        return not any(self._payloads.is_failing(part.payload) for part in parts)
+        return not any(self._payloads.is_failing(part) for part in parts)
 
     def _ask_for(self, tip: Digest, source: PeerId, now: float) -> list[events.Action]:
         if now < self._asked.get(tip, 0.0) or source == self.me:
@@ -334,7 +334,7 @@ class Rounds:
         lonely = not (self._trainers - {self.me}) or now - self._round.since > LONELY_AFTER
         others = self._live - {self.me}
         offers = self._offers_for(self.head.height + 1).values()
-        usable = [part for part in offers if self._payloads.is_usable(part.payload)]
+        usable = [part for part in offers if self._payloads.is_usable(part)]
         return [part for part in usable if lonely or self.holders(part.payload) & others]
 
     def _offers_for(self, height: int) -> dict[PeerId, Contribution]:

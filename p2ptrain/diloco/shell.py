@@ -13,16 +13,15 @@ from dataclasses import replace
 from itertools import islice
 
 from p2ptrain.diloco import events
+from p2ptrain.diloco.border import Border
 from p2ptrain.diloco.chain import Chain, Commit, Contribution
-from p2ptrain.diloco.codecs import CODECS
 from p2ptrain.diloco.fragments import Layout
 from p2ptrain.diloco.gathering import Gathering
-from p2ptrain.diloco.join import Joiner, check_commit, parts_below, serve_commits
+from p2ptrain.diloco.join import Joiner, parts_below, serve_commits
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.diloco.outer import self_test
 from p2ptrain.diloco.replica import Replica, StartingPoint, StateGone
 from p2ptrain.diloco.round import Rounds, Rules
-from p2ptrain.diloco.schedule import fragment_of
 from p2ptrain.diloco.state import GlobalState
 from p2ptrain.diloco.view import View
 from p2ptrain.errors import LedgerError, MalformedError
@@ -52,9 +51,10 @@ class Shell:
     def __init__(
         self, run: Run, layout: Layout, report: Callable[[], Vitals], show: Callable[[View], None], tell: Tell
     ) -> None:
-        self._run, self._layout, self._report = run, layout, report
+        self._run, self._report = run, report
         self._show_view, self._tell = show, tell
         self._swarm, self._spec = run.swarm, run.spec
+        self._border = Border.of(run.id, run.spec, layout.sizes)
         self._replica = Replica(run.folder, layout, run.blobs, run.limits)
         fetcher = Fetcher(self._swarm.rpc, run.blobs, run.down)
         self._workers, self._background = Workers(), Background(self._swarm)
@@ -62,7 +62,7 @@ class Shell:
         self.membership = Membership(
             self._swarm, run.id, self._vitals, self._news, run.remembered_addresses, run.announcement()
         )
-        self._joiner = Joiner(self._swarm, self.membership, fetcher, layout, run.folder, tell)
+        self._joiner = Joiner(self._swarm, self.membership, fetcher, layout, run.folder, self._border, tell)
         self._gathering = Gathering(
             self._joiner, fetcher, self._replica, self._workers, self.membership, self._feed_asked, self.spawn
         )
@@ -127,7 +127,7 @@ class Shell:
         for commit in position.above:
             for part in commit.contributions:
                 if part.payload in self._run.blobs:
-                    self._feed(events.Stored(part.payload, usable=True))
+                    self._feed(events.Stored(part, usable=True))
             self._feed(events.Committed(commit, self._swarm.peer_id))
 
     async def stop(self) -> None:
@@ -153,8 +153,8 @@ class Shell:
             self._take_offer(origin, Contribution.decode(data))
         elif kind == Commit.kind:
             commit = Commit.decode(data)
-            if commit.run == self._run.id and self._begun and commit.digest not in self._begun.chain:
-                self._feed(events.Committed(check_commit(commit, self.membership), origin))
+            if self._begun and commit.digest not in self._begun.chain:
+                self._feed(events.Committed(self._border.check_commit(commit, self.membership.knows), origin))
         elif kind == HoldingNews.kind:
             self._feed(events.Holding(origin, HoldingNews.decode(data).payloads))
         else:
@@ -171,11 +171,9 @@ class Shell:
         self._feed(events.Resumed())
 
     def _take_offer(self, origin: PeerId, offer: Contribution) -> None:
-        elements = self._layout.sizes[fragment_of(offer.height, self._spec.diloco.fragments)]
-        if offer.author != origin or offer.run != self._run.id:
-            raise MalformedError("a contribution is by another peer or for another run")
-        if offer.size != CODECS[self._spec.diloco.codec].encoded_bytes(elements):
-            raise MalformedError("a contribution has the wrong size")
+        if offer.author != origin:
+            raise MalformedError("a contribution is by another peer than the one that says it")
+        self._border.check_contribution(offer)
         if self._begun and not self._begun.knows(offer):
             self._feed(events.Offered(offer.check_signature()))
 
@@ -217,7 +215,7 @@ class Shell:
         """Keep the trainer's contribution, take it into its round and announce it."""
         await self._workers.compute(self._replica.store_payload, offer, data, self._view.state)
         self._feed(events.Offered(offer))
-        self._feed(events.Stored(offer.payload, usable=True))
+        self._feed(events.Stored(offer, usable=True))
         await self.membership.publish(offer)
 
     @property

@@ -7,6 +7,7 @@ the spec needs, as far as the volunteer's disk limit allows.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Container, Sequence, Set
 
 import numpy as np
@@ -36,6 +37,9 @@ class Snapshots(Shelf):
         super().__init__(folder, blobs)
         self._layout, self._limits, self._depth = layout, limits, folder.spec.limits.rollback_depth
         self._warned = False
+        self.filing = threading.Lock()
+        """Held while a payload is filed and served, or dropped and not served any more. A payload can be offered again
+        at the very moment when it is dropped."""
         self._first = 0, NO_DIGEST
         """Height and commit of the snapshot that this peer started from."""
 
@@ -109,8 +113,9 @@ class Snapshots(Shelf):
             kept = self.rows()
             self.keep_files({digest for row in kept for digest in _vectors_named_by(row)})
             if kept and not self._limits.archive:
-                for digest in self._ledger.drop_payloads(kept[-1].height):
-                    self._blobs.release(digest)
+                with self.filing:
+                    for digest in self._ledger.drop_payloads(kept[-1].height):
+                        self._blobs.release(digest)
 
     def _dispensable(self) -> list[SnapshotRow]:
         """The snapshots that may be dropped, newest first; an archive always keeps its oldest one."""

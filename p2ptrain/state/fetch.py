@@ -301,7 +301,9 @@ class Fetcher:
 
     def __init__(self, rpc: Rpc, blobs: Blobs, throttle: Throttle = UNLIMITED) -> None:
         self._rpc, self._blobs, self._throttle = rpc, blobs, throttle
-        self._unfinished: OrderedDict[Digest, Fetch] = OrderedDict()
+        self._unfinished: OrderedDict[tuple[Digest, int], Fetch] = OrderedDict()
+        """Fetches that have failed, by their blob and its largest size. A caller that allows less than a blob has does
+        not stand in the way of the others."""
 
     async def fetch(
         self,
@@ -332,12 +334,13 @@ class Fetcher:
         held = self._blobs.read(digest)
         if held is not None:
             return held
-        fetch = self._unfinished.pop(digest, None) or Fetch(self._rpc, digest, max_bytes, self._throttle, incoming)
+        wanted = digest, max_bytes
+        fetch = self._unfinished.pop(wanted, None) or Fetch(self._rpc, digest, max_bytes, self._throttle, incoming)
         try:
             data = await fetch.run(sources, patience, progress)
         except FetchError:
             if incoming is None:
-                self._unfinished[digest] = fetch
+                self._unfinished[wanted] = fetch
             if len(self._unfinished) > MAX_UNFINISHED:
                 self._unfinished.popitem(last=False)
             raise

@@ -112,9 +112,17 @@ class Ledger:
     # Contributions' bytes ------------------------------------------------------------------------------------------
 
     def add_payload(self, digest: Digest, height: int, data: Buffer) -> None:
-        """Keep the bytes of a contribution for this height."""
+        """Keep the bytes of a contribution for this height; for the highest one, if they were added for several."""
         with self._db.write() as db:
-            db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (digest, height, data))
+            anew = "height = max(height, excluded.height), bytes = excluded.bytes"
+            query = f"INSERT INTO payloads VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET {anew}"
+            db.execute(query, (digest, height, data))
+
+    def keep_payloads(self, needed: Iterable[tuple[Digest, int]]) -> None:
+        """Keep payloads for these heights, too, if they are here."""
+        with self._db.write() as db:
+            rows = [(height, digest, height) for digest, height in needed]
+            db.executemany("UPDATE payloads SET height = ? WHERE digest = ? AND height < ?", rows)
 
     def payload(self, digest: Digest) -> bytes | None:
         """The bytes of a contribution; None if they are not here or damaged."""

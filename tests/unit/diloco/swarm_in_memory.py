@@ -144,7 +144,7 @@ class World:
         replica.blobs[digest_of(data)] = data
         replica.mine.append(offer)
         self.feed(replica.me, events.Offered(offer))
-        self.feed(replica.me, events.Stored(digest_of(data), True))
+        self.feed(replica.me, events.Stored(offer, True))
         self.broadcast(replica.me, events.Offered(offer))
 
     def heartbeat(self, replica: Replica) -> None:
@@ -227,9 +227,9 @@ class World:
                     usable = True
                 except MalformedError:
                     usable = False
-                self.feed(replica.me, events.Stored(payload, usable))
+                self.feed(replica.me, events.Stored(contribution, usable))
                 return
-        self.feed(replica.me, events.FetchFailed(payload))
+        self.feed(replica.me, events.FetchFailed(contribution))
 
     def fetch_commits(self, replica: Replica, tip: Digest, source: PeerId) -> None:
         if not self.reaches(replica.me, source):

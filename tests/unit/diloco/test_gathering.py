@@ -89,8 +89,8 @@ def test_what_arrives_is_judged_and_what_does_not_has_failed() -> None:
         await settle()
         return made.heard
 
-    one, two, three = (digest_of(b"%d" % height) for height in (1, 2, 3))
-    assert asyncio.run(scenario()) == [events.Stored(one, True), events.Stored(two, False), events.FetchFailed(three)]
+    judged = [events.Stored(offer(1), True), events.Stored(offer(2), False), events.FetchFailed(offer(3))]
+    assert asyncio.run(scenario()) == judged
 
 
 def test_a_contribution_whose_height_was_committed_without_it_is_let_go() -> None:
@@ -108,7 +108,7 @@ def test_a_contribution_whose_height_was_committed_without_it_is_let_go() -> Non
         return made.heard, [made.network.arrives[Digest(each.payload)].cancelled() for each in offers]
 
     heard, cancelled = asyncio.run(scenario())
-    assert set(heard) == {events.FetchFailed(digest_of(b"1"))}
+    assert set(heard) == {events.FetchFailed(offer(1))}
     assert cancelled == [True, False, False]
 
 

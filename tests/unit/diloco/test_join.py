@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from p2ptrain.diloco.border import Border
 from p2ptrain.diloco.chain import Chain, Commit
 from p2ptrain.diloco.join import COMMITS_PER_CALL, CommitsRequest, Joiner, parts_below
 from p2ptrain.diloco.replica import StartingPoint
@@ -19,6 +20,7 @@ from tests.unit.diloco.samples import PEERS, commit_on
 from tests.unit.diloco.swarm_in_memory import KEYS, RUN, initial_state, spec_with
 
 LENGTH = COMMITS_PER_CALL + 10
+BORDER = Border.around(initial_state(spec_with(1)), RUN, spec_with(1))
 Answer = Callable[[CommitsRequest], Sequence[Commit]]
 
 
@@ -78,9 +80,8 @@ def fetched(
             yield commit.encoded
 
     swarm: Any = SimpleNamespace(rpc=SimpleNamespace(stream=stream))
-    joiner = Joiner(
-        swarm, cast(Any, SimpleNamespace(run=RUN, knows=lambda peer: True)), *cast(Any, (None, None, None, None))
-    )
+    membership: Any = SimpleNamespace(knows=lambda peer: True)
+    joiner = Joiner(swarm, membership, *cast(Any, (None, None, None)), BORDER, cast(Any, None))
     work = joiner.fetch_branch(BRANCH[-1].digest, list(by_peer), known, floor)
     return asyncio.run(asyncio.wait_for(work, 10)), calls
 

@@ -143,7 +143,7 @@ class Desk:
         """A contribution for height 1 arrives with its bytes; this peer's own is at once held by another one, too."""
         part = sample(author)
         payload = Digest(part.payload)
-        actions = self.say(events.Offered(part), events.Stored(payload, usable))
+        actions = self.say(events.Offered(part), events.Stored(part, usable))
         if author == self.rounds.me:
             actions += self.say(events.Holding(others(author)[0], (payload,)))
         return actions
@@ -263,9 +263,9 @@ def test_bytes_are_fetched_once_and_again_when_that_failed() -> None:
     fetch, payload = events.FetchPayload(part), Digest(part.payload)
     assert desk.say(events.Offered(part), events.Offered(part)).count(fetch) == 1
     assert fetch not in desk.wait(60.0)
-    assert fetch not in desk.say(events.FetchFailed(payload)) + desk.wait(RETRY_FETCH - 0.2)
+    assert fetch not in desk.say(events.FetchFailed(part)) + desk.wait(RETRY_FETCH - 0.2)
     assert desk.wait(0.4).count(fetch) == 1
-    assert events.SayHolding(payload) in desk.say(events.Stored(payload, usable=True))
+    assert events.SayHolding(payload) in desk.say(events.Stored(part, usable=True))
 
 
 def test_a_slow_trainer_is_hurried_once_by_a_quorum_of_others() -> None:
@@ -312,7 +312,7 @@ def test_who_is_on_the_way_to_the_others_does_not_start_over_however_slow_the_by
     desk.say(events.Committed(commit, TRIO[1]), *(events.HeadSeen(peer, there) for peer in TRIO[1:]))
     actions = desk.wait(STUCK_AFTER)
     if nobody_has_the_bytes:
-        actions += desk.say(events.FetchFailed(Digest(part.payload)))
+        actions += desk.say(events.FetchFailed(part))
     actions += desk.wait(STUCK_AFTER + 1.0)
     assert any(isinstance(action, events.Resync) for action in actions) is nobody_has_the_bytes
 
@@ -330,7 +330,7 @@ def test_nothing_is_committed_beyond_the_runs_last_height() -> None:
     rounds = Rounds(TRIO[0], Chain(done, 1), Rules(1, False, 32, last_height=100), 0.0)
     everyone = frozenset(TRIO[:1])
     part = sample(TRIO[0], 101, done.commit)
-    told = (events.PeersChanged(everyone, everyone), events.Offered(part), events.Stored(Digest(part.payload), True))
+    told = (events.PeersChanged(everyone, everyone), events.Offered(part), events.Stored(part, True))
     actions = [action for event in told for action in rounds.handle(event, 0.0)]
     assert not proposals(actions + rounds.handle(events.Tick(), 600.0))
     beyond = commit_on(done, [part])
