@@ -14,7 +14,7 @@ from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, SigningKey, digest
 from p2ptrain.run.head import Head
 from p2ptrain.state import Blobs, serve
 from p2ptrain.swarm import Identity, Invite, Membership, NodeConfig, Presence, Swarm, Vitals
-from tests.swarm.lab import LOOPBACK, Lab, Peer, assert_agreement, write_spec
+from tests.swarm.lab import LOOPBACK, SNAPSHOT_EVERY, Lab, Peer, assert_agreement, write_spec
 
 
 class Intruder:
@@ -168,6 +168,68 @@ def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Int
         for event in peer.events
         if event["event"] == "warning" and "state again" in event["text"]
     ]
+
+
+@pytest.mark.long
+def test_a_commit_makes_nobody_fetch_what_no_contribution_can_be(swarm: tuple[Peer, Peer, Intruder]) -> None:
+    """Well signed, on the right commit and state; only the size is the intruder's own choice."""
+    first, second, intruder = swarm
+    asked = set[Digest]()
+    known = intruder.blobs.get
+    intruder.blobs.get = lambda digest: asked.add(digest) or known(digest)  # type: ignore[func-returns-value, method-assign]
+
+    def list_in_a_commit(payload: bytes, size: int) -> None:
+        head = intruder.head(first)
+        commit = Commit(
+            author=intruder.swarm.peer_id,
+            run=intruder.run,
+            height=head.height + 1,
+            parent=head.commit,
+            state=head.state,
+            attempt=0,
+            contributions=(intruder.contribution(head.height + 1, head.commit, payload, size=size),),
+        )
+        intruder.say(commit.signed(intruder.swarm.key).encoded)
+
+    right = 4 * elements(first)
+    for _ in range(3):
+        for size in (2**40, right + 4, 0):
+            list_in_a_commit(b"bait", size)
+        first.wait_for_next_commit(30)
+    list_in_a_commit(b"of the right size, but nobody has it", right)
+    assert_untouched(first, second, intruder)
+    assert asked == {digest_of(b"of the right size, but nobody has it")}
+
+
+@pytest.mark.long
+def test_a_peer_that_always_sends_zeros_stops_nobody(lab: Lab) -> None:
+    """Its bytes are the same at every height, also when the first of them lie below all snapshots."""
+    spec = write_spec(lab.home, codec="fp32", fragments=1, min_peers=2, rollback_depth=4)
+    first = lab.found(spec, fault="steady")
+    second = lab.join(first, fault="steady")
+    first.wait_for_height(2)
+    intruder = Intruder(lab, first)
+    try:
+        zeros, listed = bytes(4 * elements(first)), set[int]()
+        intruder.blobs.hold(zeros, "contribution")
+        while max(listed, default=0) <= 3 * SNAPSHOT_EVERY:
+            head = intruder.head(first)
+            offer = intruder.contribution(head.height + 1, head.commit, zeros)
+            intruder.news = News(offers=(offer,), payloads=(offer.payload,)).encoded
+            intruder.say(offer.encoded)
+            first.wait_for_next_commit(30)
+            commits = first.commits().items()
+            listed = {height for height, commit in commits if intruder.swarm.peer_id in commit["contributors"]}
+        newcomer = lab.join(second)
+        newcomer.wait_for_height(max(first.commits()) + 2, timeout=40)
+    finally:
+        intruder.close()
+    assert_agreement(first, second, newcomer)
+    for peer in (first, second):
+        assert min(listed) < SNAPSHOT_EVERY
+        assert len(listed) > SNAPSHOT_EVERY
+        warnings = [event["text"] for event in peer.events if event["event"] == "warning"]
+        assert not [text for text in warnings if "state again" in text]
 
 
 @pytest.mark.long
