@@ -47,6 +47,13 @@ def steady() -> None:
     Task.loss_on = loss_on  # type: ignore[method-assign]
 
 
+def zeros() -> None:
+    """Learns nothing: all its contributions are zeros."""
+    from p2ptrain.diloco.optimizer import StreamingDiLoCo
+
+    StreamingDiLoCo.learning_rate = lambda self: 0.0  # type: ignore[method-assign]
+
+
 def nan() -> None:
     """The loss becomes NaN after 30 steps."""
     from p2ptrain.tasks.task import Task
@@ -264,6 +271,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         clock_off,
         slow,
         steady,
+        zeros,
         nan,
         die_before_commit,
         die_after_commit,

@@ -32,6 +32,7 @@ class Place:
 
 
 HERE = Place()
+SNAPSHOT_EVERY = 8
 SPEC = """
 [run]
 name = "tiny"
@@ -58,7 +59,7 @@ lr = 3e-3
 warmup_steps = 10
 schedule = "{schedule}"
 {total_steps}
-snapshot_every = 8
+snapshot_every = {snapshot_every}
 [limits]
 rollback_depth = {rollback_depth}
 [eval]
@@ -83,6 +84,7 @@ def write_spec(
 ) -> Path:
     """A run of a few thousand parameters on this repository's own text."""
     text = SPEC.format(
+        snapshot_every=SNAPSHOT_EVERY,
         data=REPOSITORY / "p2ptrain" / "**" / "*.py",
         inner_steps=inner_steps,
         fragments=fragments,

@@ -12,9 +12,9 @@ from p2ptrain.diloco.chain import Commit, Contribution
 from p2ptrain.diloco.news import HoldingNews, News
 from p2ptrain.run import NO_DIGEST, PROTOCOL, Digest, PeerId, SigningKey, digest_of
 from p2ptrain.run.head import Head
-from p2ptrain.state import Blobs, serve
+from p2ptrain.state import Blobs, RunFolder, serve
 from p2ptrain.swarm import Identity, Invite, Membership, NodeConfig, Presence, Swarm, Vitals
-from tests.swarm.lab import LOOPBACK, Lab, Peer, assert_agreement, write_spec
+from tests.swarm.lab import LOOPBACK, SNAPSHOT_EVERY, Lab, Peer, assert_agreement, write_spec
 
 
 class Intruder:
@@ -168,6 +168,62 @@ def test_commits_that_were_made_up_are_not_followed(swarm: tuple[Peer, Peer, Int
         for event in peer.events
         if event["event"] == "warning" and "state again" in event["text"]
     ]
+
+
+@pytest.mark.long
+def test_a_commit_makes_nobody_fetch_what_no_contribution_can_be(swarm: tuple[Peer, Peer, Intruder]) -> None:
+    """Well signed, on the right commit and state; only the size is the intruder's own choice."""
+    first, second, intruder = swarm
+    asked = set[Digest]()
+    known = intruder.blobs.get
+    intruder.blobs.get = lambda digest: asked.add(digest) or known(digest)  # type: ignore[func-returns-value, method-assign]
+
+    def list_in_a_commit(payload: bytes, size: int) -> None:
+        head = intruder.head(first)
+        commit = Commit(
+            author=intruder.swarm.peer_id,
+            run=intruder.run,
+            height=head.height + 1,
+            parent=head.commit,
+            state=head.state,
+            attempt=0,
+            contributions=(intruder.contribution(head.height + 1, head.commit, payload, size=size),),
+        )
+        intruder.say(commit.signed(intruder.swarm.key).encoded)
+
+    right = 4 * elements(first)
+    for _ in range(3):
+        for size in (2**40, right + 4, 0):
+            list_in_a_commit(b"bait", size)
+        first.wait_for_next_commit(30)
+    list_in_a_commit(b"of the right size, but nobody has it", right)
+    assert_untouched(first, second, intruder)
+    assert asked == {digest_of(b"of the right size, but nobody has it")}
+
+
+@pytest.mark.long
+def test_a_peer_that_always_sends_zeros_stops_nobody(lab: Lab) -> None:
+    """Its bytes are the same at every height, also when the first of these heights lies below all snapshots."""
+    path = write_spec(
+        lab.home, inner_steps=10, fragments=1, overlap=0, merge="overwrite", codec="fp32", min_peers=2, rollback_depth=4
+    )
+    first = lab.found(path, fault="steady")
+    idle = lab.join(first, fault="zeros")
+    for peer in (first, idle):
+        peer.wait_for_height(2 * SNAPSHOT_EVERY + 4, timeout=60)
+    newcomer = lab.join(first, fault="steady")
+    for peer in (first, idle, newcomer):
+        peer.wait_for_height(4 * SNAPSHOT_EVERY, timeout=60)
+    assert_agreement(first, idle, newcomer)
+    assert not [event for event in first.events if event["event"] == "warning" and "state again" in event["text"]]
+    opened = RunFolder.open(first.folder, lock=False)
+    try:
+        commits = [Commit.decode(record) for record in opened.ledger.commits(0).values()]
+    finally:
+        opened.close()
+    sent = [part.payload for commit in commits for part in commit.contributions if part.author == idle.id]
+    assert len(sent) >= 2 * SNAPSHOT_EVERY
+    assert set(sent) == {digest_of(bytes(4 * elements(first)))}
 
 
 @pytest.mark.long

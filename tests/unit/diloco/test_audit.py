@@ -11,10 +11,10 @@ import pytest
 from p2ptrain.diloco.audit import audit, branch_of, shares
 from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.errors import StorageError
-from p2ptrain.run import NO_DIGEST, digest_of
+from p2ptrain.run import NO_DIGEST, PeerId, digest_of
 from p2ptrain.state.check import Check
 from tests.unit.diloco.peers import BASE, SPEC, Peer, flip_a_bit, open_peer
-from tests.unit.diloco.samples import PEERS
+from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on
 
 
 @pytest.fixture
@@ -89,6 +89,14 @@ def misfiled_commit(peer: Peer) -> None:
     change(peer, "UPDATE commits SET record = ? WHERE height = 5", peer.commits[3].encoded)
 
 
+def oversized_contribution(peer: Peer) -> None:
+    """A commit beside the branch, as a program could have taken it that did not check sizes."""
+    part = peer.contribute(peer.states[5], 99).model_copy(update={"size": 2**40})
+    commit = commit_on(peer.states[5].head, [part.signed(KEY_OF[PeerId(part.author)])], run=peer.folder.run)
+    signed = commit.signed(KEY_OF[PEERS[0]])
+    peer.folder.ledger.add_commit(signed.digest, signed.height, signed.parent, signed.encoded)
+
+
 def another_manifest(peer: Peer) -> None:
     change(peer, "UPDATE snapshots SET manifest = ? WHERE height = 6", peer.states[5].manifest.encoded)
 
@@ -102,6 +110,7 @@ def another_manifest(peer: Peer) -> None:
         (missing_payload, {"replay"}),
         (unsigned_commit, {"commits", "replay"}),
         (misfiled_commit, {"commits", "replay"}),
+        (oversized_contribution, {"commits"}),
         (another_manifest, {"snapshot"}),
     ],
 )
@@ -117,6 +126,15 @@ def test_a_snapshot_that_the_commits_do_not_lead_to_is_found(peer: Peer) -> None
     peer.replica.snapshots.save(fake)
     [check] = wrong(peer)
     assert check.found == "a snapshot differs from the commits' state: its height is 6"
+
+
+def test_without_a_whole_snapshot_the_audit_says_what_it_can_not_check(peer: Peer) -> None:
+    oversized_contribution(peer)
+    for path in (peer.folder.path / "vectors").iterdir():
+        flip_a_bit(path)
+    commits = next(check for check in audit(peer.folder) if check.subject == "commits")
+    assert commits.good
+    assert commits.found.endswith("contributions' sizes can't be checked")
 
 
 def test_a_base_that_the_genesis_does_not_name_is_found(tmp_path: Path) -> None:

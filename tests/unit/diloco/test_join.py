@@ -16,11 +16,12 @@ from p2ptrain.diloco.replica import StartingPoint
 from p2ptrain.run import NO_DIGEST, Digest, PeerId
 from p2ptrain.run.head import Head
 from p2ptrain.swarm import RpcError
-from tests.unit.diloco.samples import PEERS, commit_on
+from tests.unit.diloco.samples import KEY_OF, PEERS, commit_on, offer
 from tests.unit.diloco.swarm_in_memory import KEYS, RUN, initial_state, spec_with
 
 LENGTH = COMMITS_PER_CALL + 10
 BORDER = Border.around(initial_state(spec_with(1)), RUN, spec_with(1))
+[BYTES] = BORDER.payload_bytes or ()
 Answer = Callable[[CommitsRequest], Sequence[Commit]]
 
 
@@ -64,7 +65,10 @@ def endless(request: CommitsRequest) -> list[Commit]:
 
 
 def fetched(
-    *answers: Answer | None, known: Callable[[Digest], bool] = {NO_DIGEST}.__contains__, floor: int = 0
+    *answers: Answer | None,
+    known: Callable[[Digest], bool] = {NO_DIGEST}.__contains__,
+    floor: int = 0,
+    tip: Digest = BRANCH[-1].digest,
 ) -> tuple[list[Commit], int]:
     """The branch as it was fetched from peers that answer so, and the number of calls; None: unreachable."""
     by_peer, calls = dict(zip(PEERS, answers, strict=False)), 0
@@ -82,7 +86,7 @@ def fetched(
     swarm: Any = SimpleNamespace(rpc=SimpleNamespace(stream=stream))
     membership: Any = SimpleNamespace(knows=lambda peer: True)
     joiner = Joiner(swarm, membership, *cast(Any, (None, None, None)), BORDER, cast(Any, None))
-    work = joiner.fetch_branch(BRANCH[-1].digest, list(by_peer), known, floor)
+    work = joiner.fetch_branch(tip, list(by_peer), known, floor)
     return asyncio.run(asyncio.wait_for(work, 10)), calls
 
 
@@ -100,6 +104,16 @@ def test_it_ends_at_what_is_known_and_at_the_floor() -> None:
 def test_a_bad_source_is_left_for_the_next_one(fault: Answer | None) -> None:
     assert fetched(fault, honest)[0] == BRANCH
     assert fetched(fault) == ([], 1)
+
+
+@pytest.mark.parametrize(("size", "passes"), [(BYTES, True), (2**40, False)])
+def test_a_commit_that_lists_a_size_of_its_own_choice_is_not_taken_from_anybody(size: int, passes: bool) -> None:
+    """It is the one that was asked for, and well signed."""
+    top, key = BRANCH[-1], KEY_OF[PEERS[0]]
+    part = offer(PEERS[0], LENGTH + 1, b"payload", base=top.digest).model_copy(update={"size": size}).signed(key)
+    commit = commit_on(Head(LENGTH, top.digest, Digest(top.state), 1), [part]).signed(key)
+    found, _ = fetched(lambda _request: [commit], known={top.digest}.__contains__, tip=commit.digest)
+    assert found == [commit] * passes
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ def test_a_payload_is_served_whether_it_decodes_or_not(peer: Peer) -> None:
         assert blob.read_all() == data
 
 
+def test_a_payload_that_is_stored_again_for_a_later_height_is_kept_and_served_as_long_as_that_one(peer: Peer) -> None:
+    data = encoded(SPEC, np.zeros(LAYOUT.sizes[1], dtype=np.float32))
+    for height in (1, 13, 3):
+        assert peer.replica.store_payload(offer(PEERS[2], height, data), data, BASE)
+    kept = []
+    for _ in range(9):
+        peer.grow(2)
+        peer.replica.snapshots.save(peer.states[-1])
+        kept.append(peer.folder.ledger.payload(digest_of(data)) is not None)
+        assert (digest_of(data) in peer.blobs) is kept[-1]
+    assert kept == [height < 13 + DEPTH for height in range(2, 20, 2)]
+
+
 # Snapshots -------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +239,35 @@ def test_a_joiner_starts_from_a_fetched_position(tmp_path: Path, peer: Peer) -> 
     assert again is not None
     assert same_bits(again.state, fetched.state)
     assert (again.history, again.above) == (fetched.history, fetched.above)
+
+
+def test_known_commits_keep_the_payloads_that_they_list_whatever_those_were_stored_for(peer: Peer) -> None:
+    """At a restart, and when a peer starts anew with payloads of its earlier life."""
+    peer.grow(3)
+    part = peer.commits[2].contributions[0]
+    data = peer.folder.ledger.payload(Digest(part.payload)) or b""
+
+    def file_for_height_1() -> None:
+        peer.folder.ledger.drop_payloads(3)
+        peer.folder.ledger.add_payload(Digest(part.payload), 1, data)
+
+    file_for_height_1()
+    peer.restarted().replica.restore()
+    assert Digest(part.payload) not in peer.folder.ledger.drop_payloads(2)
+    file_for_height_1()
+    newcomer = peer.restarted()
+    newcomer.replica.begin(StartingPoint(peer.states[2], tuple(peer.commits[:2]), (peer.commits[2],)))
+    assert newcomer.folder.ledger.payload(Digest(part.payload)) == data
+
+
+def test_a_commit_of_the_own_ledger_that_lists_a_wrong_size_is_left_out(peer: Peer) -> None:
+    peer.grow(2)
+    part = peer.contribute(peer.states[2], 9).model_copy(update={"size": 2**40})
+    commit = commit_on(peer.states[2].head, [part], run=GENESIS.digest)
+    peer.folder.ledger.add_commit(commit.digest, commit.height, commit.parent, commit.encoded)
+    position = peer.restarted().replica.restore()
+    assert position is not None
+    assert position.above == tuple(peer.commits)
 
 
 @pytest.mark.parametrize("harm", [truncate, flip_a_bit, Path.unlink])

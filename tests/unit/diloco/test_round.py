@@ -268,6 +268,27 @@ def test_bytes_are_fetched_once_and_again_when_that_failed() -> None:
     assert events.SayHolding(payload) in desk.say(events.Stored(part, usable=True))
 
 
+def test_the_same_bytes_are_filed_for_each_height_and_judged_for_each() -> None:
+    """What is kept on disk, and whether the bytes decode, depends on the height."""
+    desk, zeros = Desk(first_leader(), fragments=2), bytes(4)
+    first, second = (offer(TRIO[1], height, zeros) for height in (1, 2))
+    assert desk.say(events.Offered(first)).count(events.FetchPayload(first)) == 1
+    desk.say(events.Stored(first, usable=True))
+    assert desk.say(events.Offered(second)).count(events.FetchPayload(second)) == 1
+    desk.say(events.Stored(second, usable=False))
+    _, payloads = desk.rounds.open_news()
+    assert payloads == (digest_of(zeros),), "once, for height 1"
+
+
+def test_two_authors_with_the_same_bytes_are_both_listed_and_the_bytes_are_fetched_once() -> None:
+    desk, zeros = Desk(first_leader()), bytes(4)
+    parts = [offer(author, 1, zeros) for author in TRIO]
+    actions = desk.say(*map(events.Offered, parts))
+    assert sum(isinstance(action, events.FetchPayload) for action in actions) == 1
+    actions += desk.say(events.Stored(parts[0], usable=True), events.Holding(TRIO[1], (digest_of(zeros),)))
+    assert [authors(proposal) for proposal in proposals(actions)] == [TRIO]
+
+
 def test_a_slow_trainer_is_hurried_once_by_a_quorum_of_others() -> None:
     desk = Desk(TRIO[0])
     assert events.Hurry(1) not in desk.receive(TRIO[1])

@@ -291,6 +291,18 @@ def test_a_blob_larger_than_expected_is_not_fetched(limit: int, arrives: bool) -
         assert "larger than it may be" in failure_of(scene())
 
 
+def test_who_allows_less_than_a_blob_has_does_not_stand_in_the_way_of_the_next_caller() -> None:
+    async def scene() -> Buffer:
+        wire = Wire()
+        await wire.add(ALICE, BLOB)
+        fetcher = Fetcher(wire.port(ME), Blobs())
+        with pytest.raises(FetchError, match="larger than it may be"):
+            await fetcher.fetch(DIGEST, lambda: [ALICE], "test", len(BLOB) - 1, PATIENCE)
+        return await fetcher.fetch(DIGEST, lambda: [ALICE], "test", len(BLOB), PATIENCE)
+
+    assert run(scene()) == BLOB
+
+
 def test_a_manifest_that_announces_what_no_machine_has_reserves_no_memory() -> None:
     huge = Manifest(2**60, (Digest(bytes(32)),))
 

@@ -116,6 +116,27 @@ def test_payloads_are_dropped_up_to_a_height(ledger: Ledger) -> None:
     assert ledger.drop_payloads(2) == []
 
 
+def test_a_payload_that_is_added_for_several_heights_stays_for_the_highest(ledger: Ledger) -> None:
+    for heights in ((2, 5), (5, 2)):
+        for height in heights:
+            add_payload(ledger, "the same", height)
+        assert ledger.payload_digests() == [name("the same")]
+        assert ledger.drop_payloads(4) == []
+        assert ledger.payload(name("the same")) == b"the same"
+        assert ledger.payload_bytes(above=4) == len(b"the same")
+        assert ledger.drop_payloads(5) == [name("the same")]
+
+
+def test_payloads_are_kept_for_a_later_height_and_for_no_earlier_one(ledger: Ledger) -> None:
+    for height in (1, 2, 3):
+        add_payload(ledger, f"{height}", height)
+    ledger.keep_payloads([(name("1"), 4), (name("1"), 2), (name("3"), 1), (name("absent"), 9)])
+    assert ledger.drop_payloads(2) == [name("2")]
+    assert set(ledger.payload_digests()) == {name("1"), name("3")}
+    assert ledger.drop_payloads(3) == [name("3")]
+    assert ledger.payload(name("1")) == b"1"
+
+
 @given(sizes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300)), max_size=6), above=st.integers(-1, 6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_what_payloads_take_is_counted_above_a_height(ledger: Ledger, sizes: list[tuple[int, int]], above: int) -> None:
