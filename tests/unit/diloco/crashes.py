@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
+from p2ptrain.diloco import snapshots
 from p2ptrain.method import shelf
 from p2ptrain.state import database, vectors
 
@@ -215,7 +216,7 @@ class Machine:
             (os, "unlink", self._step_before(os.unlink, self._disk.note_unlinked)),
             (Path, "open", lambda path, *args, **named: self._open(real_open, path, *args, **named)),
             (sqlite3, "connect", lambda *args, **named: self._connect(real_connect, *args, **named)),
-            *((module, "threading", self.threads) for module in (database, shelf, vectors)),
+            *((module, "threading", self.threads) for module in (database, shelf, snapshots, vectors)),
         ]
         for target, name, replacement in replacements:
             self._stack.enter_context(patch.object(target, name, replacement, create=True))
