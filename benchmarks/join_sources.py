@@ -14,7 +14,7 @@ import numpy as np
 
 import p2ptrain
 from benchmarks.raw_stream import serve_raw
-from benchmarks.roles import SILENCE, Role, end_on_sigterm, rest, tell
+from benchmarks.roles import SILENCE, Role, rest, tell
 from p2ptrain.commands.demo import LOOPBACK
 from p2ptrain.run import Manifest
 from p2ptrain.state import Blobs, serve
@@ -185,5 +185,4 @@ ROLES: dict[str, Callable[..., None]] = {
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("python -m benchmarks.join starts these processes")
-    end_on_sigterm()
     ROLES[sys.argv[1]](*sys.argv[2:])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,7 +46,6 @@ class Role:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
-        self._lines.put("")
 
     def order(self, line: str = "") -> None:
         """Ask for something. Call `answer` once for each order."""
@@ -57,12 +57,15 @@ class Role:
 
     def answer(self) -> Any:
         """The next line that the process prints. Raises SystemExit if the process has ended or stays silent."""
-        try:
-            line = self._lines.get(timeout=SILENCE)
-        except queue.Empty:
-            raise SystemExit(f"a process of the benchmark is silent: {self._process.args}") from None
+        deadline, line = time.monotonic() + SILENCE, ""
+        while not line and time.monotonic() < deadline:
+            ended = self._process.poll() is not None  # what it has forked may hold its output open
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get(timeout=1.0)
+            if not line and ended:
+                raise SystemExit(f"a process of the benchmark ended: {self._process.args}")
         if not line:
-            raise SystemExit(f"a process of the benchmark ended: {self._process.args}")
+            raise SystemExit(f"a process of the benchmark is silent: {self._process.args}")
         self._owed -= 1
         return json.loads(line)
 
@@ -71,13 +74,13 @@ class Role:
         return self.answer()
 
     def hang_up(self) -> None:
-        """Let the process end, also if it is busy. Does not wait for that."""
+        """Let the process end by itself. One that still owes an answer would not notice, and is killed."""
         assert self._process.stdin is not None
         if self._process.poll() is None and not self._process.stdin.closed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._descendants = psutil.Process(self._process.pid).children(recursive=True)
             if self._owed:
-                self._process.terminate()
+                self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
@@ -102,12 +105,6 @@ class Role:
 
 
 # In the process itself ------------------------------------------------------------------------------------------------
-
-
-def end_on_sigterm() -> None:
-    """Leave all `with` blocks when somebody ends this process."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
 def tell(**facts: Any) -> None:

@@ -26,7 +26,7 @@ from hivemind.averaging.control import AveragingStage, StepControl
 from hivemind.compression import Float16Compression, NoCompression
 
 from benchmarks.raw_stream import receive_raw, serve_raw
-from benchmarks.roles import end_on_sigterm, orders, tell
+from benchmarks.roles import orders, tell
 from p2ptrain import Run, RunSpec, StreamingDiLoCo
 from p2ptrain.diloco.chain import Commit
 from p2ptrain.run import CHUNK_BYTES, PeerId
@@ -276,7 +276,6 @@ ROLES: dict[str, Callable[..., AbstractContextManager[Peer]]] = {"ours": ours, "
 def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("python -m benchmarks.round starts these processes")
-    end_on_sigterm()
     role, given = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(given.pop("threads"))
     with ROLES[role](**given) as peer:
