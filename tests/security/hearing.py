@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2ptrain.run import PeerId
+from p2ptrain.run import PROTOCOL, PeerId
 from p2ptrain.swarm.node import Gossip
 from tests.security.house import House
 from tests.security.outsiders import Outsider, is_readable, words_of
@@ -34,7 +34,7 @@ async def _hear(house: House, message: Gossip) -> None:
 def heard_again(house: House) -> bool:
     """Whether a message of the member's counts a second time; once it does."""
     owner, member = house.owner, house.member
-    topic = f"p2ptrain/1/{owner.run.id.hex()}"
+    topic = f"p2ptrain/{PROTOCOL}/{owner.run.id.hex()}"
     sealed = member.door.seal(topic, b"\x92\xa6mark/1\x80")
     assert sealed is not None
     before = len(owner.ears.messages)

@@ -113,7 +113,7 @@ def test_if_all_that_is_left_is_another_model_that_is_said_at_once(crowd: Crowd)
 
 def diloco_joiner(crowd: Crowd, folder: Path) -> Awaitable[object]:
     swarm = SimpleNamespace(rpc=None)
-    joiner = DiLoCoJoiner(*cast(Any, (swarm, crowd, None, None, SimpleNamespace(incoming=None), None)))
+    joiner = DiLoCoJoiner(*cast(Any, (swarm, crowd, None, None, SimpleNamespace(incoming=None), None, None)))
     return joiner.find_start(initial_state(spec_with(1)))
 
 

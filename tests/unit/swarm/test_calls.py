@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from p2ptrain.run import PeerId, Record
+from p2ptrain.run import PROTOCOL, PeerId, Record
 from p2ptrain.swarm import Refused, RpcError, rpc
 from p2ptrain.swarm.rpc import MAX_FRAME_BYTES, RateLimit, _read_frame
 from tests.unit.swarm.calls import Ask, Pair, Told, ask, count, echo, failure_of, frames_of, serve_one_and_wait
@@ -178,7 +178,7 @@ def test_a_refusal_arrives_although_the_request_is_still_on_its_way(pair: Pair) 
     answering.run(answering.rpc.serve("slow", Ask, echo))
 
     async def answer_to(first: bytes, second: bytes) -> tuple[int, bytes]:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/slow") as (reader, writer):
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/slow") as (reader, writer):
             writer.write(first)
             await asyncio.to_thread(eventually, lambda: answering.node.sent["slow"])
             writer.write(second)
@@ -208,7 +208,7 @@ def test_a_request_of_random_bytes_is_refused(pair: Pair) -> None:
     answering.run(answering.rpc.serve("robust", Ask, echo))
 
     async def answer_to(data: bytes) -> tuple[int, bytes]:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/robust") as (reader, writer):
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/robust") as (reader, writer):
             writer.write(data)
             return await asyncio.wait_for(_read_frame(reader, 1000), 5)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from p2ptrain.run import PeerId
+from p2ptrain.run import PROTOCOL, PeerId
 from p2ptrain.swarm import Identity, NodeConfig, Rpc, RpcError, Swarm, rpc
 from p2ptrain.swarm.door import Door
 from p2ptrain.swarm.node import Node
@@ -63,7 +63,7 @@ def test_a_caller_that_never_asks_is_left(pair: Pair, monkeypatch: pytest.Monkey
     monkeypatch.setattr(rpc, "IDLE_TIMEOUT", 0.2)
 
     async def open_and_say_nothing() -> bytes:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/wait") as (reader, _):
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/wait") as (reader, _):
             return await asyncio.wait_for(reader.read(), 5)
 
     assert asking.run(open_and_say_nothing()) == b""
@@ -84,7 +84,7 @@ def test_a_caller_that_does_not_read_is_left(pair: Pair, monkeypatch: pytest.Mon
     monkeypatch.setattr(rpc, "IDLE_TIMEOUT", 0.2)
 
     async def ask_and_do_not_read() -> None:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/pour") as (_, writer):
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/pour") as (_, writer):
             send_question(writer)
             await asyncio.to_thread(ended.wait, 10)
 
@@ -120,9 +120,9 @@ def test_a_caller_is_waited_for_when_it_has_its_answer_but_takes_no_place(
     monkeypatch.setattr(answering.rpc._leaving, "per_peer", 1)
 
     async def ask_twice_and_stay() -> None:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") as first:
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/stay") as first:
             await answered(first)
-            async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/stay") as (reader, writer):
+            async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/stay") as (reader, writer):
                 send_question(writer)
                 await asyncio.wait_for(reader.read(), 5)  # to its end: only one caller is waited for
             assert len(asked) == 2
@@ -138,7 +138,7 @@ def test_a_caller_that_never_leaves_is_left(pair: Pair, monkeypatch: pytest.Monk
     monkeypatch.setattr(rpc, "IDLE_TIMEOUT", 0.2)
 
     async def ask_and_stay() -> bytes:
-        async with asking.node.open_stream(answering.peer_id, "/p2ptrain/1/linger") as stream:
+        async with asking.node.open_stream(answering.peer_id, f"/p2ptrain/{PROTOCOL}/linger") as stream:
             await answered(stream)
             return await asyncio.wait_for(stream[0].read(), 5)
 
