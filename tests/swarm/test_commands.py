@@ -101,6 +101,7 @@ def test_a_peer_leaves_no_process_port_or_socket_behind(lab: Lab, how: str) -> N
     assert sockets.is_dir()
     assert is_listening(port)
     if how == "ctrl-c":
+        peer.wait_for("commit")  # the first step still imports torch, which may swallow a stop
         peer.signal(signal.SIGINT)
     elif how == "kill -9":
         peer.signal(signal.SIGKILL)
@@ -109,7 +110,7 @@ def test_a_peer_leaves_no_process_port_or_socket_behind(lab: Lab, how: str) -> N
     assert not is_listening(port)
     if how == "kill -9":  # nobody was left to remove them: the next start does
         next_one = lab.found(write_spec(lab.home))
-        next_one.wait_for("training")
+        next_one.wait_for("commit")
         next_one.signal(signal.SIGINT)
         assert next_one.exit_code() == 0
     assert not sockets.exists()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,10 @@ def test_who_closes_the_terminal_finds_everything_saved(start: Start, tmp_path: 
     terminal, its_end = pty.openpty()
     peer = start(write_spec(tmp_path), stdin=its_end, stdout=its_end, stderr=its_end)
     os.close(its_end)
-    shown = b""
+    shown, deadline = b"", time.monotonic() + 150
     while not re.search(rb"loss \d", shown):
+        readable, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert readable, f"no loss is shown, the last words are {shown[-3000:]!r}"
         shown += os.read(terminal, 1 << 16)
     os.close(terminal)
     peer.send_signal(signal.SIGHUP)  # from the kernel, if the terminal were the process's own
