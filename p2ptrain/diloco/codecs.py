@@ -91,6 +91,7 @@ class Codec(ABC):
                 raise TypeError(f"expected a 1-D float32 tensor, got {tensor.ndim}-D {tensor.dtype}")
         if local.device.type != "cpu":
             _subtract(theta, local, residual)
+            _refuse_beyond(_largest(local))
             data = self._encode_in_torch(local)
             payload = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(local.device)
             local -= self._decode_in_torch(payload, len(local))
@@ -98,7 +99,7 @@ class Codec(ABC):
         encoded = np.empty(self.encoded_bytes(len(local)), dtype=np.uint8)
         for span in pieces(len(local)):
             _subtract(theta[span], local[span], None if residual is None else residual[span])
-            self._encode_piece(local[span], encoded, span, len(local))
+            _refuse_beyond(self._encode_piece(local[span], encoded, span, len(local)))
         return encoded.tobytes()
 
     def open(self, data: Buffer, elements: int) -> Payload:
@@ -122,9 +123,9 @@ class Codec(ABC):
         return values
 
     @abstractmethod
-    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
-        """Encode a piece of a vector of `elements` to its places in the payload `data`, and replace it by what is
-        lost."""
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> float:
+        """Encode a piece of a vector of `elements` to its places in the payload `data`, and replace it by what is lost.
+        Returns the largest magnitude in the piece; NaN if one of its numbers is NaN."""
 
     @abstractmethod
     def _open(self, data: Bytes, elements: int) -> Payload: ...
@@ -144,11 +145,17 @@ def pieces(elements: int) -> Iterator[slice]:
 
 
 def _subtract(theta: torch.Tensor, local: torch.Tensor, residual: torch.Tensor | None) -> None:
-    """Replace `local` by θ − local + residual. Raises NonFiniteError."""
+    """Replace `local` by θ − local + residual."""
     torch.sub(theta, local, out=local)
     if residual is not None:
         local += residual
-    largest = float(torch.linalg.vector_norm(local, ord=float("inf")))
+
+
+def _largest(vector: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector, ord=float("inf")))
+
+
+def _refuse_beyond(largest: float) -> None:
     if not largest <= LARGEST_SCALE:  # NaN compares false
         raise NonFiniteError("a pseudo-gradient is not finite")
 
@@ -199,18 +206,19 @@ class _BlockCodec(Codec):
     """Scales of all blocks, then the codes of all elements."""
 
     _largest_code: int
+    _payload: type[_E3m0Payload | _Int8Payload]
 
     def _split(self, data: Bytes, elements: int) -> tuple[NDArray[np.uint16], Bytes]:
         border = 2 * _blocks(elements)
         return data[:border].view("<u2"), data[border:]
 
-    def _scales(self, data: Bytes, elements: int) -> Vector:
-        halves, _ = self._split(data, elements)
+    def _open(self, data: Bytes, elements: int) -> Payload:
+        halves, codes = self._split(data, elements)
         scales = (halves.astype(np.uint32) << 16).view(np.float32)
         in_range = (scales == 0) | ((scales >= SMALLEST_SCALE) & (scales <= LARGEST_SCALE))  # False for NaN
         if not in_range.all():
             raise MalformedError("a payload holds a block scale that is not a usable number")
-        return scales
+        return self._payload(elements, scales, codes)
 
     def _encode_in_torch(self, vector: torch.Tensor) -> bytes:
         blocks = torch.nn.functional.pad(vector, (0, _blocks(len(vector)) * BLOCK - len(vector))).view(-1, BLOCK)
@@ -237,17 +245,15 @@ class _BlockCodec(Codec):
 
 
 class _E3m0(_BlockCodec):
-    name, _largest_code = "e3m0", 1
+    name, _largest_code, _payload = "e3m0", 1, _E3m0Payload
 
     def encoded_bytes(self, elements: int) -> int:
         return 2 * _blocks(elements) + -(-elements // 2)
 
-    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> float:
         scales, codes = self._split(data, elements)
-        kernels.encode_e3m0(part.numpy(), scales[_of_span(span)], codes[span.start // 2 : -(-span.stop // 2)])
-
-    def _open(self, data: Bytes, elements: int) -> Payload:
-        return _E3m0Payload(elements, self._scales(data, elements), data[2 * _blocks(elements) :])
+        pairs = codes[span.start // 2 : -(-span.stop // 2)]
+        return float(kernels.encode_e3m0(part.numpy(), scales[_of_span(span)], pairs))
 
     def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
         magnitude = ratios.abs()
@@ -264,17 +270,14 @@ class _E3m0(_BlockCodec):
 
 
 class _Int8(_BlockCodec):
-    name, _largest_code = "int8", 127
+    name, _largest_code, _payload = "int8", 127, _Int8Payload
 
     def encoded_bytes(self, elements: int) -> int:
         return 2 * _blocks(elements) + elements
 
-    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> float:
         scales, codes = self._split(data, elements)
-        kernels.encode_int8(part.numpy(), scales[_of_span(span)], codes[span].view(np.int8))
-
-    def _open(self, data: Bytes, elements: int) -> Payload:
-        return _Int8Payload(elements, self._scales(data, elements), data[2 * _blocks(elements) :])
+        return float(kernels.encode_int8(part.numpy(), scales[_of_span(span)], codes[span].view(np.int8)))
 
     def _codes_in_torch(self, ratios: torch.Tensor) -> torch.Tensor:
         return ratios.round().clamp(-127, 127).to(torch.int8).view(torch.uint8)
@@ -311,10 +314,12 @@ class _Bf16(Codec):
     def encoded_bytes(self, elements: int) -> int:
         return 2 * elements
 
-    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> float:
+        largest = _largest(part)
         rounded = torch.from_numpy(data.view(np.int16)[span]).view(torch.bfloat16)
         rounded.copy_(part)
         part -= rounded.float()
+        return largest
 
     def _open(self, data: Bytes, elements: int) -> Payload:
         return _checked(_Bf16Payload(elements, data))
@@ -332,9 +337,11 @@ class _Fp32(Codec):
     def encoded_bytes(self, elements: int) -> int:
         return 4 * elements
 
-    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> None:
+    def _encode_piece(self, part: torch.Tensor, data: Bytes, span: slice, elements: int) -> float:
+        largest = _largest(part)
         data.view("<f4")[span] = part.numpy()
         part.zero_()
+        return largest
 
     def _open(self, data: Bytes, elements: int) -> Payload:
         return _checked(_Fp32Payload(elements, data))

@@ -15,13 +15,13 @@ from p2ptrain.compiled import compiled, vector
 
 BLOCK = 256
 _HALF = BLOCK // 2
-_F32, _U16, _U8, _I8, _F64 = map(vector, (np.float32, np.uint16, np.uint8, np.int8, np.float64))
+_F32, _U8, _I8 = map(vector, (np.float32, np.uint8, np.int8))
 _F32_OUT, _U16_OUT, _U8_OUT = (vector(dtype, changed=True) for dtype in (np.float32, np.uint16, np.uint8))
 _I8_OUT, _F64_OUT = vector(np.int8, changed=True), vector(np.float64, changed=True)
 _NUMBER = vector(np.float32).dtype
 _I32, _ONE = np.int32, np.float32(1)
 _SMALLEST_SCALE = np.float32(2.0**-100)
-_MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 _SMALLEST_RATIO = np.int32(0x3C000000)
 """The bits of 2^−7. Numbers of one sign are in the order of their bits."""
 _SQUARES = np.array([4 ** (c - 1) if c else 0 for c in range(8)], dtype=np.int32)
@@ -103,10 +103,9 @@ def decode_e3m0(codes: Any, scales: Any, values: Any) -> None:
 
 @compiled()
 def _power(code: np.int32, powers: Any, at: int) -> None:
-    """The bits of ±2^(c−7), or of ±0 for c = 0."""
-    c = _I32(code & _I32(7))
-    power = _I32(_I32(c + _I32(120)) << _I32(23)) if c else _I32(0)
-    powers[at] = power | _I32(_I32(code & _I32(8)) << _I32(28)) if c else _I32(0)
+    """The bits of ±2^(c−7), or of 0 for c = 0."""
+    c, sign = _I32(code & _I32(7)), _I32(_I32(code & _I32(8)) << _I32(28))
+    powers[at] = _I32(_I32(c + _I32(120)) << _I32(23)) | sign if c else _I32(0)
 
 
 @compiled(_I8, _F32, _F32_OUT)
@@ -124,7 +123,7 @@ def decode_int8(codes: Any, scales: Any, values: Any) -> None:
 @compiled()
 def _begin(delta: Any, largest_code: np.float32, row: Any, bits: Any, number: Any) -> np.int32:
     """Copy a block's Δ into `row`, padded with zeros, and compute its scale: the largest magnitude / largest_code,
-    rounded to bf16; number[0] becomes the scale. Returns the bits of the largest magnitude."""
+    rounded to bf16; number[0] becomes the scale. Returns the bits of the largest magnitude, those of NaN above all."""
     for i in range(len(delta)):
         row[i] = delta[i]
     for i in range(len(delta), BLOCK):
@@ -143,8 +142,8 @@ def _begin(delta: Any, largest_code: np.float32, row: Any, bits: Any, number: An
 
 
 @compiled(_F32_OUT, _U16_OUT, _U8_OUT)
-def encode_e3m0(delta: Any, scales: Any, codes: Any) -> np.int32:
-    """Encode Δ, and replace it by what the code loses. Returns the bits of the largest magnitude."""
+def encode_e3m0(delta: Any, scales: Any, codes: Any) -> np.float32:
+    """Encode Δ, and replace it by what the code loses. Returns Δ's largest magnitude; NaN if one of Δ is NaN."""
     row, ratio, number = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(1, np.float32)
     code = np.empty(BLOCK, np.int32)
     bits, ratio_bits, whole = row.view(np.int32), ratio.view(np.int32), number.view(np.int32)
@@ -174,12 +173,13 @@ def encode_e3m0(delta: Any, scales: Any, codes: Any) -> np.int32:
         pairs = codes[block * _HALF : (block + 1) * _HALF]
         for i in range(len(pairs)):
             pairs[i] = np.uint8(code[2 * i] | _I32(code[2 * i + 1] << _I32(4)))
-    return worst
+    whole[0] = worst
+    return np.float32(number[0])
 
 
 @compiled(_F32_OUT, _U16_OUT, _I8_OUT)
-def encode_int8(delta: Any, scales: Any, codes: Any) -> np.int32:
-    """Encode Δ, and replace it by what the code loses. Returns the bits of the largest magnitude."""
+def encode_int8(delta: Any, scales: Any, codes: Any) -> np.float32:
+    """Encode Δ, and replace it by what the code loses. Returns Δ's largest magnitude; NaN if one of Δ is NaN."""
     row, number = np.empty(BLOCK, np.float32), np.empty(1, np.float32)
     bits, whole = row.view(np.int32), number.view(np.int32)
     worst = _I32(0)
@@ -194,4 +194,5 @@ def encode_int8(delta: Any, scales: Any, codes: Any) -> np.int32:
             level = max(min(level, np.float32(127)), np.float32(-127))
             own[i] = np.int8(level)
             part[i] = np.float32(row[i] - np.float32(level * scale))
-    return worst
+    whole[0] = worst
+    return np.float32(number[0])

@@ -196,14 +196,15 @@ class Replica:
             text = "a snapshot of height %d can't be used: %s holds too few of the commits below it"
             log.warning(text, state.height, self._ledger.path)
             return None
-        above = [commit for commit in commits if commit.height > state.height and self._passes(commit, state)]
+        border = Border.around(state, self._run, self._spec)
+        above = [commit for commit in commits if commit.height > state.height and self._passes(commit, border)]
         return StartingPoint(state, tuple(history), tuple(above))
 
-    def _passes(self, commit: Commit, state: GlobalState) -> bool:
+    def _passes(self, commit: Commit, border: Border) -> bool:
         """Whether a commit of the ledger is one that this peer would take from others; an older program may not have
         checked it. Its signatures were checked when it came, and its digest has not changed since."""
         try:
-            Border.around(state, self._run, self._spec).check_form(commit)
+            border.check_form(commit)
         except MalformedError as error:
             log.warning("the commit %s of %s is left out: %s", short(commit.digest), self._ledger.path, error.what)
             return False

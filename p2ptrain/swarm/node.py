@@ -231,9 +231,9 @@ class Node:
         except TimeoutError:
             raise NetworkError(f"can't connect to {peer}", f"no answer in {seconds:.0f} s") from None
         if winner is None:
-            for error in errors:
+            for error in filter(None, errors):
                 if not isinstance(error, ControlError | ValueError):  # ValueError: no multiaddr
-                    raise error or AssertionError("an attempt has neither succeeded nor failed")
+                    raise error
             raise NetworkError(f"can't connect to {peer}", _dial_failure("\n".join(map(str, errors))))
 
     async def _dial_at(self, peer: PeerId, addresses: Sequence[str], seconds: float) -> None:

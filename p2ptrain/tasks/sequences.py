@@ -179,12 +179,11 @@ class StreamedSequences(Sequences):
             )
 
     def prepare(self, size: int) -> None:
-        first, place = self._stream.place.epoch, self._stream.place
+        first, stream = self._stream.place.epoch, self._stream
         # To mix more than one pass through the stream would mix copies, and take long if the stream is very short.
-        while len(self._buffer) < size or (len(self._buffer) < self._buffered + size and place.epoch == first):
+        while len(self._buffer) < size or (len(self._buffer) < self._buffered + size and stream.place.epoch == first):
             self._read()
-            place = self._stream.place
-            if not self._buffer and not len(self._rest) and place.epoch > first + 1:
+            if not self._buffer and not len(self._rest) and stream.place.epoch > first + 1:
                 why = "the whole stream was read, and all of it is empty or held out"
                 raise DataError("there is too little text to train on", why, "use more data")
 
